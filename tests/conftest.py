@@ -1,0 +1,78 @@
+"""What every test gets: a home of its own, no network, and photos made on the spot."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
+_CLOSED_PROXY = "http://127.0.0.1:9"  # the discard port: child processes can't get out either
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """INFLAME_HOME of this test alone."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("INFLAME_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connecting anywhere but to this machine fails, here and in child processes."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and not str(address[0]).startswith(_LOOPBACK):
+            raise OSError(f"tests have no network: refused to connect to {address!r}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, _CLOSED_PROXY)
+        monkeypatch.setenv(name.upper(), _CLOSED_PROXY)
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def mirror() -> Path:
+    """The folder of whole data sets; the test is skipped where there is none."""
+    folder = os.environ.get("INFLAME_MIRROR", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs whole data sets: set INFLAME_MIRROR to a folder of them")
+    return Path(folder)
+
+
+def paint(path: Path, colour: tuple[int, int, int], seed: int, size: int = 64) -> Path:
+    """A noisy one-colour photo with a darker disc; another seed is another picture."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    centre = rng.integers(size // 4, 3 * size // 4, 2)
+    disc = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < (size // 5) ** 2
+    pixels = np.array(colour) + rng.normal(0, 25, (size, size, 3))
+    pixels[disc] *= 0.4
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of 3 classes with 12 JPEGs of 64 x 64 each, all different, easily told apart."""
+    root = tmp_path / "photos"
+    colours = {"apple": (200, 50, 50), "lime": (60, 190, 60), "plum": (90, 50, 160)}
+    for index, (name, colour) in enumerate(colours.items()):
+        for number in range(12):
+            paint(root / name / f"{name}_{number:02}.jpg", colour, seed=100 * index + number)
+    return root
