@@ -1,0 +1,1 @@
+"""Train and infer: `engine` is the loop, each other folder is one model."""

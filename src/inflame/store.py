@@ -1,0 +1,347 @@
+"""Where things are kept: one way to read and write for a plain path and for a uri.
+
+A plain path and `file://` use the standard library alone. `memory:// s3:// gs:// az:// abfs:// http(s)://`
+go through fsspec, imported on use. Whatever is written is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from inflame.errors import DataError, InflameError, MissingExtra, NetworkError, StorageError, UserError, nearest
+
+EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "http": "http", "https": "http"}
+SCHEMES = ("file", "memory", *EXTRAS)
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_TEMPORARY = re.compile(r"^\.tmp-(\d+)-[0-9a-f]{8}")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM}
+
+
+def home() -> Path:
+    """The folder of everything inflame keeps, `$INFLAME_HOME` or `~/.inflame`, made on demand
+    with `data/`, `cache/` and `runs/` inside."""
+    given = os.environ.get("INFLAME_HOME")
+    folder = Path(given).expanduser().absolute() if given else Path.home() / ".inflame"
+    for name in ("data", "cache", "runs"):
+        make_folder(folder / name, remedy="Set INFLAME_HOME to a folder that you can write to.")
+    return folder
+
+
+def mirror() -> Path | None:
+    """The folder that stands in for the network, `$INFLAME_MIRROR`, or None."""
+    given = os.environ.get("INFLAME_MIRROR")
+    if not given:
+        return None
+    folder = Path(given).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(
+            f"INFLAME_MIRROR names {folder}, which is not a folder.",
+            where="environment variable INFLAME_MIRROR",
+            remedy="Set it to the folder that holds the data sets, or unset it to use the network.",
+        )
+    return folder
+
+
+def local(uri: str | os.PathLike[str]) -> Path | None:
+    """The path that a plain path or a `file://` uri names; None for any other uri."""
+    text = os.fspath(uri)
+    found = _SCHEME.match(text)
+    if found is None:
+        return Path(text).expanduser()
+    if found[1].lower() != "file":
+        return None
+    from urllib.parse import unquote
+
+    place = text[found.end() :].removeprefix("localhost")
+    return Path(unquote(place)).expanduser()
+
+
+def join(uri: str | os.PathLike[str], *parts: str) -> str:
+    """The uri (or path) of something below `uri`."""
+    text = os.fspath(uri)
+    return str(Path(text, *parts)) if not _SCHEME.match(text) else "/".join([text.rstrip("/"), *parts])
+
+
+def shown(uri: str | os.PathLike[str]) -> str:
+    """The uri without a password or a signed query: fit for messages and logs."""
+    text = os.fspath(uri)
+    if local(text) is not None:
+        return text
+    return re.sub(r"://[^/@]*:[^/@]*@", "://", text).partition("?")[0]
+
+
+def make_folder(path: Path, *, remedy: str = "") -> Path:
+    """`path`, made with its parents when missing."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StorageError(
+            f"{path} can't be made a folder: a file of that name is in the way.",
+            where=str(path),
+            remedy=remedy or "Move that file, or name another folder.",
+        ) from error
+    except OSError as error:
+        raise storage_error(error, path, remedy=remedy) from error
+    return path
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; when the block ends well it becomes `path`, durably.
+
+    The file has the usual mode (0o666 less the umask) and the suffix of `path`. On any error it is removed and
+    what was at `path` is untouched. Parents are made. A disk that is full or read-only raises StorageError.
+    """
+    target = Path(os.path.realpath(path))
+    make_folder(target.parent)
+    with guard(target):
+        temporary = _temporary(target)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        mode = os.fstat(descriptor).st_mode & 0o777
+        os.close(descriptor)
+        try:
+            yield temporary
+            # Some writers make a file of their own and rename it, with a mode that only the owner can read.
+            if temporary.stat().st_mode & 0o777 != mode:
+                temporary.chmod(mode)
+            _sync(temporary)
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync(target.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder beside `path` to fill; when the block ends well it becomes `path`, in one step.
+
+    A folder that was at `path` is replaced, and kept when the block fails. Files in it get the usual mode.
+    """
+    target = Path(os.path.realpath(path))
+    make_folder(target.parent)
+    with guard(target):
+        temporary = _temporary(target)
+        temporary.mkdir()
+        mode = temporary.stat().st_mode & 0o666
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file() and not file.is_symlink():
+                    file.chmod(mode)
+                    _sync(file)
+            _sync(temporary)
+            _put_folder(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _sync(target.parent)
+
+
+@contextmanager
+def guard(where: str | os.PathLike[str], *, remedy: str = "") -> Iterator[None]:
+    """Turns a full disk, a read-only file system and a refused permission inside the block into StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL or error.errno == errno.EROFS or error.errno in _DENIED:
+            raise storage_error(error, where, remedy=remedy) from error
+        raise
+
+
+def storage_error(error: OSError, where: str | os.PathLike[str], *, remedy: str = "") -> StorageError:
+    """The StorageError for what the operating system said about `where`."""
+    place = os.fspath(where)
+    if error.errno in _FULL:
+        what, way = f"The disk is full: {place} could not be written.", "Free some space"
+    elif error.errno == errno.EROFS:
+        what, way = f"The file system is read-only: {place} could not be written.", "Choose another place"
+    elif error.errno in _DENIED:
+        what, way = f"No permission for {place}.", "Choose a place you own"
+    else:
+        what, way = f"{place} could not be used: {error.strerror or error}.", "Check the path"
+    default = f"{way} (output=FOLDER or INFLAME_HOME name another), then give the same command again."
+    return StorageError(what, where=place, remedy=remedy or default)
+
+
+def sweep(folder: Path) -> int:
+    """Removes what killed writers left below `folder`; the caller knows that no other process writes there.
+    Returns how many leftovers there were."""
+    found = [path for path in folder.rglob(".tmp-*") if _TEMPORARY.match(path.name)]
+    for path in found:
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return len(found)
+
+
+def write(uri: str | os.PathLike[str], content: bytes | str) -> None:
+    """Puts `content` (text as UTF-8) at `uri`, whole or not at all."""
+    data = content.encode() if isinstance(content, str) else content
+    path = local(uri)
+    if path is not None:
+        with atomic(path) as temporary:
+            temporary.write_bytes(data)
+        return
+    with _border(uri):
+        system, place = _remote(uri)
+        parent = place.rpartition("/")[0]
+        if parent and os.fspath(uri).startswith("memory:"):
+            system.makedirs(parent, exist_ok=True)
+        system.pipe_file(place, data)
+
+
+def read_bytes(uri: str | os.PathLike[str]) -> bytes:
+    """What is at `uri`. Nothing there: DataError."""
+    with _border(uri):
+        path = local(uri)
+        if path is not None:
+            return path.read_bytes()
+        system, place = _remote(uri)
+        return bytes(system.cat_file(place))
+
+
+def read_text(uri: str | os.PathLike[str]) -> str:
+    """The UTF-8 text at `uri`. Nothing there, or not text: DataError."""
+    try:
+        return read_bytes(uri).decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{shown(uri)} is not UTF-8 text.", where=shown(uri), remedy="Save it as UTF-8, or name another file."
+        ) from error
+
+
+def exists(uri: str | os.PathLike[str]) -> bool:
+    """Whether a file or folder is at `uri`."""
+    with _border(uri):
+        path = local(uri)
+        if path is not None:
+            return path.exists()
+        system, place = _remote(uri)
+        return bool(system.exists(place))
+
+
+def listdir(uri: str | os.PathLike[str]) -> list[str]:
+    """The names in the folder `uri`, sorted, without leftovers of killed writers."""
+    with _border(uri):
+        path = local(uri)
+        if path is not None:
+            names = os.listdir(path)
+        else:
+            system, place = _remote(uri)
+            names = [str(entry).rstrip("/").rpartition("/")[2] for entry in system.ls(place, detail=False)]
+    return sorted(name for name in names if not _TEMPORARY.match(name))
+
+
+@contextmanager
+def open_uri(uri: str | os.PathLike[str], mode: str = "rb") -> Iterator[IO[Any]]:
+    """The open file at `uri` (text modes are UTF-8). A local file opened with `w` is replaced atomically."""
+    encoding = None if "b" in mode else "utf-8"
+    path = local(uri)
+    if path is not None and "w" in mode:
+        with atomic(path) as temporary, temporary.open(mode, encoding=encoding) as file:
+            yield file
+        return
+    with _border(uri):
+        if path is not None:
+            opened: Any = path.open(mode, encoding=encoding)
+        else:
+            system, place = _remote(uri)
+            opened = system.open(place, mode) if encoding is None else system.open(place, mode, encoding=encoding)
+    with opened as file:
+        yield file
+
+
+def _temporary(target: Path) -> Path:
+    # The suffix stays, because many writers choose their format by it; the name doesn't, because of its length.
+    return target.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}{target.suffix[:16]}"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some file systems can't, and that is that
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _put_folder(temporary: Path, target: Path) -> None:
+    """Puts the folder at its place; what was there is left at `temporary`, to be removed."""
+    if not os.path.lexists(target):
+        os.rename(temporary, target)
+    elif not _exchange(temporary, target):
+        aside = _temporary(target)
+        os.rename(target, aside)
+        os.rename(temporary, target)
+        os.rename(aside, temporary)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two names in one step (renameat2, Linux), so that there is no moment without a folder."""
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def _remote(uri: str | os.PathLike[str]) -> tuple[Any, str]:
+    """The fsspec file system of `uri`, and the place in it."""
+    from importlib import import_module
+
+    text = os.fspath(uri)
+    found = _SCHEME.match(text)
+    scheme = found[1].lower() if found else ""
+    if scheme not in SCHEMES:
+        guess = nearest(scheme, SCHEMES)
+        raise UserError(
+            f"{scheme}:// is not a place that inflame can reach." + (f' Did you mean "{guess}://"?' if guess else ""),
+            where=shown(uri),
+            remedy="Use a path, or one of " + " ".join(f"{name}://" for name in SCHEMES) + ".",
+        )
+    try:
+        kind = import_module("fsspec").get_filesystem_class(scheme)
+    except ImportError as error:
+        raise MissingExtra(
+            f"Reading and writing {scheme}:// needs a package that isn't installed ({error}).",
+            extra=EXTRAS.get(scheme, "remote"),
+            where=shown(uri),
+        ) from error
+    return kind(**kind._get_kwargs_from_urls(text)), str(kind._strip_protocol(text))
+
+
+@contextmanager
+def _border(uri: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what file systems and cloud drivers raise into ours. Drivers can raise nearly anything."""
+    try:
+        yield
+    except InflameError:
+        raise
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        what = "is a folder, not a file" if isinstance(error, IsADirectoryError) else "does not exist"
+        raise DataError(
+            f"{shown(uri)} {what}.",
+            where=shown(uri),
+            remedy="Check the name; relative paths start at the folder you are in.",
+        ) from error
+    except Exception as error:
+        if local(uri) is not None:
+            if isinstance(error, OSError):
+                raise storage_error(error, uri) from error
+            raise
+        raise NetworkError(
+            f"{shown(uri)} could not be reached: {type(error).__name__}: {error}",
+            where=shown(uri),
+            remedy="Check the address, the network and the credentials in the environment, then try again.",
+        ) from error
