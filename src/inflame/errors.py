@@ -18,8 +18,10 @@ The message says what is wrong, `where` the file, key or place, `remedy` what to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class InflameError(Exception):
@@ -65,7 +67,7 @@ class BundleError(UserError):
     """A bundle is missing, incomplete or changed."""
 
 
-class MissingExtra(UserError):
+class MissingExtra(UserError):  # noqa: N818
     """A part of inflame that isn't installed. Give `extra` and the remedy is the line that installs it."""
 
     def __init__(self, message: str, *, extra: str = "", remedy: str = "", where: str = "") -> None:
@@ -76,7 +78,7 @@ class RunError(InflameError):
     """Something failed while running."""
 
 
-class Diverged(RunError):
+class Diverged(RunError):  # noqa: N818
     """A loss or a weight is no longer finite."""
 
 

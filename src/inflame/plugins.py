@@ -6,13 +6,15 @@ points in the group `inflame.<seam>` and are found by the same functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inflame.errors import DataError, MissingExtra, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import shutil
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from inflame.errors import DataError, InflameError, MissingExtra, NetworkError, StorageError, UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "http": "http", "https": "http"}
 SCHEMES = ("file", "memory", *EXTRAS)
@@ -115,7 +116,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             if temporary.stat().st_mode & 0o777 != mode:
                 temporary.chmod(mode)
             _sync(temporary)
-            os.replace(temporary, target)
+            temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -185,7 +186,8 @@ def sweep(folder: Path) -> int:
 
 def write(uri: str | os.PathLike[str], content: bytes | str) -> None:
     """Puts `content` (text as UTF-8) at `uri`, whole or not at all."""
-    data = content.encode() if isinstance(content, str) else content
+    # A file name that isn't UTF-8 reaches us as lone surrogates; in JSON their escape is read back as they were.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     path = local(uri)
     if path is not None:
         with atomic(path) as temporary:
@@ -234,7 +236,7 @@ def listdir(uri: str | os.PathLike[str]) -> list[str]:
     with _border(uri):
         path = local(uri)
         if path is not None:
-            names = os.listdir(path)
+            names = [entry.name for entry in path.iterdir()]
         else:
             system, place = _remote(uri)
             names = [str(entry).rstrip("/").rpartition("/")[2] for entry in system.ls(place, detail=False)]
@@ -262,7 +264,7 @@ def open_uri(uri: str | os.PathLike[str], mode: str = "rb") -> Iterator[IO[Any]]
 
 def _temporary(target: Path) -> Path:
     # The suffix stays, because many writers choose their format by it; the name doesn't, because of its length.
-    return target.parent / f".tmp-{os.getpid()}-{secrets.token_hex(4)}{target.suffix[:16]}"
+    return target.parent / f".tmp-{os.getpid()}-{os.urandom(4).hex()}{target.suffix[:16]}"
 
 
 def _sync(path: Path) -> None:
@@ -279,12 +281,12 @@ def _sync(path: Path) -> None:
 def _put_folder(temporary: Path, target: Path) -> None:
     """Puts the folder at its place; what was there is left at `temporary`, to be removed."""
     if not os.path.lexists(target):
-        os.rename(temporary, target)
+        temporary.rename(target)
     elif not _exchange(temporary, target):
         aside = _temporary(target)
-        os.rename(target, aside)
-        os.rename(temporary, target)
-        os.rename(aside, temporary)
+        target.rename(aside)
+        temporary.rename(target)
+        aside.rename(temporary)
 
 
 def _exchange(one: Path, other: Path) -> bool:
