@@ -1,0 +1,101 @@
+"""A trained classifier as a folder that anyone can use; its `Predictor` needs no torch.
+
+    model.onnx          uint8 pictures [N, size, size, channels] → logits [N, K], embedding [N, D]; normalisation inside
+    model.safetensors   the weights, to go on training          preprocess.json   how a file becomes a picture
+    classes.json        the names, in the order of the logits   calibration.json  temperature, threshold, qhat
+    reference.json      statistics of held-out items, for drift card.md           what it is, for people
+    bundle.json         format, version, model, net, dataset, created, the sha256 of every other file
+
+Never a pickle. Every byte is checked when a bundle is loaded. Importing this module loads numpy, Pillow and
+onnxruntime, and nothing heavier.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inflame import store
+from inflame.errors import ExportError
+from inflame.model.engine.predictor import BATCH, Predictor
+from inflame.model.engine.seal import seal, verify
+from inflame.records import Preprocess, dumps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from inflame.model.engine.calibrate import Calibration
+
+__all__ = ["Predictor", "export", "verify"]
+
+
+def export(
+    folder: str | Path,
+    *,
+    net: nn.Module,
+    preprocess: Preprocess,
+    classes: Sequence[str],
+    calibration: Calibration,
+    reference: Mapping[str, Any],
+    card: str,
+    examples: NDArray[np.uint8],
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes the bundle of a trained `Classifier` and returns its folder. Needs torch.
+
+    `examples`: real prepared pictures, uint8 [N, size, size, channels], 32 or more where there are as many. The
+    files are written beside `folder` and take its place in one step, after onnxruntime has given the same answers
+    for the examples as torch; otherwise ExportError, and what was at `folder` stays.
+    `about` goes into bundle.json: {"model": name, "dataset": {"name", "version", …}, …}.
+    """
+    from inflame.model.engine import freeze
+
+    served = freeze.served(net, preprocess)
+    with store.atomic_folder(folder) as place:
+        freeze.write(served, preprocess, place)
+        described = {
+            "preprocess.json": preprocess,
+            "classes.json": list(classes),
+            "calibration.json": calibration,
+            "reference.json": dict(reference),
+        }
+        for name, value in described.items():
+            (place / name).write_text(dumps(value), encoding="utf-8")
+        (place / "card.md").write_text(card, encoding="utf-8")
+        facts = {"model": "", "dataset": {}, **(about or {}), "net": getattr(net, "spec", {})}
+        seal(place, facts)
+        difference = _compare(Predictor(place), *freeze.answer(served, examples), examples)
+        seal(place, {**facts, "verified": {"pictures": len(examples), "difference": difference}})
+    return Path(folder)
+
+
+def _compare(predictor: Predictor, logits: NDArray[Any], embedding: NDArray[Any], examples: NDArray[np.uint8]) -> float:
+    """The largest difference in probability between torch and onnxruntime; ExportError when it matters."""
+    theirs, vectors = (np.concatenate(part) for part in zip(*_served_in_parts(predictor, examples), strict=True))
+    p, q = predictor.calibration.apply(logits), predictor.calibration.apply(theirs)
+    difference = float(np.abs(p - q).max())
+    ranked = np.sort(p, axis=1)
+    clear = ranked[:, -1] - ranked[:, -2] > 2e-3 if p.shape[1] > 1 else np.ones(len(p), dtype=bool)
+    changed = int(((p.argmax(axis=1) != q.argmax(axis=1)) & clear).sum())
+    near = np.allclose(embedding, vectors, rtol=1e-2, atol=1e-2 * (float(np.abs(embedding).max()) + 1e-6))
+    if not difference <= 1e-3 or changed or not near:  # "not <=" because NaN is neither
+        raise ExportError(
+            f"The exported model does not answer like the trained one: probabilities differ by up to {difference:.2g} "
+            f"and {changed} of {len(examples)} labels change.",
+            where="model.onnx",
+            remedy="Remove what behaves by chance or by batch from the net's eval mode (dropout, batch statistics).",
+        )
+    return difference
+
+
+def _served_in_parts(
+    predictor: Predictor, examples: NDArray[np.uint8]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    yield predictor.run(examples[:1])  # alone, as a website asks
+    for start in range(1, len(examples), BATCH):
+        yield predictor.run(examples[start : start + BATCH])

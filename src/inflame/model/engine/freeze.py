@@ -1,0 +1,128 @@
+"""A trained net as files: `model.onnx` (pictures in, logits and embedding out) and `model.safetensors`.
+
+The only part of a bundle that needs torch. The exporter was chosen by measurement (torch 2.15, one core of a
+small CPU, first export in a process, timm MobileNetV2 / a two-layer net):
+
+    dynamo=False (TorchScript)    0.93 s / 0.06 s    one file, silent but for two DeprecationWarnings
+    dynamo=True  (torch.export)   8.1 s  / 2.1 s     weights in a second file, imports onnxscript, sympy and triton
+
+A 20-second training can't spend 8 s on its last step, and both give the same answers to 1e-5. The older exporter
+is deprecated but kept; should torch drop it, `_write_onnx` is the one place to change.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from inflame.errors import ExportError, MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from inflame.records import Preprocess
+
+OPSET = 17  # read by onnxruntime >= 1.12, its web and mobile builds, OpenVINO, TensorRT and Core ML converters
+OUTPUTS = ("logits", "embedding")
+
+
+class Served(nn.Module):
+    """A `Classifier` as it is served: uint8 pictures [N, size, size, channels] → logits [N, K], embedding [N, D]."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, net: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        if len(preprocess.mean) != preprocess.channels or len(preprocess.std) != preprocess.channels:
+            raise ExportError(
+                f"Pictures have {preprocess.channels} channels, but mean and std have {len(preprocess.mean)} and "
+                f"{len(preprocess.std)} values.",
+                where="Preprocess",
+                remedy="Give mean and std one value per channel.",
+            )
+        self.body = cast("nn.Module", net.body)
+        self.head = cast("nn.Module", net.head)
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (preprocess.mean, preprocess.std))
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and embedding of uint8 pictures."""
+        x = pictures.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
+        embedding = self.body(x)
+        return self.head(embedding), embedding
+
+
+def served(net: nn.Module, preprocess: Preprocess) -> Served:
+    """A float32 copy of `net` on the CPU in eval mode, ready to serve; `net` itself is left as it is."""
+    plain = copy.deepcopy(getattr(net, "_orig_mod", net))  # torch.compile wraps the net in another module
+    return Served(plain.cpu().float(), preprocess).eval().requires_grad_(False)
+
+
+def answer(net: Served, pictures: NDArray[np.uint8], batch: int = 16) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What torch says: logits and embedding of uint8 pictures [N, size, size, channels]."""
+    with torch.inference_mode():
+        parts = [net(torch.from_numpy(pictures[i : i + batch])) for i in range(0, len(pictures), batch)]
+    logits, embedding = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return logits, embedding
+
+
+def write(net: Served, preprocess: Preprocess, folder: Path) -> None:
+    """Puts `model.onnx` and `model.safetensors` (the state dict of the net, keys as in the net) into `folder`."""
+    from safetensors.torch import save_file
+
+    _write_onnx(net, preprocess, folder / "model.onnx")
+    state = {key: value for key, value in net.state_dict().items() if key not in ("scale", "shift")}
+    # Tied tensors share storage, which the format refuses; a clone is a tensor of its own.
+    save_file({key: value.detach().clone().contiguous() for key, value in state.items()}, folder / "model.safetensors")
+
+
+def _write_onnx(net: Served, preprocess: Preprocess, path: Path) -> None:
+    # Two pictures, so that a batch size that got frozen into the graph shows when others are tried.
+    example = torch.zeros(2, preprocess.size, preprocess.size, preprocess.channels, dtype=torch.uint8)
+    common: dict[str, Any] = {"input_names": ["pictures"], "output_names": list(OUTPUTS)}
+    try:
+        with _quiet():
+            axes = {name: {0: "n"} for name in ("pictures", *OUTPUTS)}
+            torch.onnx.export(net, (example,), path, dynamo=False, opset_version=OPSET, dynamic_axes=axes, **common)
+    except ImportError as error:
+        raise MissingExtra(
+            "Writing model.onnx needs the package onnx, which isn't installed.", extra="train"
+        ) from error
+    except torch.onnx.errors.OnnxExporterError as error:
+        if "not installed" in str(error):
+            raise MissingExtra(
+                "Writing model.onnx needs the package onnx, which isn't installed.", extra="train"
+            ) from error
+        raise _unexportable(error) from error
+    except RuntimeError as error:
+        raise _unexportable(error) from error
+
+
+def _unexportable(error: Exception) -> ExportError:
+    return ExportError(
+        f"The net can't be written as ONNX: {str(error).strip().splitlines()[0]}",
+        where="model.onnx",
+        remedy="Use layers that ONNX knows (see the list of torch.onnx), and no Python branches on tensor values.",
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what the exporter says about itself, and about sizes it takes as constants (they are: one input size;
+    a constant batch size is found by trying others)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based ONNX export")
+        warnings.filterwarnings("ignore", message="The feature will be removed", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        yield

@@ -1,0 +1,213 @@
+"""Answers from a bundle: decode, one run of onnxruntime, calibrated probabilities. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inflame.artifact.preprocess import pixels
+from inflame.errors import BundleError, DataError, InflameError
+from inflame.model.engine.calibrate import Calibration
+from inflame.model.engine.seal import verify
+from inflame.records import Prediction, Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+Source = Path | str | bytes | NDArray[np.uint8]
+
+BATCH = 32
+
+
+class Predictor:
+    """Answers for pictures, from a bundle. Needs numpy, Pillow and onnxruntime. Safe to share between threads.
+
+    `threads`: how many cores one answer may use; by default those this process is allowed to use.
+    A file that is missing or was changed raises BundleError.
+    """
+
+    def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
+        self.folder = Path(folder)
+        self.info = verify(self.folder)
+        self.classes: tuple[str, ...] = tuple(self._json("classes.json"))
+        self.preprocess = Preprocess.from_json(self._json("preprocess.json"))
+        self.calibration = Calibration.from_json(self._json("calibration.json"))
+        self.version: str = self.info["version"][:12]
+        self._threads = threads or _cores()
+        self._session = _session(self.folder / "model.onnx", self._threads)
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """Statistics of the held-out items that the bundle was made with (see reference.py)."""
+        found: dict[str, Any] = self._json("reference.json")
+        return found
+
+    @overload
+    def predict(
+        self, sources: Iterable[Source], top_k: int = 5, errors: Literal["raise"] = "raise"
+    ) -> list[Prediction]: ...
+    @overload
+    def predict(
+        self, sources: Iterable[Source], top_k: int = 5, *, errors: Literal["collect"]
+    ) -> list[Prediction | InflameError]: ...
+    def predict(
+        self, sources: Iterable[Source], top_k: int = 5, errors: Literal["raise", "collect"] = "raise"
+    ) -> Sequence[Prediction | InflameError]:
+        """One `Prediction` per source, in order: a file, the bytes of one, or uint8 pixels (HxW or HxWxC).
+
+        A source that is no picture raises; with `errors="collect"` its error stands in its place.
+        `latency` is the time from reading an item to its answer, its batch included.
+        """
+        found: list[Prediction | InflameError] = []
+        for group in _grouped(sources, BATCH):
+            found += self._answers(group, top_k, errors)
+        return found
+
+    def embed(self, sources: Iterable[Source]) -> NDArray[np.float32]:
+        """What the body of the net makes of each source: [N, D] float32."""
+        parts = []
+        for group in _grouped(sources, BATCH):
+            read = [_raised(item) for item in self._read_all(group)]
+            parts.append(self.run(np.stack([item.picture for item in read]))[1])
+        return np.concatenate(parts) if parts else np.zeros((0, self.run(self._blank())[1].shape[1]), np.float32)
+
+    def run(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits [N, K] and embedding [N, D] of prepared pictures, uint8 [N, size, size, channels]."""
+        logits, embedding = self._session.run(["logits", "embedding"], {"pictures": pictures})
+        return logits, embedding
+
+    def _answers(self, group: list[Source], top_k: int, errors: str) -> list[Prediction | InflameError]:
+        read = self._read_all(group)
+        good = [item if errors == "collect" else _raised(item) for item in read]
+        pictures = [item.picture for item in good if isinstance(item, _Input)]
+        if not pictures:
+            return [item for item in read if isinstance(item, InflameError)]
+        probabilities = self.calibration.apply(self.run(np.stack(pictures))[0])
+        rows = iter(zip(probabilities, *self._judged(probabilities), strict=True))
+        return [item if isinstance(item, InflameError) else self._prediction(item, *next(rows), top_k) for item in read]
+
+    def _judged(self, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        return self.calibration.known(probabilities), self.calibration.sets(probabilities)
+
+    def _prediction(
+        self, item: _Input, p: NDArray[np.float64], known: np.bool_, members: NDArray[np.bool_], top_k: int
+    ) -> Prediction:
+        order = np.argsort(-p, kind="stable")
+        return Prediction(
+            label=self.classes[order[0]],
+            probability=float(p[order[0]]),
+            top=tuple((self.classes[i], float(p[i])) for i in order[:top_k]),
+            set=tuple(self.classes[i] for i in order if members[i]),
+            known=bool(known),
+            model=self.version,
+            latency=time.perf_counter() - item.started,
+            sha256=item.sha256,
+            source=item.name,
+        )
+
+    def _read_all(self, group: list[Source]) -> list[_Input | InflameError]:
+        if len(group) == 1 or self._threads == 1:
+            return [self._read(source) for source in group]
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(self._threads, len(group))) as pool:  # Pillow lets go of the GIL while decoding
+            return list(pool.map(self._read, group))
+
+    def _read(self, source: Source) -> _Input | InflameError:
+        try:
+            return _Input(source, self.preprocess)
+        except InflameError as error:
+            return error
+
+    def _blank(self) -> NDArray[np.uint8]:
+        shape = (1, self.preprocess.size, self.preprocess.size, self.preprocess.channels)
+        return np.zeros(shape, dtype=np.uint8)
+
+    def _json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_bytes())
+
+
+class _Input:
+    """A source that was read: its prepared picture, name and hash, and when that began."""
+
+    __slots__ = ("name", "picture", "sha256", "started")
+
+    def __init__(self, source: Source, preprocess: Preprocess) -> None:
+        self.started = time.perf_counter()
+        self.name = str(source) if isinstance(source, (str, Path)) else ""
+        content = _content(source)
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        try:
+            self.picture = pixels(content, preprocess)
+        except InflameError as error:
+            error.where = error.where or self.name
+            raise
+
+
+def _session(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Waiting threads sleep: spinning gains little and would eat the cores of whatever runs beside the predictor.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common class; the file itself was verified
+        raise BundleError(
+            f"onnxruntime {onnxruntime.__version__} can't read the model: {str(error).splitlines()[0]}",
+            where=str(path),
+            remedy="pip install --upgrade onnxruntime",
+        ) from error
+
+
+def _content(source: Source) -> Any:
+    if isinstance(source, np.ndarray):
+        return np.ascontiguousarray(source)
+    if isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{source} can't be read: {error.strerror or error}.",
+            where=str(source),
+            remedy="Check the path, and that you may read it.",
+        ) from error
+
+
+def _raised(item: _Input | InflameError) -> _Input:
+    if isinstance(item, InflameError):
+        raise item
+    return item
+
+
+def _grouped(sources: Iterable[Source] | Source, size: int) -> Iterator[list[Source]]:
+    group: list[Source] = []
+    for source in [sources] if isinstance(sources, (str, bytes, Path)) else sources:
+        group.append(source)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _cores() -> int:
+    """The cores this process may use: by affinity and by the quota of its container."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        allowed = min(allowed, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return allowed
