@@ -1,0 +1,36 @@
+# Nothing is decided here: every target is a command or two. `make help` lists them.
+.PHONY: help install run mnist test lint bench docs lock
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+$(READY): requirements.lock pyproject.toml
+	@echo "making .venv: once, some minutes, 6 GB on Linux" >&2; $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . && touch $@
+
+install: $(READY)  ## make .venv from the lock file; again only when that changes
+
+run: $(READY)  ## train on handwritten digits for at most a minute
+	@$(BIN)/inflame train mnist --in 60s
+
+mnist: $(READY)  ## train mnist to the end of its recipe
+	@$(BIN)/inflame train mnist
+
+test: lint  ## all checks and all quick tests
+	$(BIN)/pytest -m "not slow" --cov
+
+lint: $(READY)  ## style, types and the arrows between the rooms
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: $(READY)  ## measure what is promised: benchmarks/README.md
+	$(BIN)/python -m benchmarks
+
+docs: $(READY)  ## write the help of every verb into docs/cli.md
+	GOLDEN=write $(BIN)/pytest -q tests/golden/test_help.py
+
+lock:  ## choose newer versions (needs uv)
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --extra train --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
