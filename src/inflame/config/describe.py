@@ -1,0 +1,50 @@
+"""What a model folder can be told: one row per setting, for `--help` and for the docs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inflame.config import toml
+from inflame.config.load import keys_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One setting: its full name, its value in the file (empty: not set there) and what is said about it."""
+
+    key: str
+    value: str
+    comment: str
+
+
+def describe(folder: Path) -> tuple[str, list[Row]]:
+    """The comment that opens the folder's file, and its settings: those of the file first."""
+    config = toml.read(folder.resolve())
+    set_here = {name: value for name, value in config.values.items() if not isinstance(value, dict) or name == "splits"}
+    for table in ("io", "hyperparam"):
+        set_here |= {f"{table}.{name}": value for name, value in config.values.get(table, {}).items()}
+    rows = []
+    for name, key in sorted(keys_of(config).items(), key=lambda item: _rank(item[0], set_here)):
+        comment = config.comments.get(name) or key.help
+        rows.append(Row(key=name, value=_shown(set_here.get(name)), comment=comment))
+    sections = [name for name, value in config.values.get("io", {}).items() if isinstance(value, dict)]
+    if sections:
+        rows.append(
+            Row(key="io", value="", comment="choose a section: " + ", ".join(f"io={name}" for name in sections))
+        )
+    return config.head, rows
+
+
+def _rank(name: str, set_here: dict[str, Any]) -> tuple[bool, bool]:
+    return name not in set_here, not name.startswith("hyperparam.")
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == "":
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
