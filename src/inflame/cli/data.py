@@ -1,0 +1,249 @@
+"""The verbs about data: get, check, split. None of them writes into the user's data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inflame import plugins, store
+from inflame.cli import places
+from inflame.cli.table import table
+from inflame.errors import SettingError, UserError
+from inflame.records import SPLITS, Check, Dataset, dumps
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+
+# --- get -----------------------------------------------------------------------------------------
+
+
+def get_words(parser: ArgumentParser) -> None:
+    """The name of the set and where to put it."""
+    parser.usage = "inflame get [NAME] [--to FOLDER]"
+    parser.description = (
+        "Fetch a named data set: from where it already is, from the folder INFLAME_MIRROR, or by the\n"
+        "network. A broken download goes on with the same command; every file is checked by its hash.\n"
+        "Without NAME: list the names."
+    )
+    parser.epilog = "examples:\n  inflame get\n  inflame get fashion-mnist"
+    parser.add_argument("name", nargs="?", metavar="NAME", help="one of the names that `inflame get` lists")
+    parser.add_argument("--to", metavar="FOLDER", help="put it there (default: data/NAME in the home of inflame)")
+
+
+def get(words: Namespace) -> int:
+    """Fetches the set, and prints what it is, under which licence, where it lies and what to type next."""
+    names = plugins.names("source")
+    if words.name is None:
+        print(json.dumps(names) if words.json else "\n".join(names))
+        return 0
+    plugins.load("source", words.name)  # a wrong name is told before anything heavy is loaded
+    from inflame.artifact import getdata
+
+    found = getdata(words.name, Path(words.to) if words.to else None)
+    if words.json:
+        print(json.dumps({**found.to_json(), "counts": _counts(found)}, indent=1, ensure_ascii=False))
+        return 0
+    _tell(found)
+    print(f"\nnext   inflame train {words.name} --in 60s")
+    return 0
+
+
+def _tell(found: Dataset) -> None:
+    """What a person wants to know of a data set before using it."""
+    for name, value in (("licence", found.licence), ("source", found.source), ("folder", found.root)):
+        if value:
+            print(f"{name:<9}{value}")
+    print(f"{'items':<9}{len(found):,} of {len(found.classes)} classes\n")
+    counts = _counts(found)
+    splits = _splits(counts)
+    rows = [(label, *(counts[label].get(split, 0) for split in splits)) for label in found.classes]
+    print(table(("class", *splits), rows))
+
+
+def _counts(found: Dataset) -> dict[str, dict[str, int]]:
+    """Items of each class in each split."""
+    pairs = Counter(zip(found.items["label"].to_pylist(), found.items["split"].to_pylist(), strict=True))
+    counts: dict[str, dict[str, int]] = {label: {} for label in found.classes}
+    for (label, split), number in sorted(pairs.items()):
+        counts.setdefault(label, {})[split] = number
+    return counts
+
+
+def _splits(counts: dict[str, dict[str, int]]) -> list[str]:
+    """The splits in use: train, val and test first, others by name."""
+    used = {split for row in counts.values() for split in row}
+    return [*(split for split in SPLITS if split in used), *sorted(used - set(SPLITS))]
+
+
+# --- check ---------------------------------------------------------------------------------------
+
+
+def check_words(parser: ArgumentParser) -> None:
+    """The data and where to put what was found."""
+    parser.usage = "inflame check DATA [--out FOLDER]"
+    parser.description = (
+        "Find the faults of a data set, one by one: unreadable files, junk, empty and tiny classes,\n"
+        "the same picture twice, the same picture under two labels, turned pictures, odd modes.\n"
+        "Writes check.json and check.html. Nothing in DATA is changed."
+    )
+    parser.epilog = "examples:\n  inflame check photos/\n  inflame check photos.zip --out findings"
+    parser.add_argument("data", metavar="DATA", help="a folder of class folders, a zip, a CSV, or a name")
+    parser.add_argument("--out", metavar="FOLDER", help="where the two files go (default: in the home of inflame)")
+
+
+def check(words: Namespace) -> int:
+    """Prints the faults by kind, and where the page with all of them is."""
+    data = places.data(words.data)
+    folder = _out(words.out, data) if words.out else None
+    from inflame.artifact import checks
+
+    with _progress("checking") as progress:
+        found = checks.check(data, progress=progress)
+    folder = folder or store.make_folder(store.home() / "checks" / found.dataset)
+    store.write(folder / "check.json", dumps(found))
+    store.write(folder / "check.html", checks.sheet(found, _root(data)))
+    if words.json:
+        print(dumps(found), end="")
+        return 0
+    _summarise(found)
+    print(f"\nwrote  {folder / 'check.html'} and check.json; nothing in {words.data} was changed")
+    print(f"next   inflame train {words.data} --in 60s")
+    return 0
+
+
+def _summarise(found: Check) -> None:
+    print(f"{found.dataset}: {found.items:,} items of {found.classes} classes, {found.seconds:.1f} s")
+    if not found.faults:
+        print("no faults found")
+        return
+    order = {"error": 0, "warning": 1, "info": 2}
+    faults = sorted(found.faults, key=lambda fault: (order.get(fault.severity, 3), fault.kind))
+    rows = [(f.severity, f.kind, len(f.items), f.reason, f.items[0] if f.items else "") for f in faults[:20]]
+    print(table(("severity", "kind", "items", "reason", "first"), rows))
+    if len(faults) > len(rows):
+        print(f"and {len(faults) - len(rows)} more")
+
+
+def _out(name: str, data: Path | str) -> Path:
+    folder = Path(name).expanduser().resolve()
+    if isinstance(data, Path) and folder.is_relative_to(data):
+        raise UserError(
+            f"{folder} lies in the data, which is never written to.", where=str(folder), remedy="--out another_folder"
+        )
+    return store.make_folder(folder)
+
+
+# --- split ---------------------------------------------------------------------------------------
+
+
+def split_words(parser: ArgumentParser) -> None:
+    """The data, the fractions, the seed, and the file to write."""
+    parser.usage = "inflame split DATA [--splits NAME=FRACTION …] [--seed N] [--out FILE]"
+    parser.description = (
+        "Say which split each item is in: a function of its content and the seed, so that growing the set\n"
+        "moves nothing. Equal pictures stay on one side. Nothing is copied or moved: the split is an index."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  inflame split photos/\n"
+        "  inflame split photos/ --splits train=0.8 val=0.2 --seed 1 --out index.csv"
+    )
+    parser.add_argument("data", nargs="?", metavar="DATA", help="a folder of class folders, a zip, a CSV, or a name")
+    parser.add_argument("--splits", nargs="+", metavar="NAME=FRACTION", help="default: train=0.7 val=0.15 test=0.15")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another split (default: 0)")
+    parser.add_argument("--out", metavar="FILE", help="write the index: uri,label,split,sha256 as .csv or .parquet")
+
+
+def split(words: Namespace) -> int:
+    """Prints how many items of each class are in each split, or with --json the items themselves."""
+    fractions, rest = _fractions(words.splits or [])
+    names = [*([words.data] if words.data else []), *rest]
+    if len(names) != 1:
+        raise UserError(f"inflame split takes one data set, not {len(names)}.", remedy="inflame split photos/")
+    data = places.data(names[0])
+    _writable(words.out)
+    from inflame.artifact import open as open_data
+
+    with _progress("reading") as progress:
+        found = open_data(data, seed=words.seed, splits=fractions, progress=progress)
+    if words.out:
+        _write_index(Path(words.out), found)
+    if words.json:
+        print(json.dumps(_members(found), ensure_ascii=False))
+        return 0
+    _tell(found)
+    if words.out:
+        print(f"\nwrote  {words.out}")
+    return 0
+
+
+def _fractions(pairs: Sequence[str]) -> tuple[dict[str, float] | None, list[str]]:
+    """`train=0.8 val=0.2` as numbers, and the words that are no such pair (the data, given last)."""
+    found: dict[str, float] = {}
+    rest = [pair for pair in pairs if "=" not in pair]
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            continue
+        try:
+            found[name] = float(text)
+        except ValueError:
+            raise SettingError(
+                f'The fraction of {name} is not a number: "{text}".', where=pair, remedy="--splits train=0.8 val=0.2"
+            ) from None
+    return found or None, rest
+
+
+def _members(found: Dataset) -> dict[str, list[str]]:
+    members: dict[str, list[str]] = {split: [] for split in _splits(_counts(found))}
+    for uri, split in zip(found.items["uri"].to_pylist(), found.items["split"].to_pylist(), strict=True):
+        members[split].append(uri)
+    return members
+
+
+def _writable(name: str | None) -> None:
+    if name and Path(name).suffix not in (".csv", ".parquet"):
+        raise UserError(f"An index is a .csv or a .parquet file, not {name}.", remedy="--out index.csv")
+
+
+def _write_index(path: Path, found: Dataset) -> None:
+    columns = found.items.select(["uri", "label", "split", "sha256"])
+    with store.atomic(path) as temporary:
+        if path.suffix == ".csv":
+            from pyarrow import csv
+
+            csv.write_csv(columns, temporary)
+        else:
+            from pyarrow import parquet
+
+            parquet.write_table(columns, temporary)
+
+
+# --- common --------------------------------------------------------------------------------------
+
+
+def _root(data: Path | str) -> Path:
+    return data if isinstance(data, Path) else store.home() / "data" / data
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], Any] | None]:
+    """A bar on stderr where somebody sees it: a function of items done and items in all."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="", leave=False, dynamic_ncols=True) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update

@@ -1,0 +1,164 @@
+"""`inflame VERB …`: finds the verb, imports its module, and tells people what went wrong.
+
+The module of a verb has two functions for it: `VERB_words(parser)` says which words it takes, `VERB(words)` does
+it and returns the exit code. This module imports next to nothing, because `inflame --help` must be there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from inflame.errors import InflameError, UserError, did_you_mean, nearest
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+
+class Verb(NamedTuple):
+    """One verb of the command line: the module of `inflame.cli` that has it, and the line about it."""
+
+    module: str
+    words: str
+    line: str
+
+
+JOURNEY: dict[str, dict[str, Verb]] = {
+    "your data": {
+        "get": Verb("data", "NAME", "fetch a named data set (without NAME: list them)"),
+        "check": Verb("data", "DATA", "find its faults, one by one, with a page of pictures"),
+        "split": Verb("data", "DATA", "see who is in train, val and test; nothing is copied"),
+    },
+    "a model": {
+        "train": Verb("model", "DATA|MODEL", "check, split, train, test, report: in the time you give"),
+        "predict": Verb("model", "FILE…", "name what is on pictures, with the last model"),
+        "report": Verb("model", "[RUN]", "the page about a run: how good, where wrong, which faults"),
+        "runs": Verb("model", "", "all runs, newest first"),
+    },
+    "your own code": {
+        "new": Verb("project", "NAME", "make a model folder of your own that trains at once"),
+    },
+    "this machine": {
+        "doctor": Verb("project", "", "what is here, what is missing, which torch to take"),
+        "version": Verb("project", "", "the version"),
+    },
+}
+VERBS: dict[str, Verb] = {name: verb for verbs in JOURNEY.values() for name, verb in verbs.items()}
+
+_OPENING = """\
+inflame: say how long you have; get the best picture classifier that fits, and the truth about it.
+
+  inflame train photos/ --in 60s      photos/ has one folder of pictures per class
+  inflame predict new.jpg             {"label": "turkey", "probability": "0.7779676"}
+"""
+_CLOSING = """\
+Settings are words:  inflame train mnist hyperparam.learning_rate=0.01 seed=1
+Every verb has --help with an example, --json for programs and --debug for the full story of an error.
+Exit codes: 0 done, 1 failed, 2 your input, 130 interrupted. Stopped? The same command goes on.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Does what the words say. Returns the exit code: 0 done, 1 failed, 2 your input, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    _speak_any_name()
+    try:
+        code = _obey(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `inflame … | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if "--debug" in words:
+            _traceback()
+        print(_story(error), file=sys.stderr)
+        return error.code if isinstance(error, InflameError) else 1
+    return code
+
+
+def overview() -> str:
+    """The text of `inflame --help`."""
+    lines = [_OPENING]
+    for title, verbs in JOURNEY.items():
+        lines.append(f"{title}:")
+        lines += [f"  inflame {f'{name} {verb.words}':<18}{verb.line}" for name, verb in verbs.items()]
+        lines.append("")
+    return "\n".join([*lines, _CLOSING])
+
+
+def parser(name: str) -> argparse.ArgumentParser:
+    """The words that the verb takes, as argparse knows them."""
+    from inflame.cli.words import Parser
+
+    found = Parser(prog=f"inflame {name}")
+    getattr(_module(name), f"{name}_words")(found)
+    found.add_argument("--json", action="store_true", help="print JSON, for programs")
+    found.add_argument("--debug", action="store_true", help="show where an error comes from")
+    return found
+
+
+def _obey(words: list[str]) -> int:
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(), end="")
+        return 0
+    if words[0] in ("--version", "-V"):
+        words = ["version", *words[1:]]
+    if words[0] not in VERBS:
+        raise _no_such_verb(words[0])
+    try:
+        given = parser(words[0]).parse_intermixed_args(words[1:])
+    except SystemExit as done:  # argparse has printed the help
+        return int(done.code or 0)
+    act: Callable[[argparse.Namespace], int] = getattr(_module(words[0]), words[0])
+    return act(given)
+
+
+def _module(name: str) -> object:
+    from importlib import import_module
+
+    return import_module(f"inflame.cli.{VERBS[name].module}")
+
+
+def _no_such_verb(word: str) -> UserError:
+    if word.startswith("-"):
+        return UserError(f"{word} must come after a verb.", remedy="inflame --help")
+    if nearest(word, VERBS) is None and os.path.exists(word):  # noqa: PTH110 - pathlib takes its time to load
+        return UserError(f'"{word}" is not a verb but a path.', remedy=f"inflame train {word}")
+    guess = nearest(word, VERBS)
+    remedy = f"inflame {guess} --help" if guess else "inflame --help"
+    return UserError(f'There is no verb "{word}".{did_you_mean(word, VERBS)}', remedy=remedy)
+
+
+def _traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def _story(error: Exception) -> str:
+    if isinstance(error, InflameError):
+        return error.explain()
+    if isinstance(error, OSError) and error.filename:
+        from inflame.store import storage_error
+
+        return storage_error(error, str(error.filename)).explain()
+    return (
+        f"error: {type(error).__name__}: {error}\n  This is a mistake in inflame, not yours.\n"
+        "  do: Give the same command with --debug, and report what it prints."
+    )
+
+
+def _speak_any_name() -> None:
+    """A file name may hold bytes that are no text, and a terminal may know few letters: neither may stop a verb."""
+    for stream in (sys.stdout, sys.stderr):
+        encoding = (getattr(stream, "encoding", None) or "").lower()
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape" if encoding == "utf-8" else "replace")

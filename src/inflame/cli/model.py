@@ -1,0 +1,298 @@
+"""The verbs about models: train, predict, report, runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inflame import plugins
+from inflame import runs as folders
+from inflame.cli import places
+from inflame.cli.table import table
+from inflame.errors import DataError, InflameError, MissingExtra, UserError
+from inflame.records import JobSpec, Prediction
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+def train_words(parser: ArgumentParser) -> None:
+    """What to train on, settings, and the time there is."""
+    parser.usage = "inflame train DATA|MODEL [--in TIME] [key=value …]"
+    parser.description = (
+        "Check, split, plan, train, test, report and bundle, in the time you give.\n\n"
+        "DATA is a folder with one folder of pictures per class, a zip of one, a CSV of path and label,\n"
+        "or a named set (inflame get). MODEL is a built-in model (auto, mnist, cifar10_resnet18) or a\n"
+        "folder with an app.py (inflame new). A model's name wins over a data set's; ./mnist is a path.\n"
+        "Stopped or killed? The same command goes on where it was."
+    )
+    parser.epilog = (
+        "settings, the same everywhere:\n"
+        "  output=URI  seed=N  limit=N  devices=N  tracker=NAME  fresh=true  io.training_input=DATA\n"
+        "  hyperparam.num_epochs=N  hyperparam.learning_rate=X  hyperparam.batch_size=N\n\n"
+        "examples:\n"
+        "  inflame train photos/ --in 60s\n"
+        "  inflame train mnist hyperparam.learning_rate=0.01 seed=1\n"
+        "  inflame train cifar10_resnet18 io.training_input=photos/ --epochs 5"
+    )
+    parser.add_argument("words", nargs="*", metavar="DATA|MODEL", help="what to train on; settings as key=value")
+    parser.add_argument("--in", dest="budget", metavar="TIME", help="end by then: 60s, 10m, 1h")
+    parser.add_argument("--epochs", metavar="N", help="the same as hyperparam.num_epochs=N")
+    parser.add_argument("--weights", metavar="FILE", help="begin from these weights (.safetensors)")
+
+
+def train(words: Namespace) -> int:
+    """Becomes the training: `python app.py train …` of the model's folder."""
+    from inflame.infra import local
+
+    spec = _job(words)
+    local.become(local.Local().request(spec))
+
+
+def _job(words: Namespace) -> JobSpec:
+    targets = [word for word in words.words if not _is_setting(word)]
+    settings = [word for word in words.words if _is_setting(word)]
+    if len(targets) != 1:
+        found = "nothing" if not targets else " and ".join(targets)
+        raise UserError(
+            f"inflame train takes one thing to train on, and got {found}.",
+            remedy="inflame train photos/   or   inflame train mnist   or   inflame train MODEL io.training_input=DATA",
+        )
+    model, given = _target(targets[0])
+    if words.weights:
+        given.append(f"weights={places.file(words.weights)}")
+    if words.budget:
+        given.append(f"in={words.budget}")
+    if words.epochs:
+        given.append(f"hyperparam.num_epochs={words.epochs}")
+    flags = [flag for flag, wanted in (("--json", words.json), ("--debug", words.debug)) if wanted]
+    return JobSpec(model=str(model), arguments=(*given, *settings, *flags))
+
+
+def _is_setting(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    return bool(equals) and "/" not in key and not Path(word).exists()
+
+
+def _target(word: str) -> tuple[Path, list[str]]:
+    """The model folder that trains on `word`, and the settings that tell it so."""
+    path = Path(word).expanduser()
+    if word in plugins.names("model") or (path / "app.py").is_file() or path.name == "app.py":
+        if word in plugins.SEAMS["model"]:
+            _demand_torch()
+        return plugins.model_folder(word), []
+    if path.exists():
+        data = str(path.resolve())
+    elif word in plugins.names("source"):
+        data = word
+    else:
+        names = {*plugins.names("model"), *plugins.names("source")}
+        raise places.nowhere(word, names, "no file or folder here, no model and no named data set")
+    _demand_torch()
+    return plugins.model_folder("auto"), [f"io.training_input={data}"]
+
+
+def _demand_torch() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise MissingExtra("Training needs torch, which isn't installed.", extra="train")
+
+
+# --- predict -------------------------------------------------------------------------------------
+
+
+def predict_words(parser: ArgumentParser) -> None:
+    """The pictures, the model, and the form of the answers."""
+    parser.usage = "inflame predict FILE|FOLDER… [--model RUN] [--json | --csv FILE] [--top K]"
+    parser.description = (
+        "Name what is on pictures, with calibrated probabilities. `unsure` means: the model has not\n"
+        "seen enough of the like to promise its error rate. Needs no torch."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  inflame predict new.jpg\n"
+        "  inflame predict inbox/ --csv answers.csv\n"
+        "  inflame predict new.jpg --model mnist-digits-001 --json"
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE|FOLDER", help="pictures, or folders of them")
+    parser.add_argument("--model", metavar="RUN", help="a run, its folder or its bundle (default: the last)")
+    parser.add_argument("--csv", metavar="FILE", help="write the answers to this file")
+    parser.add_argument("--top", metavar="K", type=int, default=3, help="name the K likeliest classes (default: 3)")
+
+
+def predict(words: Namespace) -> int:
+    """Prints one answer per picture; 1 when one of them could not be read."""
+    from inflame.model.engine.bundle import Predictor
+
+    if words.top < 1:
+        raise UserError(f"--top takes a number of classes, 1 or more, not {words.top}.", remedy="--top 3")
+    files = list(_pictures(words.files))
+    predictor = Predictor(_bundle(words.model))
+    answers = list(zip(files, predictor.predict(files, words.top, errors="collect"), strict=True))
+    bad = [(file, answer) for file, answer in answers if isinstance(answer, InflameError)]
+    good = [(file, answer) for file, answer in answers if isinstance(answer, Prediction)]
+    if words.csv:
+        _write_csv(Path(words.csv), answers)
+        print(f"wrote {len(answers)} answers to {words.csv}", file=sys.stderr)
+    if words.json:
+        for file, answer in answers:
+            print(json.dumps(_answer(file, answer), ensure_ascii=False))
+    elif good and not words.csv:
+        print(table(("file", "label", "probability", "else"), [_row(file, answer) for file, answer in good]))
+    for file, error in bad:
+        print(f"{file}: {error.message}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _pictures(names: Sequence[str]) -> Iterator[Path]:
+    if not names:
+        raise UserError("inflame predict needs a picture.", remedy="inflame predict new.jpg")
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if _looks_like_picture(file))
+            if not found:
+                raise DataError(f"There is no picture in {name}.", where=str(path), remedy="Name a folder of pictures.")
+            yield from found
+        else:
+            yield places.file(name)
+
+
+def _looks_like_picture(file: Path) -> bool:
+    from inflame.artifact.listing import is_junk, is_picture
+
+    return is_picture(file.name) and not is_junk(file.name) and file.is_file()
+
+
+def _bundle(name: str | None) -> Path:
+    """The bundle folder that `--model` means; the last one made when it means nothing."""
+    if name is None:
+        run = folders.latest(with_bundle=True)
+        if run is None:
+            raise UserError("There is no trained model yet.", remedy="inflame train photos/ --in 60s")
+        return run.bundle
+    path = Path(name).expanduser()
+    if (path / "bundle.json").is_file():
+        return path
+    return folders.find(name).bundle
+
+
+def _answer(file: Path, answer: Prediction | InflameError) -> dict[str, Any]:
+    """As the last line of `inflame train`: probabilities are texts, with all the digits there are."""
+    if isinstance(answer, InflameError):
+        return {"source": str(file), **answer.to_json()}
+    said = answer.to_json()
+    top = [{"label": label, "probability": _digits(p)} for label, p in answer.top]
+    return {"label": answer.label, "probability": _digits(answer.probability), **_without(said), "top": top}
+
+
+def _without(said: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in said.items() if key not in ("label", "probability", "top")}
+
+
+def _digits(probability: float) -> str:
+    return f"{probability:.7f}"
+
+
+def _row(file: Path, answer: Prediction) -> tuple[str, str, str, str]:
+    others = ", ".join(f"{label} {p:.3f}" for label, p in answer.top[1:])
+    label = answer.label if answer.known else f"unsure ({answer.label}?)"
+    return str(file), label, f"{answer.probability:.4f}", others
+
+
+def _write_csv(path: Path, answers: Iterable[tuple[Path, Prediction | InflameError]]) -> None:
+    import csv
+
+    from inflame import store
+
+    with store.open_uri(path, "w") as file:
+        rows = csv.writer(file)
+        rows.writerow(("file", "label", "probability", "known", "error"))
+        for name, answer in answers:
+            if isinstance(answer, InflameError):
+                rows.writerow((name, "", "", "", answer.message))
+            else:
+                rows.writerow((name, answer.label, _digits(answer.probability), str(answer.known).lower(), ""))
+
+
+# --- report and runs -----------------------------------------------------------------------------
+
+
+def report_words(parser: ArgumentParser) -> None:
+    """The run, and whether to show its page."""
+    parser.usage = "inflame report [RUN] [--open]"
+    parser.description = (
+        "Make the page about a run again, from the files of its folder: curves, confusion, results per\n"
+        "class, worst mistakes, suspected labels, calibration, faults of the data, where it all came from."
+    )
+    parser.epilog = "examples:\n  inflame report --open\n  inflame report mnist-digits-001"
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run (inflame runs) or its folder; default: the last")
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+
+
+def report(words: Namespace) -> int:
+    """Writes report.html and report.json of the run, and prints where they are."""
+    from inflame.model.engine.report import report as make
+
+    run = folders.find(words.run) if words.run else folders.latest()
+    if run is None:
+        raise UserError("There is no run yet.", remedy="inflame train photos/ --in 60s")
+    page = Path(make(run.path))
+    if words.json:
+        print(page.with_suffix(".json").read_text(encoding="utf-8"), end="")
+    else:
+        print(page)
+    if words.open:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+def runs_words(parser: ArgumentParser) -> None:
+    """No words."""
+    parser.usage = "inflame runs [--json]"
+    parser.description = "All runs, newest first, with their test accuracy and its 95 % interval."
+    parser.epilog = "example:\n  inflame runs"
+
+
+def runs(words: Namespace) -> int:
+    """Prints a table of the run folders."""
+    found = [_about(run) for run in folders.list_runs()]
+    if words.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    elif not found:
+        print("no runs yet; begin with: inflame train photos/ --in 60s")
+    else:
+        head = ("run", "model", "data", "test accuracy", "seconds", "state", "age")
+        print(table(head, [_line(about) for about in found]))
+    return 0
+
+
+def _about(run: folders.Run) -> dict[str, Any]:
+    status = run.read_status()
+    fields = {key: status.get(key) for key in ("model", "dataset", "test", "seconds", "started")}
+    return {"run": run.path.name, "folder": str(run.path), "state": run.state, **fields}
+
+
+def _line(about: dict[str, Any]) -> tuple[object, ...]:
+    test = about["test"] or {}
+    score = f"{test['accuracy']:.3f} ({test['low']:.3f}–{test['high']:.3f})" if "low" in test else "-"
+    seconds = f"{about['seconds']:.0f}" if about["seconds"] is not None else "-"
+    age = _age(time.time() - about["started"]) if about["started"] else "-"
+    return about["run"], about["model"] or "-", about["dataset"] or "-", score, seconds, about["state"], age
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"

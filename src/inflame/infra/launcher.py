@@ -1,0 +1,57 @@
+"""What every machine that can train must be able to do. A launcher is a description plus an act:
+`request` is pure and shows everything that would be sent; `send` is thin."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inflame.errors import DataError
+from inflame.records import Job, JobSpec
+
+ENDED = ("done", "failed", "stopped")
+
+
+class Launcher(ABC):
+    """A place where `python app.py train …` of a model folder can run."""
+
+    @abstractmethod
+    def request(self, spec: JobSpec) -> dict[str, Any]:
+        """All that would be sent, as plain JSON values. Touches nothing; the same spec gives the same request.
+
+        Raises DataError when the model folder has no `app.py`, UserError for what this place can't do.
+        """
+
+    @abstractmethod
+    def send(self, request: dict[str, Any]) -> Job:
+        """Starts the job and returns at once."""
+
+    @abstractmethod
+    def status(self, job: Job) -> Job:
+        """The job as it is now. An ended job is one of `ENDED` and has an exit code."""
+
+    @abstractmethod
+    def logs(self, job: Job) -> Iterator[str]:
+        """The lines that the job has written so far, without their line ends."""
+
+    @abstractmethod
+    def cancel(self, job: Job) -> Job:
+        """Asks the job to save its work and stop; an ended job stays as it is."""
+
+    @abstractmethod
+    def fetch(self, job: Job) -> Path:
+        """The run folder of the job on this machine. Raises DataError when the job has left none."""
+
+
+def app(spec: JobSpec) -> Path:
+    """The `app.py` of the spec's model folder, absolute."""
+    path = Path(spec.model).expanduser().absolute() / "app.py"
+    if not path.is_file():
+        raise DataError(
+            f"{spec.model} is not a model folder: it has no app.py.",
+            where=spec.model,
+            remedy="Name a model folder, or make one: inflame new my_model",
+        )
+    return path

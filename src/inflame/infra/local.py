@@ -1,0 +1,161 @@
+"""This machine as a place to train: here in the foreground (`become`), or beside you (`send`).
+
+A job beside you is a folder below `home()/jobs`: job.json, log.txt and, when it has ended, its exit code.
+So any process can ask for its state, also when the one that sent it is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from inflame import store
+from inflame.errors import DataError, UserError
+from inflame.infra.launcher import ENDED, Launcher, app
+from inflame.records import Job, JobSpec, dumps
+
+# The shell outlives the signals that end the training, to write down how it ended.
+_WITNESS = 'trap : TERM INT; "$@"; code=$?; echo $code > "$0"; exit $code'
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
+
+
+class Local(Launcher):
+    """Training as a process of this machine, with this Python and the whole environment."""
+
+    def __init__(self) -> None:
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def request(self, spec: JobSpec) -> dict[str, Any]:
+        """The command line. More than one machine is refused: here is only one."""
+        if spec.count != 1:
+            raise UserError(
+                f"A local job has one machine, not {spec.count}.",
+                remedy="Leave the count out, or name another backend.",
+            )
+        output = (f"output={spec.output}",) if spec.output else ()
+        return {
+            "backend": "local",
+            "command": [sys.executable, str(app(spec)), "train", *spec.arguments, *output],
+            "environment": list(spec.environment),
+            "output": spec.output,
+        }
+
+    def send(self, request: dict[str, Any]) -> Job:
+        """Starts the command in a session of its own; its words go to log.txt of the job's folder."""
+        _demand(request["environment"])
+        folder = _new_folder()
+        output = request["output"] or str(folder / "run")
+        command = request["command"] + ([] if request["output"] else [f"output={output}"])
+        with (folder / "log.txt").open("wb") as log:
+            child = subprocess.Popen(
+                ["/bin/sh", "-c", _WITNESS, str(folder / "code"), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+                start_new_session=True,
+            )
+        job = Job(id=folder.name, backend="local", status="running", output=output)
+        store.write(folder / "job.json", dumps({**job.to_json(), "pid": child.pid, "command": command}))
+        self._children[job.id] = child
+        return job
+
+    def status(self, job: Job) -> Job:
+        """Read from the job's folder; `failed` with code 137 when it vanished without a word (killed, power cut)."""
+        folder = _folder(job)
+        alive = self._alive(job, folder)  # asked before the code is read: a job that ends in between is not lost
+        with suppress(FileNotFoundError, ValueError):
+            code = int((folder / "code").read_text())
+            state = "done" if code == 0 else "stopped" if code in _STOPPED else "failed"
+            return replace(job, status=state, code=code)
+        return replace(job, status="running") if alive else replace(job, status="failed", code=128 + signal.SIGKILL)
+
+    def logs(self, job: Job) -> Iterator[str]:
+        """The lines of log.txt."""
+        with (_folder(job) / "log.txt").open(encoding="utf-8", errors="replace") as lines:
+            yield from (line.rstrip("\n") for line in lines)
+
+    def cancel(self, job: Job) -> Job:
+        """SIGTERM to the job: the training saves and exits. Returns at once; `status` tells when it has."""
+        now = self.status(job)
+        if now.status not in ENDED:
+            with suppress(ProcessLookupError):
+                os.killpg(_description(_folder(job))["pid"], signal.SIGTERM)
+        return now
+
+    def fetch(self, job: Job) -> Path:
+        """The run folder, where the job wrote it."""
+        folder = store.local(job.output)
+        if folder is None or not folder.is_dir():
+            raise DataError(
+                f"The job {job.id} has left no run folder at {job.output}.",
+                where=job.output,
+                remedy=f"See what it said: {_folder(job) / 'log.txt'}",
+            )
+        return folder
+
+    def _alive(self, job: Job, folder: Path) -> bool:
+        if job.id in self._children:
+            return self._children[job.id].poll() is None
+        try:
+            os.kill(_description(folder)["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
+
+def become(request: dict[str, Any]) -> NoReturn:
+    """Turns this process into the training itself: terminal, signals and exit code need nobody in between."""
+    _demand(request["environment"])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(request["command"][0], request["command"], _environment())
+
+
+def _environment() -> dict[str, str]:
+    """All of ours, and the moment at which the user's patience began."""
+    return {"INFLAME_STARTED": repr(time.time()), **os.environ}
+
+
+def _demand(names: list[str]) -> None:
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"The environment lacks {', '.join(missing)}, which the job asks for.", remedy=f"export {missing[0]}=…"
+        )
+
+
+def _jobs() -> Path:
+    return store.make_folder(store.home() / "jobs")
+
+
+def _new_folder() -> Path:
+    for number in range(1, sys.maxsize):
+        with suppress(FileExistsError):
+            folder = _jobs() / f"local-{number:03}"
+            folder.mkdir()
+            return folder
+    raise AssertionError("unreachable")
+
+
+def _folder(job: Job) -> Path:
+    folder = _jobs() / job.id
+    if not (folder / "job.json").is_file():
+        raise UserError(f"There is no local job {job.id}.", remedy=f"Look into {_jobs()} for those that are.")
+    return folder
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    text: dict[str, Any] = json.loads((folder / "job.json").read_text())
+    return text
