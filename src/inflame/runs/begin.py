@@ -1,0 +1,207 @@
+"""Which folder a training works in: a new one, or the one that an earlier, unfinished start left."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inflame import store
+from inflame.errors import InflameError, UserError
+from inflame.records import dumps
+from inflame.runs import lock
+from inflame.runs.listing import find, folder_of_runs, list_runs
+from inflame.runs.run import FORMAT, LOCK, METRICS, PREVIOUS, STATUS, Live, Run
+
+if TYPE_CHECKING:
+    from inflame.config import Settings
+
+_NOTHING = ("lost+found", LOCK)  # what an empty folder may hold
+
+
+def begin(settings: Settings, identity: str, name: str) -> Run:
+    """See `Run.begin`."""
+    output = settings.output
+    elsewhere = store.local(output) if output else None
+    uri = output if output and elsewhere is None else ""
+    title = f"{_slug(settings.model)}-{_slug(name)}"
+    if settings.resume:
+        path, held = _named(settings.resume)
+    elif elsewhere is not None:
+        path, held = _at(Path(os.path.realpath(elsewhere)), identity, fresh=settings.fresh)
+    else:
+        path, held = (None if settings.fresh else _unfinished(identity, uri)) or _new(title)
+    try:
+        run = _opened(path, held, settings=settings, identity=identity, name=name, uri=uri)
+        if elsewhere is not None:
+            _link(run.path, title)
+    except BaseException:
+        held.release()
+        raise
+    return run
+
+
+def _opened(path: Path, held: lock.Lock, *, settings: Settings, identity: str, name: str, uri: str) -> Run:
+    before = Run(path=path).info
+    resumed = bool(before)
+    run = Run(path=path, resumed=resumed, live=Live(held, earlier=float(before.get("seconds", 0.0)), uri=uri))
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    if resumed:
+        store.sweep(path)
+        _mend(path / METRICS)
+    run.write("config.json", dumps(settings))
+    run.status(
+        format=FORMAT,
+        state="running",
+        identity=identity,
+        model=settings.model,
+        dataset=name,
+        output=settings.output,
+        started=before.get("started", now),
+        sittings=int(before.get("sittings", 0)) + 1,
+        pid=os.getpid(),
+        error=None,
+    )
+    return run
+
+
+def _unfinished(identity: str, uri: str) -> tuple[Path, lock.Lock] | None:
+    """The newest unfinished run of this identity that nobody works in, locked."""
+    for run in list_runs():
+        info = run.info
+        local = store.local(info.get("output") or "") if info.get("output") else None
+        if info.get("identity") != identity or info.get("state") == "done" or local is not None:
+            continue
+        if (info.get("output") or "") != uri:
+            continue
+        held = lock.take(run.path / LOCK)
+        if held is None:
+            continue
+        if run.info.get("state") != "done":  # it may have ended while we looked
+            return run.path, held
+        held.release()
+    return None
+
+
+def _new(title: str) -> tuple[Path, lock.Lock]:
+    """A folder of its own for this process, however many start at once."""
+    runs = folder_of_runs()
+    for number in count(_next(runs, title)):
+        path = runs / f"{title}-{number:03}"
+        try:
+            with store.guard(path):
+                path.mkdir()
+        except FileExistsError:
+            continue
+        held = lock.take(path / LOCK)
+        if held is not None:
+            return path, held
+    raise AssertionError
+
+
+def _at(path: Path, identity: str, *, fresh: bool) -> tuple[Path, lock.Lock]:
+    """The folder that `output` names: empty, or a run of this identity."""
+    store.make_folder(path)
+    with store.guard(path):
+        foreign = [entry.name for entry in path.iterdir() if entry.name not in _NOTHING and entry.name[0] != "."]
+    if foreign and not (path / STATUS).is_file():
+        raise UserError(
+            f"{path} is not empty, and not the folder of a run.",
+            where=f"output={path}",
+            remedy="Name a folder that doesn't exist yet: output=FOLDER",
+        )
+    held = lock.take(path / LOCK)
+    if held is None:
+        raise UserError(
+            f"Another process is working in {path}.",
+            where=f"output={path}",
+            remedy="Wait until it ends, stop it, or name another folder: output=FOLDER",
+        )
+    try:
+        _admit(path, identity, fresh=fresh)
+    except BaseException:
+        held.release()
+        raise
+    return path, held
+
+
+def _admit(path: Path, identity: str, *, fresh: bool) -> None:
+    """Refuses a folder with another run in it; puts aside what is in one that is to be done again."""
+    info = Run(path=path).info
+    done, same = info.get("state") == "done", info.get("identity") == identity
+    if info and not same and (done or not fresh):
+        raise UserError(
+            f"{path} holds another run, {'a finished' if done else 'an unfinished'} one with other settings or data.",
+            where=f"output={path}",
+            remedy="Name another folder: output=FOLDER" + ("" if done else ", or replace that run: fresh=true"),
+        )
+    if info and (done or fresh):
+        with store.guard(path):
+            _put_aside(path)
+
+
+def _put_aside(path: Path) -> None:
+    """Nothing that was done is lost before the new run is: `.previous` holds it until then."""
+    aside = path / PREVIOUS
+    aside.mkdir(exist_ok=True)
+    entries = [entry for entry in path.iterdir() if entry.name not in (*_NOTHING, PREVIOUS)]
+    # The status goes last: after a kill in between, the next start sees the same folder and carries on here.
+    for entry in sorted(entries, key=lambda entry: entry.name == STATUS):
+        if not (aside / entry.name).exists():
+            entry.rename(aside / entry.name)
+        elif entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _named(resume: str) -> tuple[Path, lock.Lock]:
+    """The run that `resume=` names, locked, whatever its identity."""
+    run = find(resume)
+    held = lock.take(run.path / LOCK)
+    if held is not None and run.info.get("state") != "done":
+        return run.path, held
+    if held is not None:
+        held.release()
+    raise UserError(
+        f"The run {run.name} " + ("is being worked on by another process." if held is None else "is finished."),
+        where=f"resume={resume}",
+        remedy="Wait until it ends, or stop it." if held is None else "Leave resume out to begin a new run.",
+    )
+
+
+def _link(path: Path, title: str) -> None:
+    """Makes a run that lives elsewhere known to `list_runs`; a home that can't be written to stops nothing."""
+    with suppress(InflameError, OSError):
+        runs = folder_of_runs()
+        if any(entry.resolve() == path for entry in runs.iterdir()):
+            return
+        for number in count(_next(runs, title)):
+            with suppress(FileExistsError):
+                (runs / f"{title}-{number:03}").symlink_to(path, target_is_directory=True)
+                return
+
+
+def _next(runs: Path, title: str) -> int:
+    pattern = re.compile(re.escape(title) + r"-(\d+)")
+    taken = [int(found[1]) for entry in runs.iterdir() if (found := pattern.fullmatch(entry.name))]
+    return max(taken, default=0) + 1
+
+
+def _mend(metrics: Path) -> None:
+    """Cuts off a last line that a kill left without its end, so that the next row stands on a line of its own."""
+    if not metrics.is_file():
+        return
+    content = metrics.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        store.write(metrics, whole)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "run"

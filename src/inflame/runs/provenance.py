@@ -1,0 +1,111 @@
+"""What a result came from: code, data words, seed, versions, machine. Gathered without importing anything heavy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inflame.config import Settings
+
+PACKAGES = (
+    "inflame",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "pyarrow",
+    "scikit-learn",
+    "onnx",
+    "onnxruntime",
+)
+LONGEST_DIFF = 200_000  # characters
+
+
+def gather(settings: Settings) -> dict[str, Any]:
+    """The facts of this process and of the folder of its model, as plain JSON."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "argv": sys.argv,
+        "seed": settings.seed,
+        "model": {"name": settings.model, "folder": settings.folder, "sha256": settings.code},
+        "git": git(Path(settings.folder)),
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def git(folder: Path) -> dict[str, Any] | None:
+    """Commit, uncommitted changes and untracked files of the repository around `folder`; None where there is none."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    diff = _git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff") or ""
+    new = _git(folder, "ls-files", "--others", "--exclude-standard") or ""
+    return {
+        "commit": commit.strip(),
+        "branch": (_git(folder, "rev-parse", "--abbrev-ref", "HEAD") or "").strip(),
+        "diff": diff[:LONGEST_DIFF],
+        "diff_cut": len(diff) > LONGEST_DIFF,
+        "untracked": new.splitlines()[:100],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that a result depends on, those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """The machine as its operating system describes it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "system": platform.platform(),
+        "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine(),
+        "cores": cores,
+        "memory_gb": _memory(),
+        "gpus": [_field(path, "Model") for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))],
+    }
+
+
+def _memory() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _field(path: Path, name: str) -> str:
+    """The value of the first `name : value` line of a file of the kernel's."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith(name)), "")
+    except OSError:
+        return ""
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *words],
+            capture_output=True,
+            timeout=3,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="replace")
