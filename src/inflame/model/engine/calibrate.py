@@ -105,7 +105,7 @@ def temperature(logits: Floats, labels: Labels) -> float:
 def unknown_threshold(probabilities: Floats, labels: Labels, error: float = 0.05) -> Threshold:
     """The smallest threshold on the largest probability at which at most `error` of the answered items are wrong.
 
-    The rate is the point estimate (the risk-coverage curve of El-Yaniv & Wiener 2010); its one-sided 95 % Wilson
+    The rate is the point estimate; its one-sided 95 % Wilson
     bound is reported beside it. Where no threshold reaches `error`, the one with the least upper bound is taken
     and `attained` is False. No items: answer always.
     """
@@ -113,23 +113,29 @@ def unknown_threshold(probabilities: Floats, labels: Labels, error: float = 0.05
     n = len(p)
     if n == 0:
         return Threshold(value=0.0, attained=True, coverage=1.0, error_rate=0.0, error_upper=1.0)
-    confidence = p.max(axis=1)
-    order = np.argsort(-confidence, kind="stable")
-    confidence, wrong = confidence[order], (p.argmax(axis=1) != labels)[order]
-    last = np.flatnonzero(np.append(confidence[1:] < confidence[:-1], True))  # a tie is answered whole or not at all
-    answered, errors = last + 1, np.cumsum(wrong)[last]
+    levels, answered, errors = risk_coverage(p.max(axis=1), p.argmax(axis=1) == labels)
     upper = _upper(errors, answered)
     good = np.flatnonzero(errors <= error * answered + 1e-12)
     pick = int(good[-1]) if len(good) else int(np.flatnonzero(upper == upper.min())[-1])
-    end = int(last[pick])
     return Threshold(
         # Half way to the first item that is not answered, so that rounding can't move an item across.
-        value=0.0 if end == n - 1 else float((confidence[end] + confidence[end + 1]) / 2),
+        value=0.0 if answered[pick] == n else float((levels[pick] + levels[pick + 1]) / 2),
         attained=bool(len(good)),
         coverage=float(answered[pick] / n),
         error_rate=float(errors[pick] / answered[pick]),
         error_upper=float(upper[pick]),
     )
+
+
+def risk_coverage(
+    confidence: Floats, correct: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """What answering only the surest items gives: for each distinct confidence, highest first, how many items are
+    at least that sure, and how many of those are wrong (El-Yaniv & Wiener 2010)."""
+    order = np.argsort(-np.asarray(confidence), kind="stable")
+    sure, wrong = np.asarray(confidence, dtype=np.float64)[order], ~np.asarray(correct, dtype=bool)[order]
+    last = np.flatnonzero(np.append(sure[1:] < sure[:-1], True)) if len(sure) else np.zeros(0, dtype=np.int64)
+    return sure[last], last + 1, np.cumsum(wrong)[last]  # a tie is answered whole or not at all
 
 
 def conformal(probabilities: Floats, labels: Labels, alpha: float = 0.1) -> float:
@@ -174,4 +180,4 @@ def _upper(errors: NDArray[np.integer[Any]], n: NDArray[np.integer[Any]]) -> NDA
     rate = errors / n
     middle = rate + z * z / (2 * n)
     spread = z * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return np.asarray((middle + spread) / (1 + z * z / n))
+    return np.where(errors == n, 1.0, (middle + spread) / (1 + z * z / n))
