@@ -20,7 +20,7 @@ import numpy as np
 from inflame import store
 from inflame.errors import ExportError
 from inflame.model.engine.predictor import BATCH, Predictor
-from inflame.model.engine.seal import seal, verify
+from inflame.model.engine.seal import FILES, seal, verify
 from inflame.records import Preprocess, dumps
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from inflame.model.engine.calibrate import Calibration
 
-__all__ = ["Predictor", "export", "verify"]
+__all__ = ["FILES", "Predictor", "export", "verify"]
 
 
 def export(
@@ -55,6 +55,12 @@ def export(
     """
     from inflame.model.engine import freeze
 
+    if not len(examples):
+        raise ExportError(
+            "There is no picture to compare the exported model on.",
+            where=str(folder),
+            remedy="Give export() some prepared pictures, 32 if there are as many.",
+        )
     served = freeze.served(net, preprocess)
     with store.atomic_folder(folder) as place:
         freeze.write(served, preprocess, place)
@@ -77,6 +83,12 @@ def export(
 def _compare(predictor: Predictor, logits: NDArray[Any], embedding: NDArray[Any], examples: NDArray[np.uint8]) -> float:
     """The largest difference in probability between torch and onnxruntime; ExportError when it matters."""
     theirs, vectors = (np.concatenate(part) for part in zip(*_served_in_parts(predictor, examples), strict=True))
+    if logits.shape[1] != len(predictor.classes):
+        raise ExportError(
+            f"The net gives {logits.shape[1]} numbers for {len(predictor.classes)} classes.",
+            where="classes.json",
+            remedy="Build the net with one output per class of the data set.",
+        )
     p, q = predictor.calibration.apply(logits), predictor.calibration.apply(theirs)
     difference = float(np.abs(p - q).max())
     ranked = np.sort(p, axis=1)
@@ -96,6 +108,13 @@ def _compare(predictor: Predictor, logits: NDArray[Any], embedding: NDArray[Any]
 def _served_in_parts(
     predictor: Predictor, examples: NDArray[np.uint8]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    yield predictor.run(examples[:1])  # alone, as a website asks
-    for start in range(1, len(examples), BATCH):
-        yield predictor.run(examples[start : start + BATCH])
+    try:
+        yield predictor.run(examples[:1])  # alone, as a website asks
+        for start in range(1, len(examples), BATCH):
+            yield predictor.run(examples[start : start + BATCH])
+    except Exception as error:  # onnxruntime's exceptions have no common class
+        raise ExportError(
+            f"The exported model can't answer: {str(error).splitlines()[0]}",
+            where="model.onnx",
+            remedy="Let no layer depend on the number of pictures in a batch, or on Python branches on tensor values.",
+        ) from error

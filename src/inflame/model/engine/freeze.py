@@ -120,7 +120,8 @@ def _unexportable(error: Exception) -> ExportError:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences what the exporter says about itself, and about sizes it takes as constants (they are: one input size;
-    a constant batch size is found by trying others)."""
+    a constant batch size is found by trying others). The graph it prints when it fails is kept off stdout."""
+    torch._C._jit_set_onnx_log_output_stream("stderr")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based ONNX export")
         warnings.filterwarnings("ignore", message="The feature will be removed", category=DeprecationWarning)

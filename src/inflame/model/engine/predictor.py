@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from inflame.artifact.preprocess import pixels
-from inflame.errors import BundleError, DataError, InflameError
+from inflame.artifact.preprocess import pixels, read
+from inflame.errors import BundleError, InflameError
 from inflame.model.engine.calibrate import Calibration
 from inflame.model.engine.seal import verify
 from inflame.records import Prediction, Preprocess
@@ -159,7 +159,7 @@ def _session(path: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     # Waiting threads sleep: spinning gains little and would eat the cores of whatever runs beside the predictor.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised; nothing needs to be printed as well
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class; the file itself was verified
@@ -173,16 +173,7 @@ def _session(path: Path, threads: int) -> Any:
 def _content(source: Source) -> Any:
     if isinstance(source, np.ndarray):
         return np.ascontiguousarray(source)
-    if isinstance(source, bytes):
-        return source
-    try:
-        return Path(source).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{source} can't be read: {error.strerror or error}.",
-            where=str(source),
-            remedy="Check the path, and that you may read it.",
-        ) from error
+    return source if isinstance(source, bytes) else read(Path(source))[0]
 
 
 def _raised(item: _Input | InflameError) -> _Input:
