@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,15 @@ def photos(tmp_path: Path) -> Path:
         for number in range(12):
             paint(root / name / f"{name}_{number:02}.jpg", colour, seed=100 * index + number)
     return root
+
+
+@pytest.fixture
+def golden() -> Callable[[Path, str], None]:
+    """A text must be what a file of the repository says; GOLDEN=write writes the file instead."""
+
+    def same(file: Path, text: str) -> None:
+        if os.environ.get("GOLDEN") == "write":
+            file.write_text(text, encoding="utf-8")
+        assert file.read_text(encoding="utf-8") == text, f"{file} is old; if the change is meant: GOLDEN=write pytest"
+
+    return same

@@ -13,7 +13,7 @@ from inflame import plugins
 from inflame import runs as folders
 from inflame.cli import places
 from inflame.cli.table import table
-from inflame.errors import DataError, InflameError, MissingExtra, UserError
+from inflame.errors import BundleError, DataError, InflameError, MissingExtra, UserError
 from inflame.records import JobSpec, Prediction
 
 if TYPE_CHECKING:
@@ -130,12 +130,13 @@ def predict_words(parser: ArgumentParser) -> None:
 
 def predict(words: Namespace) -> int:
     """Prints one answer per picture; 1 when one of them could not be read."""
-    from inflame.model.engine.bundle import Predictor
-
     if words.top < 1:
         raise UserError(f"--top takes a number of classes, 1 or more, not {words.top}.", remedy="--top 3")
     files = list(_pictures(words.files))
-    predictor = Predictor(_bundle(words.model))
+    bundle = _bundle(words.model)
+    from inflame.model.engine.bundle import Predictor
+
+    predictor = Predictor(bundle)
     answers = list(zip(files, predictor.predict(files, words.top, errors="collect"), strict=True))
     bad = [(file, answer) for file, answer in answers if isinstance(answer, InflameError)]
     good = [(file, answer) for file, answer in answers if isinstance(answer, Prediction)]
@@ -174,15 +175,18 @@ def _looks_like_picture(file: Path) -> bool:
 
 def _bundle(name: str | None) -> Path:
     """The bundle folder that `--model` means; the last one made when it means nothing."""
-    if name is None:
-        run = folders.latest(with_bundle=True)
-        if run is None:
-            raise UserError("There is no trained model yet.", remedy="inflame train photos/ --in 60s")
-        return run.bundle
-    path = Path(name).expanduser()
-    if (path / "bundle.json").is_file():
-        return path
-    return folders.find(name).bundle
+    if name is not None and (Path(name).expanduser() / "bundle.json").is_file():
+        return Path(name).expanduser()
+    run = folders.find(name) if name is not None else folders.latest()
+    if run is None:
+        raise BundleError("There is no trained model yet.", remedy="inflame train photos/ --in 60s")
+    if run.bundle is None:
+        raise BundleError(
+            f"The run {run.name} has made no model; it is {run.state}.",
+            where=str(run.path),
+            remedy="Give its training command again, or choose another run: inflame runs",
+        )
+    return run.bundle
 
 
 def _answer(file: Path, answer: Prediction | InflameError) -> dict[str, Any]:
@@ -240,11 +244,11 @@ def report_words(parser: ArgumentParser) -> None:
 
 def report(words: Namespace) -> int:
     """Writes report.html and report.json of the run, and prints where they are."""
-    from inflame.model.engine.report import report as make
-
-    run = folders.find(words.run) if words.run else folders.latest()
+    run = folders.find(words.run) if words.run else folders.latest(with_bundle=False)
     if run is None:
         raise UserError("There is no run yet.", remedy="inflame train photos/ --in 60s")
+    from inflame.model.engine.report import report as make
+
     page = Path(make(run.path))
     if words.json:
         print(page.with_suffix(".json").read_text(encoding="utf-8"), end="")
@@ -278,20 +282,26 @@ def runs(words: Namespace) -> int:
 
 
 def _about(run: folders.Run) -> dict[str, Any]:
-    status = run.read_status()
-    fields = {key: status.get(key) for key in ("model", "dataset", "test", "seconds", "started")}
-    return {"run": run.path.name, "folder": str(run.path), "state": run.state, **fields}
+    info = run.read_status()
+    fields = {key: info.get(key) for key in ("model", "dataset", "test", "seconds", "started", "updated")}
+    return {"run": run.name, "folder": str(run.path), "state": run.state, **fields}
 
 
 def _line(about: dict[str, Any]) -> tuple[object, ...]:
-    test = about["test"] or {}
-    score = f"{test['accuracy']:.3f} ({test['low']:.3f}–{test['high']:.3f})" if "low" in test else "-"
-    seconds = f"{about['seconds']:.0f}" if about["seconds"] is not None else "-"
-    age = _age(time.time() - about["started"]) if about["started"] else "-"
-    return about["run"], about["model"] or "-", about["dataset"] or "-", score, seconds, about["state"], age
+    test = about["test"] if isinstance(about["test"], dict) else {}
+    score = (
+        "{accuracy:.3f} ({low:.3f}–{high:.3f})".format_map(test) if {"accuracy", "low", "high"} <= set(test) else "-"
+    )
+    seconds = f"{about['seconds']:.0f}" if isinstance(about["seconds"], (int, float)) else "-"
+    shown = (about["model"] or "-", about["dataset"] or "-", score, seconds, about["state"], _age(about["updated"]))
+    return about["run"], *shown
 
 
-def _age(seconds: float) -> str:
+def _age(moment: float | None) -> str:
+    """How long ago a moment, in seconds since 1970, was."""
+    if not isinstance(moment, (int, float)):
+        return "-"
+    seconds = time.time() - moment
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

@@ -23,7 +23,7 @@ def file(word: str) -> Path:
     """The file that is there, absolute. Raises DataError."""
     path = Path(word).expanduser()
     if not path.is_file():
-        raise nowhere(word, (), "not a file" if path.exists() else "no file here")
+        raise nowhere(word, (), "a folder, not a file" if path.is_dir() else "not a file here")
     return path.resolve()
 
 
