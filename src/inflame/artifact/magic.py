@@ -98,9 +98,10 @@ def text_behind(data: bytes) -> Sniffed | None:
 
 
 def cut_short(data: bytes, name: str) -> bool:
-    """True when a file of this format lacks its own end."""
+    """True when a file of this format lacks its own end. A copy that broke off may be filled up with zeros, which
+    a decoder takes for grey; so a JPEG needs an end mark behind its pixels, that of a thumbnail doesn't count."""
     if name == "JPEG":
-        return b"\xff\xd9" not in data[-4096:]
+        return data.find(b"\xff\xd9", _first_scan(data)) < 0
     if name == "PNG":
         return data[12:16] == b"IHDR" and b"IEND" not in data[-4096:]
     if name == "WEBP":
@@ -113,11 +114,22 @@ def scans(data: bytes, name: str) -> int:
     if name != "JPEG" or data.count(b"\xff\xda") <= _MANY_SCANS:
         return 1
     number = 0
-    for found in _SCAN_OR_END.finditer(data, max(data.find(b"\xff\xda"), 0)):
+    for found in _SCAN_OR_END.finditer(data, _first_scan(data)):
         if found.group() == b"\xff\xd9":
             break
         number += 1
     return max(number, 1)
+
+
+def _first_scan(data: bytes) -> int:
+    """Where the pixels of a JPEG begin, behind all segments (which may hold pictures of their own)."""
+    place = 2
+    while data[place : place + 1] == b"\xff" and place + 4 <= len(data):
+        marker = data[place + 1]
+        if marker == 0xDA:
+            return place
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4])
+    return min(place, len(data))
 
 
 def _nameless(head: bytes) -> Sniffed:

@@ -163,6 +163,8 @@ def _opened(data: bytes, max_pixels: int, preprocess: Preprocess | None = None) 
     found = magic.sniff(data)
     if not found.plugin:
         raise _error(found.kind, found.what, found.remedy)
+    if found.format == "JPEG" and magic.cut_short(data, "JPEG"):
+        raise _truncated("JPEG")
     importlib.import_module(found.plugin)
     if found.format == "HEIF":
         pillow.register_heif()
@@ -214,12 +216,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and float grey scaled to 8 bits; a plain `convert` would clip them to white."""
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16"):
         scaled = values / 257
     elif low < 0 or high > 65_535:  # 32 bits have no agreed white: spread what is there
-        scaled = (values - low) * (255 / (high - low))
+        scaled = (values - low) * (255 / ((high - low) or 1))
     elif high > 255:
         scaled = values / 257
     else:
@@ -309,8 +311,12 @@ def _translated(error: Exception, data: bytes, where: str) -> PictureError:
         return _error(behind.kind, behind.what, behind.remedy, where)
     name = magic.sniff(data).format
     if magic.cut_short(data, name) or any(word in text for word in ("truncated", "premature", "end of file")):
-        return _error("truncated", f"truncated: this {name} ends before the picture does", "copy it again", where)
+        return _truncated(name, where)
     return _error("corrupt", f"a damaged {name} that cannot be decoded", "copy or download it again", where)
+
+
+def _truncated(name: str, where: str = "") -> PictureError:
+    return _error("truncated", f"truncated: this {name} ends before the picture does", "copy it again", where)
 
 
 def _too_large(what: str, where: str = "") -> PictureError:

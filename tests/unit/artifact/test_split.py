@@ -1,0 +1,272 @@
+"""Splits: sizes, names, copies and groups together, small classes, and the API of plain folders."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from inflame.artifact import listing
+from inflame.artifact.split import DEFAULT, assign, checked, split_datafiles
+from inflame.errors import DataError, SettingError
+
+
+def sha(content: object) -> str:
+    return hashlib.sha256(str(content).encode()).hexdigest()
+
+
+def table(rows: list[tuple[str, object]] | list[tuple[str, object, str]]) -> pa.Table:
+    """Rows of (label, content) or (label, content, group)."""
+    return listing.table(
+        uri=[f"{row[0]}/{number}.jpg" for number, row in enumerate(rows)],
+        label=[row[0] for row in rows],
+        sha256=[sha(row[1]) for row in rows],
+        group=[row[2] if len(row) > 2 else "" for row in rows],
+    )
+
+
+def sides(items: pa.Table) -> list[str]:
+    return items["split"].to_pylist()
+
+
+def seen(items: pa.Table) -> dict[str, set[str]]:
+    """Class → splits it is in."""
+    found: dict[str, set[str]] = {}
+    for label, split in zip(items["label"].to_pylist(), sides(items), strict=True):
+        found.setdefault(label, set()).add(split)
+    return found
+
+
+def test_sizes_are_the_fractions_whatever_the_class() -> None:
+    items = assign(table([(f"c{n % 4}", n) for n in range(20_000)]))
+    counts = Counter(zip(items["label"].to_pylist(), sides(items), strict=True))
+    for label in ("c0", "c1", "c2", "c3"):
+        for split, fraction in DEFAULT.items():
+            assert abs(counts[label, split] / 5_000 - fraction) < 0.02
+
+
+def test_same_set_same_split_another_seed_another() -> None:
+    items = table([("a", n) for n in range(300)])
+    shuffled = items.take(pa.array(list(range(300))[::-1]))
+    assert sides(assign(items, seed=7)) == sides(assign(shuffled, seed=7))[::-1]
+    assert sides(assign(items, seed=7)) != sides(assign(items, seed=8))
+
+
+def test_only_the_split_column_changes() -> None:
+    items = table([("a", 1), ("b", 2)]).set_column(2, "split", pa.array(["test", "nonsense"]))
+    done = assign(items, {"one": 1.0})
+    assert sides(done) == ["one", "one"]
+    assert done.drop(["split"]) == items.drop(["split"])
+    assert done.schema == items.schema
+
+
+def test_copies_and_groups_stay_together() -> None:
+    rows = [("a", n // 3, "") for n in range(90)] + [("b", 1_000 + n, f"g{n // 5}") for n in range(100)]
+    items = assign(table(rows), seed=3)
+    for key, column in (("sha256", "sha256"), ("group", "group")):
+        where: dict[str, set[str]] = {}
+        for value, split in zip(items[column].to_pylist(), sides(items), strict=True):
+            if value:
+                where.setdefault(value, set()).add(split)
+        assert all(len(found) == 1 for found in where.values()), key
+    assert len(set(sides(items))) == 3
+
+
+def test_a_copy_ties_its_groups_together() -> None:
+    """g1 and g2 share a picture, g2 and g3 another: all three are one."""
+    for seed in range(20):
+        rows = [
+            ("a", 1, "g1"),
+            ("a", 2, "g1"),
+            ("a", 2, "g2"),
+            ("a", 3, "g2"),
+            ("a", 3, "g3"),
+            ("a", 4, "g3"),
+            ("a", 4),
+        ]
+        items = table([*rows, *[("a", n) for n in range(50, 80)]])  # type: ignore[list-item]
+        assert len(set(sides(assign(items, seed=seed))[: len(rows)])) == 1
+
+
+def test_items_without_a_hash_go_by_their_name() -> None:
+    items = listing.table(uri=[f"a/{n}" for n in range(200)], label=["a"] * 200)
+    assert set(sides(assign(items))) == set(DEFAULT)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 10])
+def test_every_class_of_three_is_everywhere(count: int) -> None:
+    items = assign(table([(f"c{n // count}", n) for n in range(count * 100)]))
+    assert all(found == set(DEFAULT) for found in seen(items).values())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_smaller_classes_can_be_learned(count: int) -> None:
+    items = assign(table([(f"c{n // count}", n) for n in range(count * 100)]))
+    assert all("train" in found for found in seen(items).values())
+
+
+def test_a_split_of_zero_stays_empty() -> None:
+    items = assign(table([("a", n) for n in range(40)]), {"train": 0.8, "val": 0.0, "test": 0.2})
+    assert set(sides(items)) == {"train", "test"}
+    assert set(sides(assign(table([("a", n) for n in range(40)]), {"train": 0.0, "test": 1.0}))) == {"test"}
+
+
+def test_what_is_left_over_goes_to_the_first() -> None:
+    assert checked({"a": 0.5, "b": 0.2, "c": 0.1}) == pytest.approx({"a": 0.7, "b": 0.2, "c": 0.1})
+    assert checked({"train": 0.7, "val": 0.15, "test": 0.15}) == pytest.approx(dict(DEFAULT))
+    assert checked({"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4})["a"] == pytest.approx(0.1)
+    assert checked({"all": 0}) == {"all": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("fractions", "words"),
+    [
+        ({}, "No split"),
+        ({"train": -0.1}, "train"),
+        ({"train": 1.1}, "train"),
+        ({"train": float("nan")}, "train"),
+        ({"train": 0.8, "val": float("inf")}, "val"),
+        ({"train": 0.8, "val": 0.3}, "1.1"),
+        ({"train": "0.8"}, "train"),
+        ({"train": True}, "train"),
+        ({"train": None}, "train"),
+        ({"": 0.5}, "no name"),
+    ],
+)
+def test_impossible_fractions(fractions: Any, words: str) -> None:
+    with pytest.raises(SettingError, match=words) as caught:
+        assign(table([("a", 1)]), fractions)
+    assert caught.value.remedy
+    assert caught.value.where.startswith("splits")
+
+
+def test_carving_val_out_of_train_leaves_test_alone() -> None:
+    items = table([("a", n) for n in range(1_000)])
+    two, three = sides(assign(items, {"train": 0.85, "test": 0.15})), sides(assign(items))
+    assert [s == "test" for s in two] == [s == "test" for s in three]
+
+
+def test_previous_pins_content_group_and_name() -> None:
+    old = table([("a", 1, "g"), ("a", 2), ("a", 3)]).set_column(2, "split", pa.array(["test", "val", "test"]))
+    new = table([("b", 1), ("b", 9, "g"), ("a", 33), ("b", 2), *[("a", n) for n in range(100, 200)]])  # type: ignore[list-item]
+    done = sides(assign(new, previous=old))
+    assert done[0] == "test"  # the content of the first
+    assert done[1] == "test"  # its group
+    assert done[2] == "test"  # the name of the third, edited since
+    assert done[3] == "val"
+    assert set(done[4:]) == set(DEFAULT)
+
+
+def test_previous_with_splits_that_are_gone_is_no_help() -> None:
+    items = table([("a", n) for n in range(50)])
+    old = items.set_column(2, "split", pa.array(["holdout"] * 50))
+    assert sides(assign(items, previous=old)) == sides(assign(items))
+
+
+def test_a_newcomer_between_two_pinned_sides_goes_to_train() -> None:
+    old = table([("a", 1, "g1"), ("a", 2, "g2")]).set_column(2, "split", pa.array(["test", "train"]))
+    tie = table([("a", 1, "g1"), ("a", 2, "g2"), ("a", 5, "g1"), ("a", 5, "g2")])
+    assert sides(assign(tie, previous=old)) == ["train"] * 4
+
+
+def test_nothing_and_one() -> None:
+    assert assign(table([("a", 1)]).slice(0, 0)).num_rows == 0
+    assert sides(assign(table([("a", 1)]))) == ["train"]
+
+
+def test_seventy_thousand_in_half_a_second() -> None:
+    items = table([(str(n % 10), n) for n in range(70_000)])
+    best = min(_seconds(items) for _ in range(3))
+    assert best < 0.5
+
+
+def _seconds(items: pa.Table) -> float:
+    started = time.process_time()
+    assign(items)
+    return time.process_time() - started
+
+
+# --- folders ------------------------------------------------------------------------------------------
+
+
+def write(path: Path, text: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(text))
+
+
+def test_a_folder_of_classes(tmp_path: Path) -> None:
+    for number in range(400):
+        write(tmp_path / f"c{number % 2}" / "deep" / f"{number}.txt", number)
+    before = sorted(tmp_path.rglob("*"))
+    found = split_datafiles(tmp_path, train=0.8, dev=0.1, evaluation=0.1)
+    assert list(found) == ["train", "dev", "evaluation"]
+    assert sorted(path for paths in found.values() for path in paths) == [p for p in before if p.is_file()]
+    assert 290 < len(found["train"]) < 350
+    assert all(paths == sorted(paths) for paths in found.values())
+    assert sorted(tmp_path.rglob("*")) == before
+    assert split_datafiles(str(tmp_path), train=0.8, dev=0.1, evaluation=0.1) == found
+    assert split_datafiles(tmp_path, seed=1, train=0.8, dev=0.1, evaluation=0.1) != found
+
+
+def test_a_flat_folder_and_the_defaults(tmp_path: Path) -> None:
+    for number in range(100):
+        write(tmp_path / f"{number}.txt", number)
+    write(tmp_path / ".DS_Store", "x")
+    write(tmp_path / ".git" / "config", "x")
+    os.mkfifo(tmp_path / "pipe")
+    found = split_datafiles(tmp_path)
+    assert list(found) == ["train", "val"]
+    assert sum(map(len, found.values())) == 100
+    assert all(paths for paths in found.values())
+
+
+def test_copies_of_a_file_are_together(tmp_path: Path) -> None:
+    for number in range(60):
+        write(tmp_path / f"{number}.txt", number // 3)
+    split = {
+        path.read_text(): name for name, paths in split_datafiles(tmp_path, a=0.5, b=0.5).items() for path in paths
+    }
+    by_path = split_datafiles(tmp_path, a=0.5, b=0.5)
+    assert all(split[path.read_text()] == name for name, paths in by_path.items() for path in paths)
+
+
+def test_an_empty_folder_gives_empty_splits(tmp_path: Path) -> None:
+    assert split_datafiles(tmp_path) == {"train": [], "val": []}
+
+
+def test_growing_a_folder_moves_no_file(tmp_path: Path) -> None:
+    for number in range(100):
+        write(tmp_path / f"{number}.txt", number)
+    old = split_datafiles(tmp_path)
+    for number in range(100, 300):
+        write(tmp_path / f"{number}.txt", number)
+    new = split_datafiles(tmp_path)
+    assert all(set(paths) <= set(new[name]) for name, paths in old.items())
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder") as caught:
+        split_datafiles(tmp_path / "none")
+    assert caught.value.remedy
+    write(tmp_path / "file", "x")
+    with pytest.raises(DataError, match="not a folder"):
+        split_datafiles(tmp_path / "file")
+    with pytest.raises(SettingError):
+        split_datafiles(tmp_path, train=2)
+
+
+def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.txt", "x")
+
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(DataError, match="Permission denied"):
+        split_datafiles(tmp_path)
