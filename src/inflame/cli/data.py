@@ -17,13 +17,15 @@ from inflame.errors import SettingError, UserError
 from inflame.records import SPLITS, Check, Dataset, dumps
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
+
+    from inflame.cli.words import Parser
 
 
 # --- get -----------------------------------------------------------------------------------------
 
 
-def get_words(parser: ArgumentParser) -> None:
+def get_words(parser: Parser) -> None:
     """The name of the set and where to put it."""
     parser.usage = "inflame get [NAME] [--to FOLDER]"
     parser.description = (
@@ -84,7 +86,7 @@ def _splits(counts: dict[str, dict[str, int]]) -> list[str]:
 # --- check ---------------------------------------------------------------------------------------
 
 
-def check_words(parser: ArgumentParser) -> None:
+def check_words(parser: Parser) -> None:
     """The data and where to put what was found."""
     parser.usage = "inflame check DATA [--out FOLDER]"
     parser.description = (
@@ -142,7 +144,7 @@ def _out(name: str, data: Path | str) -> Path:
 # --- split ---------------------------------------------------------------------------------------
 
 
-def split_words(parser: ArgumentParser) -> None:
+def split_words(parser: Parser) -> None:
     """The data, the fractions, the seed, and the file to write."""
     parser.usage = "inflame split DATA [--splits NAME=FRACTION …] [--seed N] [--out FILE]"
     parser.description = (

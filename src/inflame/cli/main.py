@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from inflame.cli.words import Parser
+
 
 class Verb(NamedTuple):
     """One verb of the command line: the module of `inflame.cli` that has it, and the line about it."""
@@ -78,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             _traceback()
         print(_story(error), file=sys.stderr)
+        if "--json" in words:
+            _tell_program(error)
         return error.code if isinstance(error, InflameError) else 1
     return code
 
@@ -92,7 +96,7 @@ def overview() -> str:
     return "\n".join([*lines, _CLOSING])
 
 
-def parser(name: str) -> argparse.ArgumentParser:
+def parser(name: str) -> Parser:
     """The words that the verb takes, as argparse knows them."""
     from inflame.cli.words import Parser
 
@@ -114,7 +118,7 @@ def _obey(words: list[str]) -> int:
     if words[0] not in VERBS:
         raise _no_such_verb(words[0])
     try:
-        given = parser(words[0]).parse_intermixed_args(words[1:])
+        given = parser(words[0]).understand(words[1:])
     except SystemExit as done:  # argparse has printed the help
         return int(done.code or 0)
     act: Callable[[argparse.Namespace], int] = getattr(_module(words[0]), words[0])
@@ -154,6 +158,17 @@ def _story(error: Exception) -> str:
         f"error: {type(error).__name__}: {error}\n  This is a mistake in inflame, not yours.\n"
         "  do: Give the same command with --debug, and report what it prints."
     )
+
+
+def _tell_program(error: Exception) -> None:
+    import json
+
+    told = (
+        error.to_json()
+        if isinstance(error, InflameError)
+        else {"error": f"{type(error).__name__}: {error}", "where": "", "remedy": "--debug"}
+    )
+    print(json.dumps(told, ensure_ascii=False), flush=True)
 
 
 def _speak_any_name() -> None:

@@ -17,13 +17,15 @@ from inflame.errors import BundleError, DataError, InflameError, MissingExtra, U
 from inflame.records import JobSpec, Prediction
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
+
+    from inflame.cli.words import Parser
 
 
 # --- train ---------------------------------------------------------------------------------------
 
 
-def train_words(parser: ArgumentParser) -> None:
+def train_words(parser: Parser) -> None:
     """What to train on, settings, and the time there is."""
     parser.usage = "inflame train DATA|MODEL [--in TIME] [key=value …]"
     parser.description = (
@@ -42,6 +44,7 @@ def train_words(parser: ArgumentParser) -> None:
         "  inflame train mnist hyperparam.learning_rate=0.01 seed=1\n"
         "  inflame train cifar10_resnet18 io.training_input=photos/ --epochs 5"
     )
+    parser.takes_settings = True
     parser.add_argument("words", nargs="*", metavar="DATA|MODEL", help="what to train on; settings as key=value")
     parser.add_argument("--in", dest="budget", metavar="TIME", help="end by then: 60s, 10m, 1h")
     parser.add_argument("--epochs", metavar="N", help="the same as hyperparam.num_epochs=N")
@@ -65,9 +68,9 @@ def _job(words: Namespace) -> JobSpec:
             f"inflame train takes one thing to train on, and got {found}.",
             remedy="inflame train photos/   or   inflame train mnist   or   inflame train MODEL io.training_input=DATA",
         )
+    weights = [f"weights={places.file(words.weights)}"] if words.weights else []
     model, given = _target(targets[0])
-    if words.weights:
-        given.append(f"weights={places.file(words.weights)}")
+    given += weights
     if words.budget:
         given.append(f"in={words.budget}")
     if words.epochs:
@@ -109,7 +112,7 @@ def _demand_torch() -> None:
 # --- predict -------------------------------------------------------------------------------------
 
 
-def predict_words(parser: ArgumentParser) -> None:
+def predict_words(parser: Parser) -> None:
     """The pictures, the model, and the form of the answers."""
     parser.usage = "inflame predict FILE|FOLDER… [--model RUN] [--json | --csv FILE] [--top K]"
     parser.description = (
@@ -230,7 +233,7 @@ def _write_csv(path: Path, answers: Iterable[tuple[Path, Prediction | InflameErr
 # --- report and runs -----------------------------------------------------------------------------
 
 
-def report_words(parser: ArgumentParser) -> None:
+def report_words(parser: Parser) -> None:
     """The run, and whether to show its page."""
     parser.usage = "inflame report [RUN] [--open]"
     parser.description = (
@@ -261,7 +264,7 @@ def report(words: Namespace) -> int:
     return 0
 
 
-def runs_words(parser: ArgumentParser) -> None:
+def runs_words(parser: Parser) -> None:
     """No words."""
     parser.usage = "inflame runs [--json]"
     parser.description = "All runs, newest first, with their test accuracy and its 95 % interval."

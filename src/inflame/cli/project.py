@@ -12,10 +12,12 @@ from inflame.cli.table import bold, table
 from inflame.errors import UserError
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
+
+    from inflame.cli.words import Parser
 
 
-def version_words(parser: ArgumentParser) -> None:
+def version_words(parser: Parser) -> None:
     """No words."""
     parser.usage = "inflame version [--json]"
     parser.description = "Print the version of inflame."
@@ -28,7 +30,7 @@ def version(words: Namespace) -> int:
     return 0
 
 
-def doctor_words(parser: ArgumentParser) -> None:
+def doctor_words(parser: Parser) -> None:
     """No words."""
     parser.usage = "inflame doctor [--json]"
     parser.description = (
@@ -56,7 +58,7 @@ def doctor(words: Namespace) -> int:
     return 0 if well else 1
 
 
-def new_words(parser: ArgumentParser) -> None:
+def new_words(parser: Parser) -> None:
     """The name, and the model to begin from."""
     parser.usage = "inflame new NAME [--like MODEL]"
     parser.description = (

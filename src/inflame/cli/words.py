@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from typing import NoReturn
 
 from inflame.errors import UserError, did_you_mean
@@ -17,24 +18,60 @@ class _Layout(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserError instead of exiting, and knows the nearest option."""
+    """Raises UserError instead of exiting, and knows the nearest option.
+
+    Where `takes_settings` is set, `--seed 3` is the same as the word `seed=3`.
+    """
+
+    takes_settings = False
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog=prog, formatter_class=_Layout, allow_abbrev=False)
+
+    def understand(self, words: Sequence[str]) -> argparse.Namespace:
+        """What the words say; options may stand anywhere among them."""
+        return self.parse_intermixed_args(self._as_words(words) if self.takes_settings else words)
 
     def error(self, message: str) -> NoReturn:
         """What argparse found wrong, as UserError."""
         head, _, rest = message.partition("unrecognized arguments: ")
         stray = next((word for word in rest.split() if word.startswith("-")), "")
         if not head and stray:
-            raise self._no_such_option(stray)
-        raise UserError(message[:1].upper() + message[1:].rstrip(".") + ".", remedy=f"{self.prog} --help")
+            name = stray.partition("=")[0]
+            message = f"{self.prog} has no option {name}.{did_you_mean(name, self._options())}"
+        raise UserError(message[:1].upper() + message[1:].rstrip("."), remedy=f"{self.prog} --help")
 
-    def _no_such_option(self, word: str) -> UserError:
-        name, _, value = word.partition("=")
-        options = [option for action in self._actions for option in action.option_strings]
-        remedy = f"{self.prog} --help"
-        if self.prog == "inflame train" and not did_you_mean(name, options):
-            setting = name.strip("-").replace("-", "_")
-            remedy = f"Settings are written without dashes: {setting}={value or 'VALUE'}. See {self.prog} --help"
-        return UserError(f"{self.prog} has no option {name}.{did_you_mean(name, options)}", remedy=remedy)
+    def _options(self) -> list[str]:
+        own = [option for action in self._actions for option in action.option_strings]
+        return own + ([f"--{name}" for name in _settings()] if self.takes_settings else [])
+
+    def _as_words(self, words: Sequence[str]) -> list[str]:
+        """Options that are settings become `key=value`; the rest stays as it is."""
+        own = {option for action in self._actions for option in action.option_strings}
+        rest, found = list(words), []
+        while rest:
+            word = rest.pop(0)
+            name, equals, value = word[2:].partition("=")
+            key = name.replace("-", "_")
+            if not word.startswith("--") or f"--{name}" in own or not _known(key):
+                found.append(word)
+            elif equals:
+                found.append(f"{key}={value}")
+            elif _settings().get(key) == "yesno":
+                found.append(f"{key}=true")
+            elif rest:
+                found.append(f"{key}={rest.pop(0)}")
+            else:
+                raise UserError(f"{word} needs a value.", remedy=f"{key}=VALUE")
+        return found
+
+
+def _known(key: str) -> bool:
+    return key in _settings() or key.startswith(("hyperparam.", "io."))
+
+
+def _settings() -> dict[str, str]:
+    """The names of settings that every model knows, and their kinds."""
+    from inflame.config.schema import ALIASES, COMMON
+
+    return {**dict.fromkeys(ALIASES, ""), **{name: key.kind for name, key in COMMON.items()}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -50,10 +51,10 @@ def test_nothing_heavy_is_loaded(words: list[str]) -> None:
     [
         (["trian", "x"], 'no verb "trian". Did you mean "train"?', "inflame train --help"),
         (["xyzzy"], 'no verb "xyzzy".', "inflame --help"),
-        (["--json"], "--json must come after a verb", "inflame --help"),
+        (["--frob"], "--frob must come after a verb", "inflame --help"),
         (["runs", "--jsn"], 'no option --jsn. Did you mean "--json"?', "inflame runs --help"),
-        (["train", "mnist", "--seed", "3"], "no option --seed.", "seed=VALUE"),
-        (["train", "mnist", "--batch-size=3"], "no option --batch-size.", "batch_size=3"),
+        (["train", "mnist", "--sede", "3"], 'no option --sede. Did you mean "--seed"?', "inflame train --help"),
+        (["train", "mnist", "--seed"], "--seed needs a value", "seed=VALUE"),
         (["train"], "got nothing", "inflame train mnist"),
         (["train", "mnist", "auto"], "got mnist and auto", "inflame train mnist"),
         (["train", "mnits"], 'Did you mean "mnist"?', "mnist"),
@@ -158,3 +159,14 @@ def test_help_can_be_asked_for_in_several_ways(capsys: pytest.CaptureFixture[str
     assert len(set(texts)) == 1
     assert main(["help", "train"]) == 0
     assert capsys.readouterr().out.startswith("usage: inflame train")
+
+
+def test_programs_get_errors_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {
+        "error": "inflame predict needs a picture.",
+        "where": "",
+        "remedy": "inflame predict new.jpg",
+    }
+    assert err.startswith("error: inflame predict needs a picture.")

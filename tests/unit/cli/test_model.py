@@ -97,6 +97,11 @@ def test_options_may_stand_anywhere(job: dict[str, Any]) -> None:
     assert _words(job) == ("mnist", ["in=10s", "seed=1", "limit=5"])
 
 
+def test_settings_may_have_dashes(job: dict[str, Any]) -> None:
+    main(["train", "--seed", "1", "--hyperparam.learning-rate=0.1", "--fresh", "mnist", "--in=5s", "--lr", "0.2"])
+    assert _words(job) == ("mnist", ["in=5s", "seed=1", "hyperparam.learning_rate=0.1", "fresh=true", "lr=0.2"])
+
+
 def test_without_torch_nothing_starts(
     job: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
