@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +62,7 @@ def _tell(found: Dataset) -> None:
     for name, value in (("licence", found.licence), ("source", found.source), ("folder", found.root)):
         if value:
             print(f"{name:<9}{value}")
-    print(f"{'items':<9}{len(found):,} of {len(found.classes)} classes\n")
+    print(f"{'items':<9}{len(found):,} in {len(found.classes)} classes\n")
     counts = _counts(found)
     splits = _splits(counts)
     rows = [(label, *(counts[label].get(split, 0) for split in splits)) for label in found.classes]
@@ -120,7 +121,7 @@ def check(words: Namespace) -> int:
 
 
 def _summarise(found: Check) -> None:
-    print(f"{found.dataset}: {found.items:,} items of {found.classes} classes, {found.seconds:.1f} s")
+    print(f"{found.dataset}: {found.items:,} items in {found.classes} classes, {found.seconds:.1f} s")
     if not found.faults:
         print("no faults found")
         return
@@ -159,7 +160,7 @@ def split_words(parser: Parser) -> None:
     parser.add_argument("data", nargs="?", metavar="DATA", help="a folder of class folders, a zip, a CSV, or a name")
     parser.add_argument("--splits", nargs="+", metavar="NAME=FRACTION", help="default: train=0.7 val=0.15 test=0.15")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another split (default: 0)")
-    parser.add_argument("--out", metavar="FILE", help="write the index: uri,label,split,sha256 as .csv or .parquet")
+    parser.add_argument("--out", metavar="FILE", help="write path,label,split,sha256 as .csv or .parquet")
 
 
 def split(words: Namespace) -> int:
@@ -215,16 +216,21 @@ def _writable(name: str | None) -> None:
 
 
 def _write_index(path: Path, found: Dataset) -> None:
-    columns = found.items.select(["uri", "label", "split", "sha256"])
+    """A table that is a data set itself: `inflame train index.csv` finds the files beside it."""
+    import pyarrow as pa
+
+    here = os.path.relpath(found.root, path.expanduser().absolute().parent)
+    paths = [os.path.normpath(f"{here}/{uri}") for uri in found.items["uri"].to_pylist()]
+    index = pa.table({"path": paths, **{name: found.items[name] for name in ("label", "split", "sha256")}})
     with store.atomic(path) as temporary:
         if path.suffix == ".csv":
             from pyarrow import csv
 
-            csv.write_csv(columns, temporary)
+            csv.write_csv(index, temporary)
         else:
             from pyarrow import parquet
 
-            parquet.write_table(columns, temporary)
+            parquet.write_table(index, temporary)
 
 
 # --- common --------------------------------------------------------------------------------------
