@@ -136,7 +136,10 @@ def _package_folder(name: str, plugin: Plugin) -> Path:
     module, _, _ = plugin.target.partition(":")
     if module.startswith("inflame."):
         return Path(__file__).parent.joinpath(*module.split(".")[1:])
-    spec = find_spec(module)
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"The model {name} leads to {module}, which is not a package.",

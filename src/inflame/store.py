@@ -154,9 +154,14 @@ def guard(where: str | os.PathLike[str], *, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL or error.errno == errno.EROFS or error.errno in _DENIED:
+        if is_storage(error):
             raise storage_error(error, where, remedy=remedy) from error
         raise
+
+
+def is_storage(error: OSError) -> bool:
+    """Whether the place is at fault: a full disk, a read-only file system, a refused permission."""
+    return error.errno == errno.EROFS or error.errno in _FULL or error.errno in _DENIED
 
 
 def storage_error(error: OSError, where: str | os.PathLike[str], *, remedy: str = "") -> StorageError:

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inflame.config import toml
-from inflame.config.load import keys_of
+from inflame.config import reading, toml
+from inflame.config.load import has_effect, keys_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,13 +23,16 @@ class Row:
 
 
 def describe(folder: Path) -> tuple[str, list[Row]]:
-    """The comment that opens the folder's file, and its settings: those of the file first."""
-    config = toml.read(folder.resolve())
+    """The comment that opens the folder's file, and the settings that have an effect: those of the file first."""
+    folder = folder.resolve()
+    config, code = toml.read(folder), reading.read(folder)
     set_here = {name: value for name, value in config.values.items() if not isinstance(value, dict) or name == "splits"}
     for table in ("io", "hyperparam"):
         set_here |= {f"{table}.{name}": value for name, value in config.values.get(table, {}).items()}
     rows = []
     for name, key in sorted(keys_of(config).items(), key=lambda item: _rank(item[0], set_here)):
+        if name not in set_here and not has_effect(name, code):
+            continue
         comment = config.comments.get(name) or key.help
         rows.append(Row(key=name, value=_shown(set_here.get(name)), comment=comment))
     sections = [name for name, value in config.values.get("io", {}).items() if isinstance(value, dict)]

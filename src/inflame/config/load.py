@@ -182,13 +182,20 @@ def _refuse_unread(values: dict[str, Any], places: dict[str, str], code: reading
                 where=places[name],
                 remedy=f"Remove it, or read it in the code: settings.hyperparam.{last}",
             )
-        unread_io = table == "io" and last != "training_output" and last not in code.io
-        if value not in (None, "") and (unread_io or (name in _UP_TO_THE_MODEL and name not in code.common)):
+        if value not in (None, "") and not has_effect(name, code):
             raise SettingError(
                 f"{name} has no effect on this model: none of its files reads settings.{name}.",
                 where=places[name],
                 remedy=f"Leave {name} out, or read it in the model's code.",
             )
+
+
+def has_effect(name: str, code: reading.Code) -> bool:
+    """Whether something reads the setting: the engine always, or the code of the model."""
+    table, _, last = name.rpartition(".")
+    if table == "io":
+        return last == "training_output" or last in code.io
+    return name not in _UP_TO_THE_MODEL or name in code.common
 
 
 def _refuse_unset(code: reading.Code, keys: dict[str, Key]) -> None:

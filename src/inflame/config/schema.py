@@ -15,7 +15,7 @@ _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|sec|s|min|m|h|d|)\s*")
 
 
-class Refused(ValueError):  # noqa: N818
+class Refused(ValueError):
     """A value that a key doesn't take. `load` says which and where."""
 
 

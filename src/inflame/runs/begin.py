@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,10 +47,9 @@ def begin(settings: Settings, identity: str, name: str) -> Run:
 
 
 def _opened(path: Path, held: lock.Lock, *, settings: Settings, identity: str, name: str, uri: str) -> Run:
-    before = Run(path=path).info
+    before = Run(path=path).read_status()
     resumed = bool(before)
     run = Run(path=path, resumed=resumed, live=Live(held, earlier=float(before.get("seconds", 0.0)), uri=uri))
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
     if resumed:
         store.sweep(path)
         _mend(path / METRICS)
@@ -62,7 +61,7 @@ def _opened(path: Path, held: lock.Lock, *, settings: Settings, identity: str, n
         model=settings.model,
         dataset=name,
         output=settings.output,
-        started=before.get("started", now),
+        started=before.get("started", round(time.time(), 3)),
         sittings=int(before.get("sittings", 0)) + 1,
         pid=os.getpid(),
         error=None,
@@ -73,7 +72,7 @@ def _opened(path: Path, held: lock.Lock, *, settings: Settings, identity: str, n
 def _unfinished(identity: str, uri: str) -> tuple[Path, lock.Lock] | None:
     """The newest unfinished run of this identity that nobody works in, locked."""
     for run in list_runs():
-        info = run.info
+        info = run.read_status()
         local = store.local(info.get("output") or "") if info.get("output") else None
         if info.get("identity") != identity or info.get("state") == "done" or local is not None:
             continue
@@ -82,7 +81,7 @@ def _unfinished(identity: str, uri: str) -> tuple[Path, lock.Lock] | None:
         held = lock.take(run.path / LOCK)
         if held is None:
             continue
-        if run.info.get("state") != "done":  # it may have ended while we looked
+        if run.read_status().get("state") != "done":  # it may have ended while we looked
             return run.path, held
         held.release()
     return None
@@ -132,7 +131,7 @@ def _at(path: Path, identity: str, *, fresh: bool) -> tuple[Path, lock.Lock]:
 
 def _admit(path: Path, identity: str, *, fresh: bool) -> None:
     """Refuses a folder with another run in it; puts aside what is in one that is to be done again."""
-    info = Run(path=path).info
+    info = Run(path=path).read_status()
     done, same = info.get("state") == "done", info.get("identity") == identity
     if info and not same and (done or not fresh):
         raise UserError(
@@ -164,7 +163,7 @@ def _named(resume: str) -> tuple[Path, lock.Lock]:
     """The run that `resume=` names, locked, whatever its identity."""
     run = find(resume)
     held = lock.take(run.path / LOCK)
-    if held is not None and run.info.get("state") != "done":
+    if held is not None and run.read_status().get("state") != "done":
         return run.path, held
     if held is not None:
         held.release()

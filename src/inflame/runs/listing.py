@@ -18,7 +18,7 @@ def list_runs() -> list[Run]:
     """Every run, the one worked on last first."""
     folders = {entry.resolve() for entry in folder_of_runs().iterdir() if (entry / STATUS).is_file()}
     runs = [Run(path=path) for path in folders]
-    return sorted(runs, key=lambda run: (str(run.info.get("updated", "")), run.name), reverse=True)
+    return sorted(runs, key=lambda run: (_updated(run), run.name), reverse=True)
 
 
 def latest(with_bundle: bool = True) -> Run | None:
@@ -42,3 +42,9 @@ def find(name_or_path: str | Path) -> Run:
         where=str(folder_of_runs()),
         remedy="See the runs there are: inflame runs" if names else "Train a model first: inflame train mnist",
     )
+
+
+def _updated(run: Run) -> float:
+    """When the run was last worked on; 0 where its status doesn't say."""
+    time = run.read_status().get("updated")
+    return time if isinstance(time, float) else 0.0

@@ -72,9 +72,8 @@ class Run:
         """The name of the folder."""
         return self.path.name
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """What `status.json` says; empty when it can't be read."""
+    def read_status(self) -> dict[str, Any]:
+        """What `status.json` says (times are seconds since 1970); empty when it can't be read."""
         try:
             value = json.loads((self.path / STATUS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -84,7 +83,7 @@ class Run:
     @property
     def state(self) -> str:
         """`running`, `done`, `failed` or `interrupted`; a run whose process was killed is interrupted."""
-        state = str(self.info.get("state", "interrupted"))
+        state = str(self.read_status().get("state", "interrupted"))
         return "interrupted" if state == "running" and not lock.held(self.path / LOCK) else state
 
     @property
@@ -97,7 +96,7 @@ class Run:
     def seconds(self) -> float:
         """How long the run has been worked on, all sittings together."""
         if self.live is None:
-            return float(self.info.get("seconds", 0.0))
+            return float(self.read_status().get("seconds", 0.0))
         return self.live.earlier + time.monotonic() - self.live.began
 
     def say(self, text: str) -> None:
@@ -122,8 +121,8 @@ class Run:
     def status(self, **fields: Any) -> None:
         """Merges `fields` into `status.json`, whole or not at all, and writes the metrics out."""
         self.flush()
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        merged = {**self.info, **fields, "updated": now, "seconds": round(self.seconds, 3)}
+        now = round(time.time(), 3)
+        merged = {**self.read_status(), **fields, "updated": now, "seconds": round(self.seconds, 3)}
         store.write(self.path / STATUS, dumps(merged))
         if self.live is not None:
             self.live.lock.touch()
