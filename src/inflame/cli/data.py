@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,12 +18,14 @@ from inflame import plugins, store
 from inflame.cli import places
 from inflame.cli.table import table
 from inflame.errors import SettingError, UserError
-from inflame.records import SPLITS, Check, Dataset, dumps
+from inflame.records import SPLITS, Check, Dataset, Fault, dumps
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from inflame.cli.words import Parser
+
+_FAULTS = 20  # so many are told; the page has all
 
 
 # --- get -----------------------------------------------------------------------------------------
@@ -116,7 +121,7 @@ def check(words: Namespace) -> int:
         return 0
     _summarise(found)
     print(f"\nwrote  {folder / 'check.html'} and check.json; nothing in {words.data} was changed")
-    print(f"next   inflame train {words.data} --in 60s")
+    print(f"next   inflame train {shlex.quote(words.data)} --in 60s")
     return 0
 
 
@@ -126,11 +131,20 @@ def _summarise(found: Check) -> None:
         print("no faults found")
         return
     order = {"error": 0, "warning": 1, "info": 2}
-    faults = sorted(found.faults, key=lambda fault: (order.get(fault.severity, 3), fault.kind))
-    rows = [(f.severity, f.kind, len(f.items), f.reason, f.items[0] if f.items else "") for f in faults[:20]]
-    print(table(("severity", "kind", "items", "reason", "first"), rows))
-    if len(faults) > len(rows):
-        print(f"and {len(faults) - len(rows)} more")
+    faults = sorted(found.faults, key=lambda fault: order.get(fault.severity, 3))
+    print("\n".join(_said(fault) for fault in faults[:_FAULTS]))
+    if len(faults) > _FAULTS:
+        print(f"and {len(faults) - _FAULTS:,} more faults")
+
+
+def _said(fault: Fault) -> str:
+    """The fault in as many lines as the terminal needs: what, how many, why, and the first item."""
+    head = f"{fault.severity:<8} {fault.kind:<14} {len(fault.items):>6,}  "
+    width = min(110, shutil.get_terminal_size().columns) - 1
+    lines = textwrap.wrap(fault.reason, max(30, width - len(head))) or [""]
+    more = f" and {len(fault.items) - 1:,} more" if len(fault.items) > 1 else ""
+    items = [f"{fault.items[0]}{more}"] if fault.items else []
+    return head + ("\n" + " " * len(head)).join([*lines, *items])
 
 
 def _out(name: str, data: Path | str) -> Path:
