@@ -36,7 +36,7 @@ def train_words(parser: Parser) -> None:
         "Stopped or killed? The same command goes on where it was."
     )
     parser.epilog = (
-        "settings, the same everywhere:\n"
+        "settings, the same everywhere (inflame train MODEL --help has those of the model):\n"
         "  output=URI  seed=N  limit=N  devices=N  tracker=NAME  fresh=true  io.training_input=DATA\n"
         "  hyperparam.num_epochs=N  hyperparam.learning_rate=X  hyperparam.batch_size=N\n\n"
         "examples:\n"
@@ -75,7 +75,7 @@ def _job(words: Namespace) -> JobSpec:
         given.append(f"in={words.budget}")
     if words.epochs:
         given.append(f"hyperparam.num_epochs={words.epochs}")
-    flags = [flag for flag, wanted in (("--json", words.json), ("--debug", words.debug)) if wanted]
+    flags = [f"--{flag}" for flag in ("json", "debug", "help") if getattr(words, flag)]
     return JobSpec(model=str(model), arguments=(*given, *settings, *flags))
 
 

@@ -9,6 +9,8 @@ from typing import NoReturn
 
 from inflame.errors import UserError, did_you_mean
 
+_HELP = {"-h", "--help"}
+
 
 class _Layout(argparse.RawDescriptionHelpFormatter):
     """Texts as written; long lists of options on one line."""
@@ -20,7 +22,8 @@ class _Layout(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Raises UserError instead of exiting, and knows the nearest option.
 
-    Where `takes_settings` is set, `--seed 3` is the same as the word `seed=3`.
+    Where `takes_settings` is set, `--seed 3` is the same as the word `seed=3`, and help that is asked for beside
+    another word is left to what that word names.
     """
 
     takes_settings = False
@@ -30,7 +33,12 @@ class Parser(argparse.ArgumentParser):
 
     def understand(self, words: Sequence[str]) -> argparse.Namespace:
         """What the words say; options may stand anywhere among them."""
-        return self.parse_intermixed_args(self._as_words(words) if self.takes_settings else words)
+        if not self.takes_settings:
+            return self.parse_intermixed_args(words)
+        help_of = _HELP & set(words) and any(not word.startswith("-") for word in words)
+        given = self.parse_intermixed_args(self._as_words([w for w in words if not help_of or w not in _HELP]))
+        given.help = bool(help_of)
+        return given
 
     def error(self, message: str) -> NoReturn:
         """What argparse found wrong, as UserError."""

@@ -92,6 +92,13 @@ def test_weights_are_found_before_anything_starts(job: dict[str, Any], tmp_path:
     assert _words(job) == ("mnist", [f"weights={tmp_path / 'w.safetensors'}"])
 
 
+def test_help_about_a_model_is_the_models(job: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "mnist", "--help"])
+    assert _words(job) == ("mnist", ["--help"])
+    assert main(["train", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: inflame train")
+
+
 def test_options_may_stand_anywhere(job: dict[str, Any]) -> None:
     main(["train", "--in", "10s", "seed=1", "mnist", "limit=5"])
     assert _words(job) == ("mnist", ["in=10s", "seed=1", "limit=5"])
