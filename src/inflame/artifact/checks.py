@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inflame.artifact import listing, pillow, preprocess
+from inflame.artifact.sheet import sheet
 from inflame.errors import DataError
-from inflame.records import Fault, Preprocess
+from inflame.records import Check, Fault, Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from inflame.artifact.preprocess import Pixels
+
+__all__ = ["KINDS", "SMALL", "Scan", "check", "conflicting", "faults", "scan", "sheet"]
 
 KINDS = {  # in the order of a report, with their severity
     "unreadable": "error",
@@ -143,8 +147,32 @@ def faults(
         *_by_reason(("rotated", _ROTATED, s.uri) for s in scans if not s.kind and s.orientation != 1),
         *_by_reason(("odd_mode", reason, s.uri) for s in scans if not s.kind for reason in _odd(s)),
     ]
-    order = list(KINDS)
-    return tuple(sorted(found, key=lambda fault: (order.index(fault.kind), fault.items)))
+    return _ordered(found)
+
+
+def check(data: str | Path, progress: Callable[[int, int], None] | None = None) -> Check:
+    """All faults of a data set, with nothing left out because of them and nothing divided into splits.
+
+    `data` is what `manifest.open` takes. Files that an earlier pass has seen unchanged aren't read again.
+    `progress(done, all)` counts files. Raises DataError where there is nothing to look at.
+    """
+    from inflame.artifact import manifest, packed
+
+    started = time.perf_counter()
+    found = manifest._listed(data)
+    if packed.is_packed(found):
+        seen = manifest.packed_faults(found)
+    else:
+        uris, labels, splits = (found.items[name].to_pylist() for name in ("uri", "label", "split"))
+        scans = manifest._read(found, progress, None).scans
+        seen = faults(Path(found.root), uris, labels, scans, classes=found.classes, splits=splits)
+    return Check(
+        dataset=found.name,
+        items=len(found),
+        classes=len(set(found.items["label"].to_pylist())),
+        faults=_ordered((*found.faults, *seen)),
+        seconds=round(time.perf_counter() - started, 3),
+    )
 
 
 def conflicting(scans: Sequence[Scan], labels: Sequence[str]) -> set[str]:
@@ -214,6 +242,11 @@ _ROTATED = (
 )
 
 
+def _ordered(found: Iterable[Fault]) -> tuple[Fault, ...]:
+    order = {kind: place for place, kind in enumerate(KINDS)}
+    return tuple(sorted(found, key=lambda fault: (order.get(fault.kind, len(order)), fault.items)))
+
+
 def _by_reason(found: Iterable[tuple[str, str, str]]) -> Iterator[Fault]:
     """(kind, reason, uri) gathered into one fault per reason."""
     gathered: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -249,7 +282,7 @@ def _same_label(count: int, label: str, sides: Sequence[str]) -> str:
 
 def _two_labels(names: Sequence[str]) -> str:
     quoted = _listed([f'"{name}"' for name in names])
-    return f"the same file under {quoted}: left out until you delete it where it is wrong"
+    return f"the same file under {quoted}: delete it where it is wrong"
 
 
 def _listed(words: Sequence[str]) -> str:
