@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -68,15 +69,21 @@ def paint(path: Path, colour: tuple[int, int, int], seed: int, size: int = 64) -
     return path
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder of 3 classes with 12 JPEGs of 64 x 64 each, all different, easily told apart."""
-    root = tmp_path / "photos"
+@pytest.fixture(scope="session")
+def photo_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`photos`, made once and for reading only."""
+    root = tmp_path_factory.mktemp("set") / "photos"
     colours = {"apple": (200, 50, 50), "lime": (60, 190, 60), "plum": (90, 50, 160)}
     for index, (name, colour) in enumerate(colours.items()):
         for number in range(12):
             paint(root / name / f"{name}_{number:02}.jpg", colour, seed=100 * index + number)
     return root
+
+
+@pytest.fixture
+def photos(photo_set: Path, tmp_path: Path) -> Path:
+    """A folder of 3 classes with 12 JPEGs of 64 x 64 each, all different, easily told apart."""
+    return Path(shutil.copytree(photo_set, tmp_path / "photos"))
 
 
 @pytest.fixture
