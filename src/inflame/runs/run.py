@@ -101,6 +101,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """A line for the person who waits (stderr) and for `log.txt`."""
+        text = text.encode(errors="backslashreplace").decode()  # a file name may hold bytes that are no text
         clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar may stand there
         with suppress(OSError, ValueError):
             sys.stderr.write(f"{clear}{text}\n")
