@@ -67,7 +67,7 @@ class BundleError(UserError):
     """A bundle is missing, incomplete or changed."""
 
 
-class MissingExtra(UserError):  # noqa: N818
+class MissingExtra(UserError):
     """A part of inflame that isn't installed. Give `extra` and the remedy is the line that installs it."""
 
     def __init__(self, message: str, *, extra: str = "", remedy: str = "", where: str = "") -> None:
@@ -78,7 +78,7 @@ class RunError(InflameError):
     """Something failed while running."""
 
 
-class Diverged(RunError):  # noqa: N818
+class Diverged(RunError):
     """A loss or a weight is no longer finite."""
 
 

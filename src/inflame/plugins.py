@@ -84,7 +84,7 @@ def need(module: str, extra: str, who: str = "This") -> ModuleType:
         missing = error.name or module
         if missing.partition(".")[0] == "inflame":
             raise  # our own mistake, not the user's
-        line = "" if extra else f"pip install {missing.partition('.')[0]}"
+        line = "" if extra else f"Install what provides it, often: pip install {missing.partition('.')[0]}"
         raise MissingExtra(
             f"{who} needs the package {missing}, which isn't installed.", extra=extra, remedy=line, where=module
         ) from error

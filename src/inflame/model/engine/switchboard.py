@@ -50,6 +50,8 @@ def main(folder: Path, argv: Sequence[str] | None = None) -> int:
             code = _obey(folder, words)
     except KeyboardInterrupt:
         return _tell(_Interrupted(stop.signal), words, code=128 + stop.signal)
+    except SystemExit as done:
+        return _left(done)
     except BrokenPipeError:  # whoever read our output has seen enough
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -256,7 +258,7 @@ def _missing(error: ModuleNotFoundError, folder: Path, where: str) -> UserError:
     return MissingExtra(
         f"{folder.name} needs the package {top}, which isn't installed.",
         extra="train" if top in _TRAIN_EXTRA else "",
-        remedy="" if top in _TRAIN_EXTRA else f"pip install {top}",
+        remedy="" if top in _TRAIN_EXTRA else f"Install what provides it, often: pip install {top}",
         where=where,
     )
 
@@ -305,6 +307,15 @@ def _tell(error: InflameError, words: Sequence[str], *, code: int) -> int:
         with contextlib.suppress(OSError, ValueError):
             _print(_json(error.to_json()))
     return code
+
+
+def _left(done: SystemExit) -> int:
+    """The code of a model's own `sys.exit`; words in it go to stderr, as Python does."""
+    if done.code is None or isinstance(done.code, int):
+        return done.code or 0
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{done.code}\n")
+    return 1
 
 
 def _last_line(result: Any, *, whole: bool) -> str:
