@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from inflame import plugins, store
 from inflame.cli import places
-from inflame.cli.table import table
+from inflame.cli.show import as_json, table
 from inflame.errors import SettingError, UserError
 from inflame.records import SPLITS, Check, Dataset, Fault, dumps
 
@@ -48,14 +47,14 @@ def get(words: Namespace) -> int:
     """Fetches the set, and prints what it is, under which licence, where it lies and what to type next."""
     names = plugins.names("source")
     if words.name is None:
-        print(json.dumps(names) if words.json else "\n".join(names))
+        print(as_json(names) if words.json else "\n".join(names))
         return 0
     plugins.load("source", words.name)  # a wrong name is told before anything heavy is loaded
     from inflame.artifact import getdata
 
     found = getdata(words.name, Path(words.to) if words.to else None)
     if words.json:
-        print(json.dumps({**found.to_json(), "counts": _counts(found)}, indent=1, ensure_ascii=False))
+        print(as_json({**found.to_json(), "counts": _counts(found)}, indent=1))
         return 0
     _tell(found)
     print(f"\nnext   inflame train {words.name} --in 60s")
@@ -192,7 +191,7 @@ def split(words: Namespace) -> int:
     if words.out:
         _write_index(Path(words.out), found)
     if words.json:
-        print(json.dumps(_members(found), ensure_ascii=False))
+        print(as_json(_members(found)))
         return 0
     _tell(found)
     if words.out:

@@ -161,14 +161,14 @@ def _story(error: Exception) -> str:
 
 
 def _tell_program(error: Exception) -> None:
-    import json
+    from inflame.cli.show import as_json
 
     told = (
         error.to_json()
         if isinstance(error, InflameError)
         else {"error": f"{type(error).__name__}: {error}", "where": "", "remedy": "--debug"}
     )
-    print(json.dumps(told, ensure_ascii=False), flush=True)
+    print(as_json(told), flush=True)
 
 
 def _speak_any_name() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inflame import plugins
 from inflame import runs as folders
 from inflame.cli import places
-from inflame.cli.table import table
+from inflame.cli.show import as_json, table
 from inflame.errors import BundleError, DataError, InflameError, MissingExtra, UserError
 from inflame.records import JobSpec, Prediction
 
@@ -148,11 +147,11 @@ def predict(words: Namespace) -> int:
         print(f"wrote {len(answers)} answers to {words.csv}", file=sys.stderr)
     if words.json:
         for file, answer in answers:
-            print(json.dumps(_answer(file, answer), ensure_ascii=False))
+            print(as_json(_answer(file, answer)))
     elif good and not words.csv:
         print(table(("file", "label", "probability", "else"), [_row(file, answer) for file, answer in good]))
     for file, error in bad:
-        print(f"{file}: {error.message}", file=sys.stderr)
+        print(f"{file}: {error.message.rstrip('.')}: {error.remedy}", file=sys.stderr)
     return 1 if bad else 0
 
 
@@ -221,13 +220,14 @@ def _write_csv(path: Path, answers: Iterable[tuple[Path, Prediction | InflameErr
     from inflame import store
 
     with store.open_uri(path, "w") as file:
-        rows = csv.writer(file)
+        rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("file", "label", "probability", "known", "error"))
         for name, answer in answers:
+            shown = str(name).encode(errors="backslashreplace").decode()  # a name may be no text at all
             if isinstance(answer, InflameError):
-                rows.writerow((name, "", "", "", answer.message))
+                rows.writerow((shown, "", "", "", answer.message))
             else:
-                rows.writerow((name, answer.label, _digits(answer.probability), str(answer.known).lower(), ""))
+                rows.writerow((shown, answer.label, _digits(answer.probability), str(answer.known).lower(), ""))
 
 
 # --- report and runs -----------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def runs(words: Namespace) -> int:
     """Prints a table of the run folders."""
     found = [_about(run) for run in folders.list_runs()]
     if words.json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(as_json(found, indent=1))
     elif not found:
         print("no runs yet; begin with: inflame train photos/ --in 60s")
     else:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inflame import __version__
-from inflame.cli.table import bold, table
+from inflame.cli.show import as_json, bold, table
 from inflame.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def version_words(parser: Parser) -> None:
 
 def version(words: Namespace) -> int:
     """Prints the version."""
-    print(json.dumps({"version": __version__}) if words.json else f"inflame {__version__}")
+    print(as_json({"version": __version__}) if words.json else f"inflame {__version__}")
     return 0
 
 
@@ -47,7 +46,7 @@ def doctor(words: Namespace) -> int:
     findings = machine.examine()
     well = all(finding.good is not False for finding in findings)
     if words.json:
-        print(json.dumps({"ok": well, "findings": [finding._asdict() for finding in findings]}, indent=1))
+        print(as_json({"ok": well, "findings": [finding._asdict() for finding in findings]}, indent=1))
         return 0 if well else 1
     marks = {True: "ok", None: "·", False: "NOT OK"}
     print(table(("", "what", "found"), [(marks[found.good], found.what, found.found) for found in findings]))
@@ -86,7 +85,7 @@ def new(words: Namespace) -> int:
                 (folder / file.name).write_text(text, encoding="utf-8")
     files = sorted(file.name for file in target.iterdir())
     if words.json:
-        print(json.dumps({"folder": str(target), "files": files}))
+        print(as_json({"folder": str(target), "files": files}))
         return 0
     print(f"made   {target}: {', '.join(files)}")
     print(f"next   cd {words.name} && python app.py")

@@ -179,7 +179,7 @@ def test_a_folder_as_a_table(bundle: Path, pictures: Path, capsys: pytest.Captur
     assert [row.split("inbox/")[1][:5] for row in rows] == ["a.jpg", "deep/", "odd.p"]
     assert "unsure (turkey?)" in rows[2]
     assert rows[0].endswith("turkey            0.7780       hen 0.200, cock 0.022")
-    assert "bad.jpg: The file is empty." in err
+    assert "bad.jpg: The file is empty: Take another." in err
     assert "notes" not in out + err
 
 

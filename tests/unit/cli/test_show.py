@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
 
-from inflame.cli.table import bold, table
+from inflame.cli.show import as_json, bold, table
 
 
 @pytest.fixture
@@ -63,3 +64,9 @@ def test_colour_only_where_it_is_seen_and_wanted(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
     assert bold("a") == "a"
+
+
+def test_json_keeps_letters_and_survives_bytes_that_are_none() -> None:
+    assert as_json({"a": "größe"}) == '{"a": "größe"}'
+    assert as_json({"a": "x\udcff"}).encode() == b'{"a": "x\\udcff"}'
+    assert json.loads(as_json(["x\udcff"])) == ["x\udcff"]

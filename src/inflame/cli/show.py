@@ -1,12 +1,15 @@
-"""Tables for a terminal: aligned, never wider than it, without colour where nobody sees it."""
+"""What verbs print: JSON for programs, and tables for a terminal, aligned, never wider than it, without colour where
+nobody sees it."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -20,6 +23,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         for row in cells
     ]
     return "\n".join([bold(lines[0]), *lines[1:]])
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """The value as JSON: letters as they are, but for file names that are no text in any encoding."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
 
 
 def bold(text: str) -> str:
