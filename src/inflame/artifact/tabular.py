@@ -1,0 +1,224 @@
+"""A CSV or TSV of pictures and labels as a data set: columns path and label, and if you like split, group and time.
+
+Paths are relative to the table's own folder. What is wrong is named by file and line.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from inflame.artifact import listing
+from inflame.errors import DataError, did_you_mean
+from inflame.records import Dataset, Fault
+
+SUFFIXES = (".csv", ".tsv")
+
+_COLUMNS = {
+    "path": ("path", "filename", "file", "image", "uri", "file_name", "filepath", "file_path", "image_path"),
+    "label": ("label", "class", "category", "target"),
+    "split": ("split", "subset", "fold"),
+    "group": ("group",),
+    "time": ("time", "date", "timestamp"),
+}
+_ALIAS = {alias: name for name, aliases in _COLUMNS.items() for alias in aliases}
+_SHOWN = 5  # lines named in one message
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name is that of a CSV or TSV file."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def read(path: Path) -> Dataset:
+    """The data set that a table describes: splits as written, sha256 empty (see `listing.folder`).
+
+    Raises DataError for text that isn't UTF-8, missing or misspelt columns, a broken row or an unknown split. Missing
+    files, empty labels and repeated rows are faults.
+    """
+    rows = _rows(path)
+    _, header = next(rows, (1, []))
+    picked = _Picked(path, _columns(path, header), width=len(header))
+    for line, row in rows:
+        picked.take(line, row)
+    return picked.dataset()
+
+
+class _Picked:
+    """The rows taken so far, column by column, and what is wrong with the others."""
+
+    def __init__(self, path: Path, columns: dict[str, int], width: int) -> None:
+        self.path, self.columns, self.width = path, columns, width
+        self.root = path.resolve().parent
+        self.taken: dict[str, list[str]] = {name: [] for name in (*_COLUMNS, "line")}
+        self.states: list[tuple[int, int]] = []
+        self.seen: set[tuple[str, str]] = set()
+        self.wrong: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
+
+    def take(self, line: int, row: list[str]) -> None:
+        """One row: an item, or a fault."""
+        if not max(self.columns["path"], self.columns["label"]) < len(row) <= self.width:
+            raise _bad(self.path, line, f"has {len(row)} fields; the first line has {self.width}")
+        value = {name: row[index].strip() if index < len(row) else "" for name, index in self.columns.items()}
+        uri, state = self.find(row[self.columns["path"]])
+        if not value["path"]:
+            self.blame("no_path", "error", "the path is empty", line, f"{self.path.name}:{line}")
+        elif not value["label"]:
+            self.blame("no_label", "error", "the label is empty", line, uri)
+        elif state is None:
+            self.blame("unreadable", "error", "there is no such file", line, uri)
+        elif (uri, value["label"]) in self.seen:
+            self.blame("duplicate", "info", "the row is repeated: counted once", line, uri)
+        else:
+            self.seen.add((uri, value["label"]))
+            self.states.append(state)
+            value |= {"path": uri, "split": self.split(line, value.get("split", "")), "line": str(line)}
+            for name, cells in self.taken.items():
+                cells.append(value.get(name, ""))
+
+    def find(self, cell: str) -> tuple[str, tuple[int, int] | None]:
+        """The uri of the picture that a cell names, and its size and mtime; None when there is no such file."""
+        tried = dict.fromkeys([cell.strip(), cell, cell.strip().replace("\\", "/")])
+        for name in tried:
+            try:
+                state = os.stat(listing.locate(self.root, name))  # noqa: PTH116 - a million rows
+            except (OSError, ValueError):
+                continue
+            if os.path.isfile(self.root / name):  # noqa: PTH113
+                return name, (state.st_size, state.st_mtime_ns)
+        return cell.strip(), None
+
+    def split(self, line: int, word: str) -> str:
+        """The split that a cell names."""
+        if not word:
+            return ""
+        found = listing.split_name(word)
+        if not found:
+            known = ("train", "val", "test")
+            raise _bad(self.path, line, f'names the split "{word}".{did_you_mean(word, known)} Use train, val or test')
+        return found
+
+    def blame(self, kind: str, severity: str, reason: str, line: int, uri: str) -> None:
+        """Notes what is wrong with a row."""
+        self.wrong.setdefault((kind, severity, reason), []).append((line, uri))
+
+    def dataset(self) -> Dataset:
+        """All rows as a data set. No row can be used: DataError."""
+        if not self.taken["path"]:
+            raise self.useless()
+        return Dataset(
+            name=listing.to_uri(self.path.stem),
+            kind="image",
+            classes=tuple(sorted(set(self.taken["label"]))),
+            root=str(self.root),
+            version="",
+            items=listing.table(
+                uri=self.taken["path"],
+                **{name: self.taken[name] for name in ("label", "split", "group", "time")},
+                size=[size for size, _ in self.states],
+                mtime=[mtime for _, mtime in self.states],
+            ),
+            faults=tuple(self.faults()),
+        )
+
+    def faults(self) -> Iterator[Fault]:
+        """What is wrong, kind by kind, with the lines."""
+        for (kind, severity, reason), found in self.wrong.items():
+            lines = ", ".join(f"{line:,}" for line, _ in found[:_SHOWN]) + (" …" if len(found) > _SHOWN else "")
+            where = f"{self.path.name}, line{'s' if len(found) > 1 else ''} {lines}"
+            yield Fault(
+                kind=kind, severity=severity, reason=f"{reason} ({where})", items=tuple(uri for _, uri in found)
+            )
+
+    def useless(self) -> DataError:
+        """Why no row can be used."""
+        if not self.wrong:
+            return DataError(
+                f"{self.path} has no rows below its first line.",
+                where=str(self.path),
+                remedy="Write one row for each picture: path,label",
+            )
+        (_, _, reason), found = next(iter(self.wrong.items()))
+        line, uri = found[0]
+        return DataError(
+            f"No row of {self.path.name} can be used: {reason}, beginning with {uri}.",
+            where=f"{self.path}:{line}",
+            remedy=f"Paths are taken relative to the folder of the table, {self.root}. Correct the column, or move the "
+            "table there.",
+        )
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of every row that isn't blank."""
+    text = _text(path)
+    first = text.lstrip().partition("\n")[0]
+    counts = {mark: first.count(mark) for mark in ("\t", ",", ";")}
+    preferred = "\t" if path.suffix.lower() == ".tsv" else ","
+    delimiter = preferred if counts[preferred] else max(counts, key=lambda mark: counts[mark])
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise _bad(path, reader.line_num, f"can't be read ({error})") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} can't be read: {error.strerror}.", where=str(path), remedy="Check the name and its permissions."
+        ) from error
+    try:
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return data.decode("utf-16")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise _bad(
+            path, line, "is not UTF-8 text", remedy="Save the table as UTF-8 (in a spreadsheet: CSV UTF-8)."
+        ) from error
+
+
+def _columns(path: Path, header: list[str]) -> dict[str, int]:
+    """The index of each known column. Of several names for one thing the first in `_COLUMNS` counts."""
+    names = [cell.strip().casefold() for cell in header]
+    for name in names:
+        if name in _ALIAS and names.count(name) > 1:
+            raise _bad(path, 1, f'has two columns "{name}"')
+    found = {
+        meaning: names.index(next(alias for alias in aliases if alias in names))
+        for meaning, aliases in _COLUMNS.items()
+        if any(alias in names for alias in aliases)
+    }
+    for name, cell in zip(names, header, strict=True):
+        close = [] if name in _ALIAS else difflib.get_close_matches(name, list(_ALIAS), n=1, cutoff=0.8)
+        if close and _ALIAS[close[0]] not in found:
+            raise _bad(path, 1, f'has a column "{cell.strip()}"; did you mean "{close[0]}"?')
+    missing = [meaning for meaning in ("path", "label") if meaning not in found]
+    if missing:
+        shown = ", ".join(cell.strip() for cell in header[:8]) or "nothing"
+        raise _bad(
+            path,
+            1,
+            f"lacks a column for the {' and the '.join(missing)}: it has {shown}",
+            remedy="Name the columns in the first line: path,label and, if you like, split,group,time.",
+        )
+    return found
+
+
+def _bad(path: Path, line: int, what: str, *, remedy: str = "") -> DataError:
+    return DataError(
+        f"{path.name}, line {line:,} {what}{'' if what.endswith('?') else '.'}",
+        where=f"{path}:{line}",
+        remedy=remedy or "Correct the table: path,label in its first line, one row for each picture below.",
+    )
