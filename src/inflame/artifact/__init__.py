@@ -1,0 +1,26 @@
+"""Data and what is known of it: get, open, check and split data sets.
+
+`getdata("mnist")` brings a named set, `open("photos/")` reads a folder, zip or table, `check` says what is wrong
+with it, `split_datafiles` lists the files of each split. Nothing heavy is imported before one of them is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inflame.artifact.checks import check
+    from inflame.artifact.manifest import getdata, open  # noqa: A004
+    from inflame.artifact.split import split_datafiles
+
+__all__ = ["check", "getdata", "open", "split_datafiles"]
+
+_HOME = {"getdata": "manifest", "open": "manifest", "check": "checks", "split_datafiles": "split"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

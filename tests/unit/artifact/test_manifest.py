@@ -1,0 +1,477 @@
+"""`open` from end to end: names, folders, zips and tables; the index; versions; samples; what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+import inflame.artifact
+from inflame.artifact import cache, checks, listing, manifest, preprocess, sources
+from inflame.errors import DataError, NetworkError, UserError
+from inflame.records import Dataset, Preprocess
+
+SQUARES = Preprocess(size=24, resize=32)
+
+
+def age(folder: Path) -> None:
+    """Makes all files older than the index's caution."""
+    for path in folder.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000), follow_symlinks=False)
+
+
+def state(folder: Path) -> list[tuple[str, int, int]]:
+    return sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The uris that were really read from files."""
+    seen: list[str] = []
+    scan = checks.scan
+
+    def spy(root: Path, uris: Any, **options: Any) -> Any:
+        seen.extend(uris)
+        return scan(root, uris, **options)
+
+    monkeypatch.setattr(checks, "scan", spy)
+    return seen
+
+
+def kinds(found: Dataset) -> list[tuple[str, tuple[str, ...]]]:
+    return [(fault.kind, fault.items) for fault in found.faults]
+
+
+# --- a folder ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_photos(photos: Path) -> None:
+    before = state(photos)
+    found = manifest.open(photos)
+    assert (found.name, found.kind, found.classes) == ("photos", "image", ("apple", "lime", "plum"))
+    assert len(found) == 36
+    assert found.items.column_names == ["uri", "label", "split", "sha256", "group", "time"]
+    assert set(found.items["split"].to_pylist()) == {"train", "val", "test"}
+    assert all(len(sha256) == 64 for sha256 in found.items["sha256"].to_pylist())
+    assert len(found.version) == 64
+    assert found.faults == ()
+    assert state(photos) == before
+
+
+def test_a_second_open_reads_nothing(photos: Path, read: list[str]) -> None:
+    age(photos)
+    first = manifest.open(photos)
+    assert len(read) == 36
+    second = manifest.open(str(photos) + "/")
+    assert len(read) == 36
+    assert second == first
+    assert second.items.equals(first.items)
+
+
+def test_only_what_changed_is_read_again(photos: Path, read: list[str]) -> None:
+    age(photos)
+    first = manifest.open(photos)
+    read.clear()
+    shutil.copy(photos / "apple/apple_00.jpg", photos / "apple/new.jpg")
+    (photos / "lime/lime_01.jpg").write_bytes((photos / "lime/lime_02.jpg").read_bytes() + b"\0")
+    (photos / "plum/plum_00.jpg").unlink()
+    second = manifest.open(photos)
+    assert sorted(read) == ["apple/new.jpg", "lime/lime_01.jpg"]
+    assert len(second) == 36
+    assert second.version != first.version
+
+
+def test_a_file_written_just_now_is_not_trusted_yet(photos: Path, read: list[str]) -> None:
+    age(photos)
+    (photos / "apple/apple_00.jpg").touch()
+    manifest.open(photos)
+    read.clear()
+    manifest.open(photos)
+    assert read == ["apple/apple_00.jpg"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense"])
+def test_a_damaged_index_costs_only_time(photos: Path, home: Path, read: list[str], damage: bytes) -> None:
+    age(photos)
+    first = manifest.open(photos)
+    for path in (home / "cache" / "index").iterdir():
+        path.write_bytes(damage)
+    assert manifest.open(photos).items.equals(first.items)
+    assert len(read) == 72
+
+
+def test_bad_pictures_are_left_out_and_named(photos: Path) -> None:
+    good = (photos / "apple/apple_00.jpg").read_bytes()
+    (photos / "apple/cut.jpg").write_bytes(good[: len(good) // 2])
+    (photos / "apple/empty.jpg").write_bytes(b"")
+    (photos / "apple/text.jpg").write_text("hello")
+    (photos / "plum/twin.jpg").write_bytes(good)
+    (photos / "lime/copy.jpg").write_bytes((photos / "lime/lime_00.jpg").read_bytes())
+    (photos / "pear").mkdir()
+    (photos / "pear/.DS_Store").write_bytes(b"x")
+    found = manifest.open(photos)
+    uris = set(found.items["uri"].to_pylist())
+    out = {"apple/cut.jpg", "apple/empty.jpg", "apple/text.jpg", "plum/twin.jpg", "apple/apple_00.jpg"}
+    assert not uris & out
+    assert len(uris) == 36
+    assert found.classes == ("apple", "lime", "plum")
+    assert {item for kind, items in kinds(found) if kind == "unreadable" for item in items} == {
+        "apple/cut.jpg",
+        "apple/empty.jpg",
+        "apple/text.jpg",
+    }
+    assert ("label_conflict", ("apple/apple_00.jpg", "plum/twin.jpg")) in kinds(found)
+    assert ("duplicate", ("lime/copy.jpg", "lime/lime_00.jpg")) in kinds(found)
+    assert ("junk", ("pear/.DS_Store",)) in kinds(found)
+    assert "empty_class" in [kind for kind, _ in kinds(found)]
+    side = dict(zip(found.items["uri"].to_pylist(), found.items["split"].to_pylist(), strict=True))
+    assert side["lime/copy.jpg"] == side["lime/lime_00.jpg"]
+
+
+def test_faults_are_the_same_from_the_index(photos: Path) -> None:
+    (photos / "apple/empty.jpg").write_bytes(b"")
+    Image.new("CMYK", (40, 40)).save(photos / "apple/print.jpg")
+    age(photos)
+    assert manifest.open(photos).faults == manifest.open(photos).faults != ()
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "b/2.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"None of the 2 files can be used; the first, a/1\.jpg") as caught:
+        manifest.open(tmp_path)
+    assert "inflame check" in caught.value.remedy
+
+
+def test_strange_names_go_all_the_way(tmp_path: Path, photos: Path) -> None:
+    names = ["a b", "ünï☃", "new\nline", "#1", os.fsdecode(b"raw\xff\xe9")]
+    for name in names:
+        for number in range(4):
+            (tmp_path / "odd" / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(
+                photos / f"apple/apple_{number + names.index(name):02}.jpg",
+                tmp_path / "odd" / name / f"{name}{number}.jpg",
+            )
+    (tmp_path / "odd" / "a b" / os.fsdecode(b"bad\xff.jpg")).write_bytes(b"")
+    age(tmp_path)
+    for _ in range(2):
+        found = manifest.open(tmp_path / "odd")
+        bad = [fault for fault in found.faults if fault.kind == "unreadable"]
+        assert [fault.items for fault in bad] == [("a b/bad\uf7ff.jpg",)]
+        manifest.save(found, tmp_path / "kept")
+        assert manifest.load(tmp_path / "kept").items.equals(found.items)
+        for uri in found.items["uri"].to_pylist():
+            assert listing.locate(found.root, uri).is_file()
+
+
+def test_a_folder_with_a_name_that_is_no_utf8(tmp_path: Path, photos: Path) -> None:
+    root = tmp_path / os.fsdecode(b"raw\xff")
+    shutil.copytree(photos, root)
+    found = manifest.open(root)
+    manifest.save(found, tmp_path / "kept")
+    assert manifest.load(tmp_path / "kept").root == str(root)
+
+
+def test_progress_counts_files(photos: Path) -> None:
+    told: list[tuple[int, int]] = []
+    manifest.open(photos, progress=lambda done, total: told.append((done, total)))
+    assert sorted(told) == [(done, 36) for done in range(1, 37)]
+
+
+def test_first_reading_keeps_the_squares(photos: Path) -> None:
+    (photos / "apple/empty.jpg").write_bytes(b"")
+    found = manifest.open(photos, canvas=SQUARES)
+    kept = np.load(cache.place(found.items["sha256"].to_pylist(), SQUARES))
+    assert kept.shape == (36, 32, 32, 3)
+    for row in (0, 17, 35):
+        expected = preprocess.canvas(photos / found.items["uri"][row].as_py(), SQUARES)
+        np.testing.assert_array_equal(kept[row], expected)
+
+
+def test_too_large_a_cache_is_left_to_the_loader(photos: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setattr(cache, "MOST", 1000)
+    assert len(manifest.open(photos, canvas=SQUARES)) == 36
+    assert not (home / "cache" / "pictures").exists()
+
+
+def test_a_place_that_cannot_be_listed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match="can't be read: Permission denied"):
+        manifest.open(photos)
+
+
+# --- splits -----------------------------------------------------------------------------------------------------
+
+
+def test_split_folders_are_kept(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for kind in photos.iterdir():
+        for number, path in enumerate(sorted(kind.iterdir())):
+            part = ("train", "dev", "testing")[number % 3]
+            (root / part / kind.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, root / part / kind.name)
+    found = manifest.open(root, seed=5)
+    for uri, split in zip(found.items["uri"].to_pylist(), found.items["split"].to_pylist(), strict=True):
+        assert split == {"train": "train", "dev": "val", "testing": "test"}[uri.partition("/")[0]]
+
+
+def test_a_class_that_lacks_in_a_split_keeps_its_place(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "set" / "train")
+    shutil.copytree(photos / "plum", tmp_path / "set" / "test" / "plum")
+    found = manifest.open(tmp_path / "set")
+    assert found.classes == ("apple", "lime", "plum")
+    assert found.split("test").classes == ("apple", "lime", "plum")
+
+
+def test_fractions_and_seed(photos: Path) -> None:
+    found = manifest.open(photos, splits={"train": 0.5, "dev": 0.5})
+    assert set(found.items["split"].to_pylist()) == {"train", "dev"}
+    other = manifest.open(photos, splits={"train": 0.5, "dev": 0.5}, seed=1)
+    assert other.version != found.version
+    assert other.items["sha256"].equals(found.items["sha256"])
+
+
+# --- archives and tables ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_an_archive_is_the_folder_in_it(photos: Path, tmp_path: Path, kind: str) -> None:
+    made = Path(shutil.make_archive(str(tmp_path / "my photos"), kind, photos.parent, photos.name))
+    before = state(tmp_path)
+    found = manifest.open(made)
+    folder = manifest.open(photos)
+    assert (found.name, found.version, found.classes) == ("my photos", folder.version, folder.classes)
+    assert not found.root.startswith(str(tmp_path / "my"))
+    again = manifest.open(made)
+    assert again.root == found.root
+    assert [entry for entry in state(tmp_path) if entry not in before] == []
+
+
+def test_a_damaged_archive_leaves_nothing_behind(photos: Path, tmp_path: Path, home: Path) -> None:
+    made = Path(shutil.make_archive(str(tmp_path / "a"), "zip", photos))
+    made.write_bytes(made.read_bytes()[:-3000])
+    with pytest.raises(DataError, match="can't be unpacked"):
+        manifest.open(made)
+    assert list((home / "cache" / "unpacked").iterdir()) == []
+
+
+def test_an_archive_of_no_pictures_is_called_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("hello")
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as file:
+        file.add(tmp_path / "x.txt", "x.txt")
+    with pytest.raises(DataError, match=r"a\.tgz has no pictures"):
+        manifest.open(tmp_path / "a.tgz")
+
+
+def test_an_archive_at_an_address(photos: Path, tmp_path: Path, web: Any, hasty: object) -> None:
+    made = Path(shutil.make_archive(str(tmp_path / "a"), "zip", photos))
+    web.files["/some/my.zip"] = made.read_bytes()
+    found = manifest.open(web.url("/some/my.zip"))
+    assert (found.name, len(found)) == ("my", 36)
+    manifest.open(web.url("/some/my.zip"))
+    assert len(web.asked) == 1
+    with pytest.raises(NetworkError):
+        manifest.open(web.url("/none.zip"))
+    with pytest.raises(DataError, match="not the address of a zip"):
+        manifest.open(web.url("/some/page"))
+
+
+def test_a_table(photos: Path) -> None:
+    lines = [f"{path.relative_to(photos)},{path.parent.name[0]}" for path in sorted(photos.rglob("*.jpg"))]
+    (photos / "labels.csv").write_text("\n".join(["path,label", *lines, "gone.jpg,a"]))
+    found = manifest.open(photos / "labels.csv")
+    assert (found.name, len(found), found.classes) == ("labels", 36, ("a", "l", "p"))
+    assert [fault.items for fault in found.faults if fault.kind == "unreadable"] == [("gone.jpg",)]
+
+
+def test_a_table_with_two_labels_for_one_picture(photos: Path) -> None:
+    lines = [f"{path.relative_to(photos)},{path.parent.name}" for path in sorted(photos.rglob("*.jpg"))]
+    (photos / "labels.csv").write_text("\n".join(["path,label", *lines, "apple/apple_00.jpg,plum"]))
+    found = manifest.open(photos / "labels.csv")
+    assert "apple/apple_00.jpg" not in found.items["uri"].to_pylist()
+    assert len(found) == 35
+
+
+def test_groups_stay_together(photos: Path) -> None:
+    paths = sorted(photos.rglob("*.jpg"))
+    lines = [f"{path.relative_to(photos)},{path.parent.name},g{number // 4}" for number, path in enumerate(paths)]
+    (photos / "labels.csv").write_text("\n".join(["path,label,group", *lines]))
+    found = manifest.open(photos / "labels.csv")
+    sides: dict[str, set[str]] = {}
+    for group, split in zip(found.items["group"].to_pylist(), found.items["split"].to_pylist(), strict=True):
+        sides.setdefault(group, set()).add(split)
+    assert {len(side) for side in sides.values()} == {1}
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+
+def test_a_name(home: Path) -> None:
+    found = manifest.open("digits")
+    assert len(found) == 1797
+    assert found.root == str(home / "data" / "digits")
+    assert set(found.items["split"].to_pylist()) == {"train", "val", "test"}
+    assert manifest.getdata("DIGITS").version == found.version
+
+
+def test_a_named_set_in_a_folder_of_ones_own(tmp_path: Path) -> None:
+    found = manifest.getdata("digits", tmp_path / "here")
+    assert found.root == str(tmp_path / "here")
+    assert (tmp_path / "here" / "images.npy").is_file()
+
+
+def test_names_may_be_written_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(sources, "fashion_mnist", lambda root: asked.append(root) or sources.digits(root))
+    manifest.open("Fashion_MNIST")
+    assert asked[0].name == "fashion-mnist"
+
+
+def test_a_path_object_is_never_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError):
+        manifest.open(Path("digits"))
+
+
+def test_getdata_takes_folders_too(photos: Path) -> None:
+    assert len(manifest.getdata(photos)) == 36
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("mnits", 'Did you mean "mnist"?'),
+        ("photso", 'Did you mean "photos"?'),
+        ("no/such/folder", "There is no folder, file or data set no/such/folder."),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_right_one(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, data: str, said: str
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    begun = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        manifest.open(data)
+    assert said in caught.value.message
+    assert "digits" in caught.value.remedy
+    assert time.monotonic() - begun < 1
+
+
+def test_one_picture_is_no_data_set(photos: Path) -> None:
+    with pytest.raises(DataError, match="not one that holds a data set") as caught:
+        manifest.open(photos / "apple/apple_00.jpg")
+    assert "inflame predict" in caught.value.remedy
+
+
+# --- saved ------------------------------------------------------------------------------------------------------
+
+
+def test_saved_and_loaded(photos: Path, tmp_path: Path) -> None:
+    (photos / "apple/empty.jpg").write_bytes(b"")
+    found = dataclasses.replace(manifest.open(photos), licence="CC0", source="me")
+    manifest.save(found, tmp_path / "kept")
+    loaded = manifest.load(tmp_path / "kept")
+    assert loaded == found
+    assert loaded.items.equals(found.items)
+    assert json.loads((tmp_path / "kept/dataset.json").read_text())["items"] == 36
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "items.parquet"])
+@pytest.mark.parametrize("damage", [None, b"", b"{}", b'{"faults": 3}'])
+def test_a_damaged_manifest_says_so(photos: Path, tmp_path: Path, name: str, damage: bytes | None) -> None:
+    manifest.save(manifest.open(photos), tmp_path / "kept")
+    if damage is None:
+        (tmp_path / "kept" / name).unlink()
+    else:
+        (tmp_path / "kept" / name).write_bytes(damage)
+    with pytest.raises(DataError, match="holds no data set" if damage is None else "damaged"):
+        manifest.load(tmp_path / "kept")
+
+
+def test_the_version_is_that_of_the_content(photos: Path, tmp_path: Path) -> None:
+    found = manifest.open(photos)
+    for number, path in enumerate(sorted(photos.rglob("*.jpg"))):
+        place = tmp_path / "other" / path.parent.name / f"{number}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    renamed = manifest.open(tmp_path / "other")
+    assert renamed.version == found.version
+    (tmp_path / "other" / "lime").rename(tmp_path / "other" / "lemon")
+    assert manifest.open(tmp_path / "other").version != found.version
+
+
+# --- samples ----------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_has_the_mixture_of_the_whole(home: Path) -> None:
+    whole, part = manifest.open("digits"), manifest.open("digits", limit=300)
+    assert len(part) == 300
+    assert set(part.items["uri"].to_pylist()) <= set(whole.items["uri"].to_pylist())
+    assert part.classes == whole.classes
+    for split in ("train", "val", "test"):
+        share = len(whole.split(split)) / len(whole)
+        assert abs(len(part.split(split)) - 300 * share) < 15
+        assert set(part.split(split).items["label"].to_pylist()) == set(whole.classes)
+    before = dict(zip(whole.items["uri"].to_pylist(), whole.items["split"].to_pylist(), strict=True))
+    assert all(
+        before[u] == s for u, s in zip(part.items["uri"].to_pylist(), part.items["split"].to_pylist(), strict=True)
+    )
+
+
+def test_a_sample_larger_than_the_whole_is_the_whole(photos: Path) -> None:
+    assert len(manifest.open(photos, limit=1000)) == 36
+    assert len(manifest.open(photos, limit=2)) == 2
+    with pytest.raises(UserError, match="holds nothing"):
+        manifest.open(photos, limit=0)
+
+
+def test_a_class_that_a_sample_loses_is_no_class(photos: Path) -> None:
+    assert len(manifest.open(photos, limit=1).classes) == 1
+
+
+# --- size and weight --------------------------------------------------------------------------------------------
+
+
+def test_a_fetched_set_of_70_000_opens_in_a_second(tmp_path: Path, home: Path) -> None:
+    from inflame.artifact import packed
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (70_000, 4, 4), dtype=np.uint8)
+    labels = [str(row % 10) for row in range(70_000)]
+    made = packed.write(home / "data" / "digits", (pixels, labels, ["train"] * 60_000 + ["test"] * 10_000))
+    manifest.save(made, home / "data" / "digits")
+    begun = time.process_time()
+    found = manifest.open("digits")
+    assert time.process_time() - begun < 1
+    assert len(found) == 70_000
+
+
+def test_importing_the_room_is_cheap() -> None:
+    code = "import sys, inflame.artifact; print([m for m in ('numpy', 'pyarrow', 'PIL', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_the_room_offers() -> None:
+    assert set(inflame.artifact.__all__) == {"check", "getdata", "open", "split_datafiles"}
+    for name in inflame.artifact.__all__:
+        assert callable(getattr(inflame.artifact, name))
+    with pytest.raises(AttributeError, match="no attribute 'opne'"):
+        inflame.artifact.opne  # noqa: B018
+    assert isinstance(manifest.open("digits").items, pa.Table)
