@@ -60,12 +60,16 @@ def take(path: Path) -> Lock | None:
     """
     with store.guard(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    for attempt in range(_TRIES):
-        free = _try(descriptor)
-        if (free or (free is None and not _alive(path))) and _sign(descriptor, sure=bool(free)):
-            return Lock(path, descriptor)
-        if attempt + 1 < _TRIES:
-            time.sleep(0.02)
+        try:
+            for attempt in range(_TRIES):
+                free = _try(descriptor)
+                if (free or (free is None and not _alive(path))) and _sign(descriptor, sure=bool(free)):
+                    return Lock(path, descriptor)
+                if attempt + 1 < _TRIES:
+                    time.sleep(0.02)
+        except BaseException:
+            os.close(descriptor)
+            raise
     os.close(descriptor)
     return None
 

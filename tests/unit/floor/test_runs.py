@@ -453,6 +453,16 @@ def test_a_lock_is_held_once(tmp_path: Path) -> None:
     assert not lock.held(path)
 
 
+def test_a_lock_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(StorageError, match="full"):
+        lock.take(tmp_path / "lock")
+    assert not lock.held(tmp_path / "lock")
+
+
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network file system without locks."""

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from inflame import config, store
 from inflame.config.schema import ALIASES, COMMON
-from inflame.errors import DataError, InflameError, MissingExtra, RunError, UserError, did_you_mean, nearest
+from inflame.errors import (
+    DataError,
+    InflameError,
+    MissingExtra,
+    RunError,
+    StorageError,
+    UserError,
+    did_you_mean,
+    nearest,
+)
 from inflame.plugins import SEAMS
 from inflame.records import Record
 
@@ -278,7 +287,8 @@ def _named(error: Exception, folder: Path) -> InflameError:
             remedy="Take smaller batches (hyperparam.batch_size=…) or limit=N.",
         )
     if isinstance(error, OSError) and store.is_storage(error):
-        return store.storage_error(error, error.filename or "a file")
+        known = store.storage_error(error, error.filename or "a file")
+        return StorageError(known.message, where=str(error.filename or where), remedy=known.remedy)
     return RunError(
         text,
         where=where,
