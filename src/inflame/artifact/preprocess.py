@@ -51,6 +51,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIXTEEN = np.rint(np.arange(65_536) / 257).astype(np.uint8)  # 16 bits to 8
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 _ORIENTATION = 0x0112
 
@@ -203,7 +204,8 @@ def _orientation(image: Image.Image) -> int:
 
 def _finished(image: Image.Image, max_pixels: int) -> Image.Image:
     """Decoded, in L or RGB, upright."""
-    with pillow.room(image.width * image.height):
+    weight = 4 if image.mode in {"I", "F"} else 1
+    with pillow.room(weight * image.width * image.height):
         image.load()
         if image.width * image.height > max_pixels:  # some formats learn their size only now
             raise _too_large("it unpacks to more pixels than its header says")
@@ -216,20 +218,26 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and float grey scaled to 8 bits; a plain `convert` would clip them to white."""
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
-    low, high = float(values.min()), float(values.max())
-    if image.mode.startswith("I;16"):
-        scaled = values / 257
-    elif low < 0 or high > 65_535:  # 32 bits have no agreed white: spread what is there
-        scaled = (values - low) * (255 / ((high - low) or 1))
-    elif high > 255:
-        scaled = values / 257
-    else:
-        scaled = values * 255 if image.mode == "F" and high <= 1 else values
-    grey = np.rint(scaled).astype(np.uint8)
+    values = np.asarray(image)
+    grey = _SIXTEEN[values] if image.mode.startswith("I;16") else _spread(values)
     if isinstance(key := image.info.get("transparency"), int):
         grey[values == key] = 255
     return Image.fromarray(grey)
+
+
+def _spread(values: NDArray[Any]) -> Pixels:
+    """32 bits have no agreed white: floats may mean 0…1, and any of them 0…255 or 0…65,535; else what is there is
+    spread from black to white."""
+    scaled = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
+    low, high = float(scaled.min()), float(scaled.max())
+    if low < 0 or high > 65_535:
+        scaled -= np.float32(low)
+        scaled *= np.float32(255 / ((high - low) or 1))
+    elif high > 255:
+        scaled /= np.float32(257)
+    elif values.dtype.kind == "f" and high <= 1:
+        scaled *= np.float32(255)
+    return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
 def _colour(image: Image.Image) -> Image.Image:
