@@ -6,7 +6,6 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import time
 import weakref
 from contextlib import suppress
@@ -107,14 +106,14 @@ def _sign(descriptor: int, *, sure: bool) -> bool:
 
 
 def _me() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
+    return {"host": os.uname().nodename, "pid": os.getpid(), "born": _born(os.getpid())}
 
 
 def _alive(path: Path) -> bool:
     """Whether the process that the file names lives: by its pid here, by its last sign elsewhere."""
     try:
         owner = json.loads(path.read_text())
-        if owner["host"] != socket.gethostname():
+        if owner["host"] != os.uname().nodename:
             return time.time() - path.stat().st_mtime < STALE
         os.kill(owner["pid"], 0)
     except PermissionError:

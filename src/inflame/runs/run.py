@@ -7,7 +7,6 @@ import math
 import shutil
 import sys
 import time
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -237,8 +236,7 @@ class Run:
             self.note("interrupted")
             self.status(state="interrupted")
         else:
-            words = error.explain() if isinstance(error, InflameError) else "".join(traceback.format_exception(error))
-            self.note(words)
+            self.note(error.explain() if isinstance(error, InflameError) else _story(error))
             self.status(state="failed", error=f"{type(error).__name__}: {error}")
 
     def _working(self) -> Live:
@@ -260,6 +258,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         with suppress(ValueError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
+
+
+def _story(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))
 
 
 def _plain(value: Any) -> Any:
