@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inflame import store
 from inflame.records import Preprocess
 
-MOST = 1 << 30  # bytes that a first reading keeps in memory for the cache; larger sets are decoded by the loader
+MOST = 1 << 29  # bytes that a first reading keeps in memory for the cache; larger sets are decoded by the loader
 
 Pixels = NDArray[np.uint8]
 

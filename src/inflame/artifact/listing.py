@@ -110,9 +110,11 @@ class _Tree:
     folders: list[_Tree] = field(default_factory=list)
 
     def walk(self) -> Iterator[_Tree]:
-        yield self
-        for folder in self.folders:
-            yield from folder.walk()
+        waiting = [self]
+        while waiting:
+            tree = waiting.pop()
+            yield tree
+            waiting += reversed(tree.folders)
 
     def holds_pictures(self) -> bool:
         return any(tree.pictures for tree in self.walk())

@@ -143,6 +143,8 @@ def _listed(data: str | Path) -> Dataset:
     if named is not None:
         return _fetched(named)
     path = store.local(text)
+    if not text.strip():
+        raise _missing('""', Path("nothing"))
     if path is None:
         path = _downloaded(text)
     if path.is_dir():
@@ -224,12 +226,11 @@ def _checksum(archive: Path) -> str:
 
 
 def _missing(text: str, path: Path) -> DataError:
-    parent = path.parent
-    while not parent.is_dir():
-        parent = parent.parent
-    beside = [entry.name for entry in parent.iterdir()] if path.parent.is_dir() else []
+    """The error for a path that isn't there, with the name nearest to its first part that isn't."""
+    while not path.parent.is_dir():
+        path = path.parent
     known = plugins.names("source")
-    guess = did_you_mean(path.name, beside) or did_you_mean(text, known)
+    guess = did_you_mean(text, known) or did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
     return DataError(
         f"There is no folder, file or data set {text}.{guess}",
         where=str(path.absolute()),
@@ -259,7 +260,8 @@ def _prepared(
         items = sample(items, limit)
     if reading is not None and reading.squares is not None and canvas is not None:
         row = {scan.uri: number for number, scan in enumerate(reading.scans)}
-        kept = reading.squares[[row[uri] for uri in items["uri"].to_pylist()]]
+        rows = [row[uri] for uri in items["uri"].to_pylist()]
+        kept = reading.squares if rows == list(range(len(reading.squares))) else reading.squares[rows]
         cache.keep(kept, items["sha256"].to_pylist(), canvas)
     present = set(pc.unique(items["label"]).to_pylist())
     return dataclasses.replace(
@@ -328,8 +330,8 @@ def _quotas(counts: _Ints, limit: int) -> _Ints:
     quota: _Ints = np.floor(exact).astype(np.int64)
     if limit >= len(counts):
         quota = np.maximum(quota, 1)
-    while quota.sum() > limit:
-        quota[np.argmax(quota - exact)] -= 1
+    while quota.sum() > limit:  # what was rounded up to one is taken from those that have more
+        quota[np.argmax(np.where(quota > 1, quota - exact, -np.inf))] -= 1
     for group in np.argsort(quota - exact, kind="stable")[: limit - quota.sum()]:
         quota[group] += 1
     return quota

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from inflame import store
 from inflame.artifact import fetch, listing, manifest, mirror, packed, unpack
 from inflame.errors import DataError, NetworkError
-from inflame.records import Dataset, dumps
+from inflame.records import Dataset, Fault, dumps
 
 _MARK = "source.json"  # written last: the photos are complete
 
@@ -222,25 +222,32 @@ def _ready(root: Path) -> Dataset | None:
 
 def _photos(root: Path, about: About, bring: Callable[[], None]) -> Dataset:
     """The photos in `root`, from the mirror, or else by `bring`."""
+    lost = ""
     if not _whole(root):
         with fetch.alone(root):
             if not _whole(root):
-                _gather(root, about, bring)
+                lost = _gather(root, about, bring)
     found = listing.folder(root)
-    return dataclasses.replace(found, name=about.name, licence=about.licence, source=about.source)
+    faults = (*found.faults, *([Fault(kind="incomplete", severity="warning", reason=lost)] if lost else []))
+    return dataclasses.replace(found, name=about.name, licence=about.licence, source=about.source, faults=faults)
 
 
-def _gather(root: Path, about: About, bring: Callable[[], None]) -> None:
+def _gather(root: Path, about: About, bring: Callable[[], None]) -> str:
+    """Brings the photos and marks them complete. A set that was complete once and can't be mended is used as it is:
+    then what to say about it is returned."""
     trouble = mirror.copy(about.name, root, by_split)
     if trouble:
         try:
             bring()
         except NetworkError as error:
-            raise fetch.unreachable(about.name, [trouble, error.where]) from error
+            if not (root / _MARK).is_file():
+                raise fetch.unreachable(about.name, [trouble, error.where]) from error
+            return f"some pictures of {about.name} are gone or cut short, and no place gives them again: {root}"
     shutil.rmtree(root / "download", ignore_errors=True)
     store.sweep(root)  # what an earlier, killed unpacking left
     files, size = _weight(root)
     store.write(root / _MARK, dumps({**dataclasses.asdict(about), "files": files, "bytes": size}))
+    return ""
 
 
 def _whole(root: Path) -> bool:

@@ -128,7 +128,7 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, int | None, Callable[[], 
             if not info.isreg():
                 raise _dangerous(archive, f"{info.name} is a link or a device")
             yield info.name.removeprefix("./"), info.size, lambda info=info: _reader(file, info)  # type: ignore[misc]
-        while file.fileobj is not None and file.fileobj.read(_BLOCK):
+        while file.fileobj.read(_BLOCK):  # type: ignore[union-attr,unused-ignore]
             pass  # the checksum of the packing comes last, after the end of the tar
 
 

@@ -59,6 +59,14 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             lie = int(how.get("shift", 0))
             self.send_header("Content-Range", f"bytes {start + lie}-{len(data) - 1}/{len(data)}")
+        if "chunked" in how:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            half = b"%x\r\n%s\r\n" % (len(data) // 2, data[: len(data) // 2])
+            rest = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data) - len(data) // 2, data[len(data) // 2 :])
+            self.wfile.write(half if number <= int(how["chunked"]) else half + rest)
+            self.close_connection = True
+            return
         if "untagged" not in how:
             self.send_header("ETag", web.tag)
         self.send_header("Content-Length", str(len(data) - start))

@@ -72,6 +72,13 @@ def test_without_checksum_and_etag_it_starts_over(site: Any, tmp_path: Path, has
     assert "cut at 90,000 of 200,000 bytes" in caught.value.where
 
 
+def test_a_length_that_is_not_told(site: Any, tmp_path: Path, hasty: Patience) -> None:
+    assert download(remote(site.url("/a.bin?chunked=1")), tmp_path / "a.bin").read_bytes() == DATA
+    assert site.ranges() == [None, None]
+    with pytest.raises(NetworkError):
+        download(remote(site.url("/a.bin?chunked=99")), tmp_path / "b.bin")
+
+
 def test_a_server_that_ignores_ranges_is_read_from_the_start(site: Any, tmp_path: Path, hasty: Patience) -> None:
     (tmp_path / "a.bin.part").write_bytes(DATA[:50_000])
     target = download(remote(site.url("/a.bin?norange=1"), sha256=SHA), tmp_path / "a.bin")

@@ -171,6 +171,18 @@ def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
     assert len(listing.folder(tmp_path)) == 2
 
 
+def test_very_deep_folders(tmp_path: Path) -> None:
+    deep = tmp_path / "cat"
+    deep.mkdir()
+    for _ in range(1200):
+        deep = deep / "d"
+        deep.mkdir()
+    lay(deep, "1.jpg")
+    lay(tmp_path, "dog/2.jpg")
+    assert listing.folder(tmp_path).classes == ("cat", "dog")
+    assert len(listing.folder(tmp_path)) == 2
+
+
 def test_nothing_is_written(tmp_path: Path) -> None:
     lay(tmp_path, "cat/1.jpg", "dog/2.jpg")
     before = sorted((str(path), path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))

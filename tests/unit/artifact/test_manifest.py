@@ -359,6 +359,9 @@ def test_getdata_takes_folders_too(photos: Path) -> None:
         ("mnits", 'Did you mean "mnist"?'),
         ("photso", 'Did you mean "photos"?'),
         ("no/such/folder", "There is no folder, file or data set no/such/folder."),
+        ("photso/apple", 'Did you mean "photos"?'),
+        ("photos/aple", 'Did you mean "apple"?'),
+        (" ", "There is no folder"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_right_one(
@@ -439,6 +442,15 @@ def test_a_sample_larger_than_the_whole_is_the_whole(photos: Path) -> None:
     assert len(manifest.open(photos, limit=2)) == 2
     with pytest.raises(UserError, match="holds nothing"):
         manifest.open(photos, limit=0)
+
+
+def test_a_sample_keeps_rare_classes() -> None:
+    labels = ["many"] * 1000 + ["a", "b", "c"]
+    table = listing.table(
+        uri=[str(row) for row in range(1003)], label=labels, sha256=[f"{row:064x}" for row in range(1003)]
+    )
+    kept = manifest.sample(table, 5)["label"].to_pylist()
+    assert sorted(kept) == ["a", "b", "c", "many", "many"]
 
 
 def test_a_class_that_a_sample_loses_is_no_class(photos: Path) -> None:

@@ -206,6 +206,15 @@ def test_photos_that_were_lost_come_back(shop: Any, tmp_path: Path) -> None:
     assert (tmp_path / "c/train/hat/1.jpg").stat().st_size
 
 
+def test_photos_that_were_lost_and_cannot_come_back_are_told(shop: Any, tmp_path: Path) -> None:
+    sources.clothing(tmp_path / "c")
+    (tmp_path / "c/train/hat/0.jpg").unlink()
+    shop.files.clear()
+    found = sources.clothing(tmp_path / "c")
+    assert len(found) == 17
+    assert [(fault.kind, fault.severity) for fault in found.faults] == [("incomplete", "warning")]
+
+
 def test_a_damaged_zip_is_not_kept(shop: Any, tmp_path: Path) -> None:
     good = shop.files["/clothing.zip"]
     shop.files["/clothing.zip"] = b"<html>please log in</html>"

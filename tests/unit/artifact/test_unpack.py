@@ -181,7 +181,7 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(path), str(tmp_path / "out")])
     deadline = time.monotonic() + 20
-    while not (tmp_path / "out" / "0").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "out/0/0.jpg").exists() and time.monotonic() < deadline:
         time.sleep(0.001)
     child.send_signal(signal.SIGKILL)
     child.wait()
