@@ -82,9 +82,9 @@ def _good(test: Rate | None, majority: Rate | None, calibration: Calibration) ->
 def _unknown(calibration: Calibration) -> str:
     kept = "" if calibration.attained else f" The wanted {_pc(calibration.error)} could not be reached."
     return (
-        f'- Below {calibration.threshold:.2f} it says "I don\'t know": it answered {_pc(calibration.coverage)} of those '
-        f"items and was wrong on {_pc(calibration.error_rate, 1)} of the answered "
-        f"(at most {_pc(calibration.error_upper, 1)} with 95 % confidence).{kept}"
+        f'- Below {calibration.threshold:.2f} it says "I don\'t know": it answered {_pc(calibration.coverage)} of them '
+        f"and was wrong on {_pc(calibration.error_rate, 1)} of the answered "
+        f"(at most {_pc(calibration.error_upper, 1)}, 95 % confidence).{kept}"
     )
 
 

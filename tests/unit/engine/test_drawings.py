@@ -1,0 +1,92 @@
+"""Charts are valid SVG, say in words what they show, and put things where they belong."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inflame.model.engine import drawings
+
+
+def parsed(svg: str) -> ET.Element:
+    return ET.fromstring(svg)
+
+
+def test_lines_are_a_chart_with_words() -> None:
+    series = [
+        drawings.Line(points=[(1, 2.0), (2, 1.0), (3, 0.5)], style="main"),
+        drawings.Line(points=[(1, 2.5)], style="muted"),
+        drawings.Line(points=[], style="main"),
+    ]
+    root = parsed(drawings.lines(series, label='loss "x" < y & z', x_name="epoch", y_name="loss"))
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"] == 'loss "x" < y & z'
+    (line,) = root.findall("polyline")
+    heights = [float(point.split(",")[1]) for point in line.attrib["points"].split()]
+    assert heights == sorted(heights)  # falling loss goes down the page
+    assert len(root.findall("circle")) == 1  # a single point is seen as well
+    assert drawings.lines([], label="", x_name="", y_name="") == ""
+
+
+def test_one_constant_value_can_be_drawn() -> None:
+    series = [drawings.Line(points=[(5, 0.0), (5, 0.0)], style="main")]
+    assert parsed(drawings.lines(series, label="l", x_name="x", y_name="y", percent=True)) is not None
+
+
+def test_a_perfectly_honest_bin_lies_on_the_diagonal() -> None:
+    bins = [{"n": 9, "confidence": 0.5, "accuracy": 0.5, "rate_low": 0.2, "rate_high": 0.8}]
+    root = parsed(drawings.reliability(bins, bins, label="l"))
+    (diagonal,) = root.findall("polyline")
+    (x0, y0), (x1, y1) = (map(float, p.split(",")) for p in diagonal.attrib["points"].split())
+    dot = next(c for c in root.findall("circle") if c.attrib["class"] == "dot")
+    assert float(dot.attrib["cx"]) == pytest.approx((x0 + x1) / 2)
+    assert float(dot.attrib["cy"]) == pytest.approx((y0 + y1) / 2)
+    title = dot.find("title")
+    assert title is not None
+    assert title.text == "9 items: 50% sure, 50% right"
+
+
+def test_risk_marks_the_chosen_point_and_the_wanted_rate() -> None:
+    root = parsed(drawings.risk([[0.1, 0.0], [1.0, 0.2]], error=0.05, at=(0.1, 0.0), label="l"))
+    assert len(root.findall("polyline")) == 2
+    assert len(root.findall("circle")) == 1
+    assert drawings.risk([], error=0.05, at=None, label="l") == ""
+    assert parsed(drawings.risk([[1.0, 0.0]], error=0.0, at=None, label="l")) is not None
+
+
+def test_heat_draws_only_what_happened() -> None:
+    root = parsed(drawings.heat([[5, 0], [1, 4]], label="l"))
+    cells = [rect for rect in root.findall("rect") if rect.attrib["class"] != "plate"]
+    assert [rect.attrib["class"] for rect in cells] == ["good", "bad", "good"]
+
+
+def test_interval_has_its_parts_in_order() -> None:
+    root = parsed(drawings.interval(0.8, 0.9, 0.86, baseline=0.3, label="l"))
+    places = {
+        line.attrib["class"]: (float(line.attrib["x1"]), float(line.attrib["x2"])) for line in root.findall("line")
+    }
+    dot = root.find("circle")
+    assert dot is not None
+    assert places["track"][0] < places["base"][0] < places["range"][0] < float(dot.attrib["cx"]) < places["range"][1]
+    assert "base" not in drawings.interval(0, 1, 0.5, baseline=None, label="l")
+
+
+@given(low=st.floats(-1e6, 1e6), span=st.floats(1e-6, 1e6), count=st.integers(2, 8))
+def test_ticks_span_the_data_in_even_steps(low: float, span: float, count: int) -> None:
+    high = low + span
+    found = drawings.ticks(low, high, count)
+    step = found[1] - found[0]
+    assert found[0] <= low + step * 1e-6
+    assert found[-1] >= high - step * 1e-6
+    assert 2 <= len(found) <= count + 3
+    assert all(math.isclose(b - a, step, rel_tol=1e-3, abs_tol=1e-9) for a, b in itertools.pairwise(found))
+
+
+def test_ticks_of_nothing() -> None:
+    assert drawings.ticks(3, 3, 4)[0] <= 3
+    assert drawings.ticks(0, 0, 4)[-1] >= 0
