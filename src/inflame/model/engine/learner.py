@@ -1,0 +1,379 @@
+"""The training loop, in plain sight: `fit` → `epoch` → `batch`, and every verb of a step is a short method.
+
+Net, criterion, optimizer, schedule, device and loaders are made in a model's `train.py` and passed in. Nothing has to
+be inherited to change the loop: a hook is any object with some of the methods `EVENTS`, and a step is a function.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Protocol, final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from inflame.errors import CheckpointError, DataError, UserError, did_you_mean
+from inflame.model.engine.checkpoint import random_state, set_random_state
+from inflame.model.engine.device import Device, One
+from inflame.model.engine.tally import Tally
+
+EVENTS: Final = (
+    "before_fit",
+    "before_epoch",
+    "before_backward",  # learner.value is the loss
+    "before_step",  # the gradients are there, the weights still as they were
+    "after_batch",
+    "after_epoch",  # learner.metrics is the epoch's row
+    "pause",  # after a batch (of validation too) and after an epoch: state_dict() is complete, a moment to save or stop
+    "after_fit",  # not after an error
+    "close",  # always
+)
+
+
+class Cancel(Exception):
+    """What a hook or a step raises to leave a part of the loop early, in good order: a way to go on, no error."""
+
+
+class CancelBatch(Cancel):
+    """No optimizer step for this batch."""
+
+
+class CancelEpoch(Cancel):
+    """No more batches in this epoch; it is validated and closed."""
+
+
+class CancelFit(Cancel):
+    """No more training."""
+
+
+class Loader(Protocol):
+    """Batches `(x, y)`: x float32 [N, C, H, W], normalised; y int64 [N], or float [N, K] for soft labels.
+
+    Their order and content are a function of (seed, epoch): from `start` on an epoch goes as if it had begun at 0.
+    Global random generators aren't touched, and labels that were given aren't overwritten.
+    """
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches `start`, `start` + 1, … of epoch number `epoch` (from 0)."""
+
+
+@final
+class TimeBudget:
+    """Seconds that training may take, validation and everything else included, from the making of this object on.
+
+    `reserve`: seconds to keep for a last validation; the learner raises it to what one took. A resume carries over
+    what was used before. `clock` gives seconds.
+    """
+
+    def __init__(
+        self, seconds: float = math.inf, *, reserve: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.seconds, self.reserve, self._clock = seconds, reserve, clock
+        self._zero = clock()
+
+    def carry(self, seconds: float) -> None:
+        """Counts `seconds` that were used before this object was made."""
+        self._zero -= seconds
+
+    def elapsed(self) -> float:
+        """Seconds used."""
+        return self._clock() - self._zero
+
+    def left(self) -> float:
+        """Seconds that remain, at least 0."""
+        return max(0.0, self.seconds - self.elapsed())
+
+
+@dataclass(slots=True)
+class Place:
+    """How far training is: epochs done, batches done in this epoch, batches done in all, seconds used."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    elapsed: float = 0.0
+
+
+def plain_step(learner: Learner, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The usual step; pass another one as `Learner(step=…)`. Gives the logits and the loss, to be counted."""
+    logits = learner.predict(x)
+    loss = learner.loss(logits, y)
+    learner.backward(loss)
+    learner.step()
+    learner.zero_grad()
+    return logits, loss
+
+
+@final
+class Learner:
+    """Runs batches through a net. Everything it uses is an attribute, for hooks and steps to see and to change.
+
+    `schedule(progress)` gives the factor on every group's learning rate, progress from 0 to 1. `scored` is the net
+    that is validated: `net`, or the average of its weights when the hook `Ema` keeps one.
+    """
+
+    def __init__(
+        self,
+        *,
+        net: nn.Module,
+        criterion: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Optimizer,
+        train_loader: Loader,
+        val_loader: Loader | None = None,
+        schedule: Callable[[float], float] = lambda progress: 1.0,
+        device: Device | None = None,
+        hooks: Sequence[object] = (),
+        step: Callable[[Learner, Tensor, Tensor], tuple[Tensor, Tensor]] = plain_step,
+    ) -> None:
+        self.net, self.criterion, self.schedule = net, criterion, schedule
+        self.train_loader, self.val_loader = train_loader, val_loader
+        self.device = device or One()
+        self.model, self.optimizer = self.device.setup(net, optimizer)  # what is called and stepped: maybe wrappers
+        self.scored = net
+        self.hooks = list(hooks)
+        self.at, self.epochs, self.budget = Place(), math.inf, TimeBudget()
+        self.progress = 0.0
+        self.fitting = False
+        self.metrics: dict[str, float] = {}
+        self.x = self.y = self.value = torch.empty(0)  # the batch at hand, and its loss
+        self._take = step
+        self._calls = {event: [getattr(hook, event) for hook in hooks if hasattr(hook, event)] for event in EVENTS}
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._tally = Tally(self.device.place)
+        self._validated = self._validation = 0.0
+        _check_hooks(hooks)
+
+    def fit(self, epochs: int | None = None, *, budget: TimeBudget | None = None) -> dict[str, float]:
+        """Trains until `epochs` are done or `budget` is used up, whichever comes first. Gives the last epoch's row.
+
+        before_fit
+        while epochs and time are left:
+            before_epoch
+            for x, y in train_loader, from where a resume starts:
+                set the learning rate for the progress made
+                predict → loss → before_backward → backward → before_step → step → zero_grad
+                after_batch, pause
+            validate, with a pause after each batch
+            after_epoch, pause
+        after_fit
+        close, whatever happened
+        """
+        self._begin(epochs, budget)
+        try:
+            with suppress(CancelFit):
+                self.tell("before_fit")
+                while self.at.batch or self._progress() < 1.0:  # an epoch that was begun is closed
+                    self.epoch()
+            self.tell("after_fit")
+        finally:
+            self.fitting = False
+            self.tell("close")
+        return self.metrics
+
+    def epoch(self) -> None:
+        """One pass over the training batches, or what is left of it, then validation."""
+        self.net.train()
+        with suppress(CancelEpoch):
+            self.tell("before_epoch")
+            for x, y in self.train_loader.epoch(self.at.epoch, self.at.batch):
+                self.progress = self._progress()
+                if self.progress >= 1.0:
+                    break
+                self.batch(x, y)
+        self.progress = self._progress()
+        self.metrics = self._row()
+        try:
+            self.tell("after_epoch")
+        finally:
+            self.at.epoch, self.at.batch = self.at.epoch + 1, 0
+            self._tally = Tally(self.device.place)
+        self.tell("pause")
+
+    def batch(self, x: Tensor, y: Tensor) -> None:
+        """One step, counted."""
+        factor = self.schedule(self.progress)
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        self.x, self.y = x, y = self.device.to(x, y)
+        try:
+            logits, loss = self._take(self, x, y)
+            self._tally.add(loss, logits, y)
+        except CancelBatch:
+            self.zero_grad()
+        self.at.batch += 1
+        self.at.step += 1
+        self.tell("after_batch")
+        self.tell("pause")
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Logits [N, K], in the device's precision."""
+        with self.device.autocast():
+            logits: Tensor = self.model(x)
+        return logits
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The criterion, in float32."""
+        return self.criterion(logits.float(), y)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of `loss`."""
+        self.value = loss
+        self.tell("before_backward")
+        self.device.backward(loss)
+
+    def step(self) -> None:
+        """One step of the optimizer, unless a hook cancels it."""
+        self.tell("before_step")
+        self.device.step(self.optimizer)
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def tell(self, event: str) -> None:
+        """Calls the hooks that have a method of this name. One that cancels doesn't keep the others from being told."""
+        cancelled: Cancel | None = None
+        for call in self._calls[event]:
+            try:
+                call(self)
+            except Cancel as cancel:
+                cancelled = cancel
+        if cancelled is not None:
+            raise cancelled
+
+    def evaluate(self, loader: Loader) -> dict[str, float]:
+        """`{"loss", "accuracy", "n"}` of `scored` on the loader's epoch 0; changes no weight and no buffer."""
+        tally = Tally(self.device.place)
+        for logits, y in self._answers(loader):
+            tally.add(self.criterion(logits, y), logits, y)
+        return tally.means(self.device)
+
+    def logits(self, loader: Loader) -> tuple[Tensor, Tensor]:
+        """Logits float32 [N, K] of `scored` and labels [N] (this process's share), on the CPU, in order."""
+        logits, labels = zip(*((logits.cpu(), y.cpu()) for logits, y in self._answers(loader)), strict=True)
+        return torch.cat(logits), torch.cat(labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact resume needs. Complete whenever hooks are told `pause`."""
+        self.at.elapsed = self.budget.elapsed()
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "device": self.device.state_dict(),
+            "at": asdict(self.at),
+            "tally": self._tally.settle().tolist(),
+            "metrics": self.metrics,
+            "random": random_state(),
+            "hooks": {name: hook.state_dict() for name, hook in _remembering(self.hooks)},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` was taken. Made for another net or optimizer: CheckpointError."""
+        try:
+            self.net.load_state_dict(state["net"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.device.load_state_dict(state["device"])
+            for name, hook in _remembering(self.hooks):
+                if name in state["hooks"]:
+                    hook.load_state_dict(state["hooks"][name])
+            self.at, self.metrics = Place(**state["at"]), state["metrics"]
+            self._tally.sums.copy_(torch.tensor(state["tally"], dtype=torch.float64))
+            set_random_state(state["random"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"The checkpoint doesn't fit this net and optimizer: {str(error).splitlines()[0]}",
+                remedy="Start this run from the beginning with fresh=true, or undo the change to the model.",
+            ) from error
+
+    def _begin(self, epochs: int | None, budget: TimeBudget | None) -> None:
+        if epochs is None and budget is None:
+            raise UserError("Training would never end.", remedy="Say fit(epochs) or fit(budget=TimeBudget(seconds)).")
+        if not len(self.train_loader):
+            raise DataError("There is nothing to train on.", remedy="Check the splits: train must have items.")
+        budget = budget or TimeBudget()
+        if budget is not self.budget:
+            budget.carry(self.at.elapsed)
+        self.budget, self.epochs, self.fitting = budget, math.inf if epochs is None else epochs, True
+        self._validated = budget.elapsed()
+
+    def _progress(self) -> float:
+        """What is done of the training, from 0 to 1 (and beyond): of the epochs, or of the time."""
+        size = len(self.train_loader)
+        done = (self.at.epoch * size + self.at.batch) / (self.epochs * size) if self.epochs else 1.0
+        if self.budget.seconds == math.inf:
+            return done
+        span = max(self.budget.seconds - self.budget.reserve, 1e-9)
+        return max(done, self.device.agree(self.budget.elapsed()) / span)
+
+    def _row(self) -> dict[str, float]:
+        """The epoch's numbers: the one place where the loop waits for the device."""
+        train = self._tally.means(self.device)
+        row = {"epoch": self.at.epoch + 1, "step": self.at.step, "loss": train["loss"], "accuracy": train["accuracy"]}
+        row = row if train["n"] else {key: row[key] for key in ("epoch", "step")}
+        if self.val_loader is not None and self._due():
+            began = self.budget.elapsed()
+            val = self.evaluate(self.val_loader)
+            self._validated = self.budget.elapsed()
+            self._validation = self._validated - began
+            self.budget.reserve = max(self.budget.reserve, self._validation)
+            row |= {"val_loss": val["loss"], "val_accuracy": val["accuracy"]}
+        return row | {"lr": self.optimizer.param_groups[0]["lr"], "seconds": self.budget.elapsed()}
+
+    def _due(self) -> bool:
+        """Against the clock, validation may have a tenth of the time; the last one is always made."""
+        since = self.device.agree(self.budget.elapsed() - self._validated - 9 * self._validation)
+        return self.budget.seconds == math.inf or self.progress >= 1.0 or since >= 0.0
+
+    def _answers(self, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels, batch by batch."""
+        with _evaluating(self.scored):
+            for x, y in loader.epoch(0):
+                x, y = self.device.to(x, y, train=False)
+                if len(y):
+                    with torch.inference_mode(), self.device.autocast():
+                        logits = self.scored(x)
+                    yield logits.float(), y
+                if self.fitting:
+                    self.tell("pause")
+
+
+@contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    """Every module of `net` in evaluation mode, and then back in the mode in which it was, one by one."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _remembering(hooks: Sequence[object]) -> Iterator[tuple[str, Any]]:
+    """The hooks with a memory, by names that don't change when others come or go."""
+    seen: Counter[str] = Counter()
+    for hook in hooks:
+        if hasattr(hook, "state_dict"):
+            kind = type(hook).__name__
+            seen[kind] += 1
+            yield (kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"), hook
+
+
+def _check_hooks(hooks: Sequence[object]) -> None:
+    """A misspelt event would never be told, and nobody would notice."""
+    for hook in hooks:
+        for name in dir(hook):
+            if name.startswith(("before_", "after_")) and name not in EVENTS:
+                raise UserError(
+                    f"The hook {type(hook).__name__} has a method {name}, but there is no such event."
+                    f"{did_you_mean(name, EVENTS)}",
+                    remedy=f"The events are: {', '.join(EVENTS)}.",
+                )
