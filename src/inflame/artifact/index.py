@@ -39,12 +39,13 @@ def recall(key: str, items: pa.Table) -> list[Scan | None]:
     return [None] * items.num_rows
 
 
-def remember(key: str, items: pa.Table, scans: Sequence[Scan], begun: float) -> None:
-    """Keeps what was found; `begun` is the time (seconds since the epoch) when reading began. Files that are missing
-    or were changed as late as that are left out. A cache that can't be written is no reason to stop."""
+def remember(key: str, items: pa.Table, scans: Sequence[Scan | None], begun: float) -> None:
+    """Keeps what was found (None: not read yet); `begun` is the time (seconds since the epoch) when reading began.
+    Files that are missing or were changed as late as that are left out. A cache that can't be written is no reason to
+    stop."""
     sizes, times = items["size"].to_pylist(), items["mtime"].to_pylist()
     late = int(begun * 1e9) - _FRESH
-    rows = [row for row in range(len(scans)) if sizes[row] >= 0 and times[row] < late]
+    rows = [row for row, scan in enumerate(scans) if scan is not None and sizes[row] >= 0 and times[row] < late]
     columns = {name: [getattr(scans[row], name) for row in rows] for name in _FIELDS}
     with suppress(StorageError), store.atomic(_place(key)) as path:
         pq.write_table(

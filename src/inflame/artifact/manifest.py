@@ -31,6 +31,7 @@ DESCRIPTION, ITEMS = "dataset.json", "items.parquet"
 Progress = Callable[[int, int], None]
 
 _KEPT = listing.COLUMNS
+_STRETCH, _EVERY = 4000, 20.0  # pictures read in one go; seconds after which what was found is kept
 _Ints = NDArray[np.int64]
 
 
@@ -282,27 +283,58 @@ class _Reading:
 
 
 def _read(found: Dataset, progress: Progress | None, canvas: Preprocess | None) -> _Reading:
-    """Looks at every picture: in the index when it hasn't changed since, else in the file."""
-    key, begun = f"{found.root}\0{found.name}", index.now()
+    """Looks at every picture: in the index when it hasn't changed since, else in the file.
+
+    What was found goes into the index from time to time and at the end, also when it is an error or Ctrl-C.
+    """
+    key, uris = f"{found.root}\0{found.name}", found.items["uri"].to_pylist()
     scans = index.recall(key, found.items)
     unknown = [row for row, scan in enumerate(scans) if scan is None]
-    if not unknown:
-        return _Reading([scan for scan in scans if scan is not None])
-    uris = found.items["uri"].to_pylist()
     whole = canvas is not None and len(unknown) == len(uris)
     squares = cache.empty(len(uris), canvas) if whole and canvas is not None else None
-    read = checks.scan(
+    begun = saved = index.now()
+    try:
+        for start in range(0, len(unknown), _STRETCH):
+            rows = unknown[start : start + _STRETCH]
+            for row, scan in zip(
+                rows, _scan(found, uris, rows, squares, canvas, _later(progress, start, len(unknown))), strict=True
+            ):
+                scans[row] = scan
+            if index.now() - saved > _EVERY:
+                index.remember(key, found.items, scans, begun)
+                saved = index.now()
+    finally:
+        if unknown:
+            index.remember(key, found.items, scans, begun)
+    return _Reading([scan for scan in scans if scan is not None], squares)
+
+
+def _scan(
+    found: Dataset,
+    uris: list[str],
+    rows: list[int],
+    squares: cache.Pixels | None,
+    canvas: Preprocess | None,
+    progress: Progress | None,
+) -> list[checks.Scan]:
+    """Reads the pictures of these rows; their squares go to the same rows of `squares`."""
+
+    def sink(number: int, square: cache.Pixels) -> None:
+        if squares is not None:
+            squares[rows[number]] = square
+
+    return checks.scan(
         Path(found.root),
-        [uris[row] for row in unknown],
-        canvas=canvas if squares is not None else None,
-        sink=None if squares is None else squares.__setitem__,
+        [uris[row] for row in rows],
+        canvas=None if squares is None else canvas,
+        sink=None if squares is None else sink,
         progress=progress,
     )
-    for row, scan in zip(unknown, read, strict=True):
-        scans[row] = scan
-    complete = [scan for scan in scans if scan is not None]
-    index.remember(key, found.items, complete, begun)
-    return _Reading(complete, squares)
+
+
+def _later(progress: Progress | None, start: int, total: int) -> Progress | None:
+    """Tells the progress of a stretch as that of the whole."""
+    return None if progress is None else lambda done, _: progress(start + done, total)
 
 
 def _judged(found: Dataset, scans: list[checks.Scan]) -> Dataset:

@@ -112,6 +112,36 @@ def test_a_damaged_index_costs_only_time(photos: Path, home: Path, read: list[st
     assert len(read) == 72
 
 
+def test_an_interrupted_reading_is_not_lost(photos: Path, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    age(photos)
+    monkeypatch.setattr(manifest, "_STRETCH", 10)
+    told: list[tuple[int, int]] = []
+
+    def interrupt(done: int, total: int) -> None:
+        told.append((done, total))
+        if done == 25:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        manifest.open(photos, progress=interrupt)
+    assert sorted(told)[:25] == [(done, 36) for done in range(1, 26)]
+    read.clear()
+    assert len(manifest.open(photos, canvas=SQUARES)) == 36
+    assert len(read) == 16
+
+
+def test_what_was_read_is_kept_from_time_to_time(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inflame.artifact import index
+
+    age(photos)
+    kept: list[int] = []
+    monkeypatch.setattr(manifest, "_STRETCH", 10)
+    monkeypatch.setattr(manifest, "_EVERY", -1.0)
+    monkeypatch.setattr(index, "remember", lambda *given: kept.append(sum(scan is not None for scan in given[2])))
+    manifest.open(photos)
+    assert kept == [10, 20, 30, 36, 36]
+
+
 def test_bad_pictures_are_left_out_and_named(photos: Path) -> None:
     good = (photos / "apple/apple_00.jpg").read_bytes()
     (photos / "apple/cut.jpg").write_bytes(good[: len(good) // 2])
@@ -191,7 +221,9 @@ def test_progress_counts_files(photos: Path) -> None:
     assert sorted(told) == [(done, 36) for done in range(1, 37)]
 
 
-def test_first_reading_keeps_the_squares(photos: Path) -> None:
+@pytest.mark.parametrize("stretch", [7, 4000])
+def test_first_reading_keeps_the_squares(photos: Path, stretch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "_STRETCH", stretch)
     (photos / "apple/empty.jpg").write_bytes(b"")
     found = manifest.open(photos, canvas=SQUARES)
     kept = np.load(cache.place(found.items["sha256"].to_pylist(), SQUARES))
