@@ -248,6 +248,33 @@ def test_without_a_test_split_it_says_so(tmp_path: Path) -> None:
     assert "looked at once" not in page(folder).text
 
 
+def test_held_out_is_what_choices_were_made_on(run: Path) -> None:
+    rows = pq.read_table(run / "predictions.parquet").to_pylist()
+    val = [row for row in rows if row["split"] == "val"]
+    value = found(run)["held_out"]
+    assert (value["k"], value["n"]) == (sum(row["correct"] for row in val), len(val))
+    rule = json.loads((run / "bundle" / "calibration.json").read_text())
+    (run / "bundle" / "calibration.json").write_text(dumps({**rule, "source": "out-of-fold"}))
+    assert found(run)["held_out"]["n"] == sum(row["split"] != "test" for row in rows)
+
+
+def test_the_baseline_is_the_most_frequent_class_of_the_training_items(tmp_path: Path) -> None:
+    labels, split = [0] * 4 + [1] * 8 + [2] * 2, ["train", "test"] * 2 + ["train"] * 2 + ["test"] * 6 + ["train"] * 2
+    labels[4:6] = [0, 0]  # train: 0 four times, 2 twice; test: mostly 1
+    folder = run_folder(tmp_path / "r", tmp_path, [f"{i}.jpg" for i in range(14)], labels, split=split)
+    value = found(folder)["majority"]
+    assert (value["class"], value["k"], value["n"]) == ("apple", 2, 8)
+
+
+def test_suspects_of_the_reported_split_are_left_to_the_mistakes(run: Path) -> None:
+    table = pq.read_table(run / "predictions.parquet")
+    doubt = pa.array([0.001] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("suspect"), "suspect", doubt), run / "predictions.parquet")
+    value = found(run)["suspects"]
+    assert value["n"] == value["of"] == sum(split != "test" for split in table["split"].to_pylist())
+    assert all(item["split"] != "test" for item in value["items"])
+
+
 def test_a_class_that_the_split_lacks_shifts_nothing(tmp_path: Path) -> None:
     labels = [0, 2] * 15
     folder = run_folder(tmp_path / "r", tmp_path, [f"{i}.jpg" for i in range(30)], labels)

@@ -57,6 +57,8 @@ class Answers:
 def gather(folder: Path, *, pictures: int = 24) -> dict[str, Any]:
     """Everything the report of this run folder says. `pictures`: how many mistakes and suspects are named.
 
+    status.json may hold a `ladder`, one `{"name", "accuracy", "n", "p", "accepted", "seconds", "note"}` per rung that
+    was tried; what a rung doesn't say is left empty.
     Raises DataError when the folder is no run folder at all.
     """
     status, dataset = _json(folder / "status.json"), _json(folder / "dataset.json")
@@ -76,14 +78,15 @@ def gather(folder: Path, *, pictures: int = 24) -> dict[str, Any]:
         "model": status.get("model", ""),
         "time": {"seconds": status.get("seconds"), "budget": config.get("budget"), "started": status.get("started")},
         "bundle": {"version": bundle.get("version", ""), "dataset": bundle.get("dataset", {})} if bundle else None,
-        "dataset": _dataset(folder, dataset),
+        "dataset": (data := _dataset(folder, dataset)),
         "ladder": [_rung(rung) for rung in status.get("ladder") or () if isinstance(rung, dict)],
         "curves": curve_rows(folder),
         "faults": sorted(dataset.get("faults") or (), key=lambda f: _SEVERITY.get(f.get("severity"), 3)),
         "provenance": _provenance(_json(folder / "provenance.json")),
         "settings": config,
     }
-    return {**found, **(_results(answers, calibration, pictures) if answers else {})}
+    counts = {name: of.get("train", 0) for name, of in data.get("counts", {}).items()}
+    return {**found, **(_results(answers, calibration, counts, pictures) if answers else {})}
 
 
 def curve_rows(folder: Path) -> list[dict[str, float]]:
@@ -189,7 +192,7 @@ def _rung(rung: dict[str, Any]) -> dict[str, Any]:
 # --- results ---------------------------------------------------------------------------------------
 
 
-def _results(answers: Answers, calibration: Calibration, pictures: int) -> dict[str, Any]:
+def _results(answers: Answers, calibration: Calibration, trained: dict[str, int], pictures: int) -> dict[str, Any]:
     """The numbers of the split that is reported: test, or what there is instead."""
     splits = [str(name) for name in pc.unique(answers.table["split"]).to_pylist()]
     shown = next((name for name in ("test", "val", *splits) if name in splits), None)
@@ -199,33 +202,44 @@ def _results(answers: Answers, calibration: Calibration, pictures: int) -> dict[
     correct = held.labels == held.predicted
     matrix = metrics.confusion(held.labels, held.predicted, len(held.classes))
     results = [{**found.to_json(), "name": held.classes[found.index]} for found in metrics.per_class(matrix)]
-    train = answers.of("train")
+    answers.of("train")
     return {
         "split": shown,
-        "accuracy": {name: metrics.accuracy(part.labels, part.predicted).to_json() for name, part in _parts(answers)},
-        "majority": _majority(train, held),
+        "accuracy": {name: _accuracy(answers.of(name)) for name in sorted(splits, key=lambda s: _SPLITS.get(s, 9))},
+        "held_out": _held_out(answers, shown, calibration),
+        "majority": _majority(held, trained),
         "log_loss": metrics.log_loss(held.probabilities, held.labels),
         "classes": results,
         "confusion": {"classes": list(held.classes), "matrix": matrix.tolist()},
         "confusions": confusions(matrix, held.classes),
         "mistakes": _mistakes(held, correct, pictures),
-        "suspects": _suspects(answers, pictures),
+        "suspects": _suspects(answers, shown, pictures),
         "calibration": _calibration(held, correct, calibration),
         "unknown": _unknown(held, correct, calibration),
         "conformal": _conformal(held, calibration),
     }
 
 
-def _parts(answers: Answers) -> list[tuple[str, Answers]]:
-    names = [str(name) for name in pc.unique(answers.table["split"]).to_pylist()]
-    return [(name, answers.of(name)) for name in sorted(names, key=lambda name: _SPLITS.get(name, 9))]
+def _accuracy(part: Answers) -> dict[str, Any]:
+    return metrics.accuracy(part.labels, part.predicted).to_json()
 
 
-def _majority(train: Answers, held: Answers) -> dict[str, Any]:
-    """What always answering the most frequent class would give; that class is taken from training items if known."""
-    basis = train.labels if len(train) else held.labels
-    name = held.classes[int(np.bincount(basis, minlength=len(held.classes)).argmax())]
-    return {**metrics.majority(basis, held.labels).to_json(), "class": name}
+def _held_out(answers: Answers, shown: str, calibration: Calibration) -> dict[str, Any] | None:
+    """The accuracy on the items that choices were made on: val, or all but the test when each was held out once."""
+    every = calibration.source == "out-of-fold"
+    rows = np.flatnonzero([name != shown and (every or name == "val") for name in answers.table["split"].to_pylist()])
+    if not len(rows):
+        return None
+    return metrics.accuracy(answers.labels[rows], answers.predicted[rows]).to_json()
+
+
+def _majority(held: Answers, trained: dict[str, int]) -> dict[str, Any]:
+    """What always answering the most frequent class would give; which that is, training items say if they are known."""
+    counts = [trained.get(name, 0) for name in held.classes]
+    if not any(counts):
+        counts = np.bincount(held.labels, minlength=len(held.classes)).tolist()
+    best = int(np.argmax(counts))
+    return {**metrics.rate(int((held.labels == best).sum()), len(held)).to_json(), "class": held.classes[best]}
 
 
 def confusions(matrix: NDArray[np.int64], classes: tuple[str, ...], most: int = 15) -> list[dict[str, Any]]:
@@ -250,13 +264,14 @@ def _mistakes(held: Answers, correct: NDArray[np.bool_], most: int) -> dict[str,
     return {"n": len(wrong), "items": [_item(held, int(row)) for row in worst]}
 
 
-def _suspects(answers: Answers, most: int) -> dict[str, Any]:
+def _suspects(answers: Answers, shown: str, most: int) -> dict[str, Any]:
     """Labels that a model which never saw the item finds hardest to believe (Northcutt et al. 2021: ranking by the
-    out-of-fold probability of the given label)."""
+    out-of-fold probability of the given label). Those of the reported split are among the mistakes already."""
     below = min(DOUBTFUL, 0.5 / len(answers.classes))
     if "suspect" not in answers.table.column_names:
         return {"n": 0, "of": 0, "below": below, "items": []}
-    belief = answers.table["suspect"].cast(pa.float64()).to_numpy()
+    belief = np.array(answers.table["suspect"].cast(pa.float64()).to_numpy())
+    belief[np.asarray(pc.equal(answers.table["split"], shown))] = np.nan
     rows = np.flatnonzero(belief < below)  # NaN, where there is none, is not below
     rows = rows[np.argsort(belief[rows], kind="stable")]
     items = [{**_item(answers, int(row)), "suspect": float(belief[row])} for row in rows[:most]]
