@@ -153,7 +153,8 @@ def test_a_stopped_training_goes_on(desk: Desk, number: int, code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "seconds"), [(["--help"], 0, 0.2), (["trian"], 2, 1), (["train", "mnist", "sede=1"], 2, 1)]
+    ("words", "code", "seconds"),
+    [(["--help"], 0, 0.2), (["doctor"], 0, 0.3), (["trian"], 2, 1), (["train", "mnist", "sede=1"], 2, 1)],
 )
 def test_quick_answers(desk: Desk, words: Sequence[str], code: int, seconds: float) -> None:
     """Seconds of work, not of waiting: the machine may be busy. Best of three."""

@@ -9,6 +9,7 @@ import shutil
 import sys
 from contextlib import suppress
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,10 +132,10 @@ def _torch(gpus: list[Gpu]) -> Finding:
 
 def _built_for() -> str:
     """The CUDA version that the installed torch was built for; empty for the CPU. Reads, doesn't import."""
-    with suppress(OSError, StopIteration):
-        files = metadata.files("torch") or []
-        place = next(file for file in files if str(file) == "torch/version.py")
-        found = re.search(r"^cuda\b.*?=\s*['\"]([\d.]+)", Path(str(place.locate())).read_text(), re.MULTILINE)
+    spec = find_spec("torch")
+    with suppress(OSError):
+        text = Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""
+        found = re.search(r"^cuda\b.*?=\s*['\"]([\d.]+)", text, re.MULTILINE)
         return found[1] if found else ""
     return ""
 
