@@ -20,7 +20,7 @@ from torch import nn
 
 from inflame.artifact.preprocess import PictureError, pixels
 from inflame.errors import BundleError, ExportError, InflameError, MissingExtra
-from inflame.model.engine import bundle, calibrate, freeze
+from inflame.model.engine import bundle, calibrate, freeze, seal
 from inflame.model.engine.bundle import Predictor
 from inflame.model.engine.calibrate import Calibration
 from inflame.records import Preprocess
@@ -257,10 +257,11 @@ def test_no_bundle_and_a_newer_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "upgrade" in caught.value.remedy
 
 
-def made_without_check(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def made_without_check(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Path:
     with monkeypatch.context() as patch:
         patch.setattr(bundle, "_compare", lambda *_: 0.0)
-        return made(folder)
+        patch.setattr(bundle, "Predictor", lambda _: None)
+        return made(folder, **changes)
 
 
 class Fickle(nn.Module):
@@ -352,8 +353,10 @@ def test_there_is_a_whole_bundle_at_any_moment(tmp_path: Path) -> None:
 
     def watch() -> None:
         while not stop.is_set():
-            if not (folder / "bundle.json").is_file():
-                problems.append("missing")
+            try:
+                Predictor(folder, threads=1)
+            except BundleError as error:
+                problems.append(error.message)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -365,6 +368,21 @@ def test_there_is_a_whole_bundle_at_any_moment(tmp_path: Path) -> None:
         watcher.join()
     assert problems == []
     assert bundle.verify(folder)
+
+
+def test_a_bundle_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, manifest = made(tmp_path / "b"), seal._manifest
+    old, done = bundle.verify(folder)["version"], []
+
+    def replaced_after_the_first_file(place: Path) -> dict[str, Any]:
+        info = manifest(place)
+        if not done:
+            done.append(True)
+            made_without_check(folder, monkeypatch, net=net(seed=2))
+        return info
+
+    monkeypatch.setattr(seal, "_manifest", replaced_after_the_first_file)
+    assert Predictor(folder).info["version"] != old
 
 
 def test_export_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

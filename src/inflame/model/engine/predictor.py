@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inflame.artifact.preprocess import pixels, read
 from inflame.errors import BundleError, InflameError
 from inflame.model.engine.calibrate import Calibration
-from inflame.model.engine.seal import verify
+from inflame.model.engine.seal import load
 from inflame.records import Prediction, Preprocess
 
 if TYPE_CHECKING:
@@ -35,19 +35,14 @@ class Predictor:
 
     def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
         self.folder = Path(folder)
-        self.info = verify(self.folder)
-        self.classes: tuple[str, ...] = tuple(self._json("classes.json"))
-        self.preprocess = Preprocess.from_json(self._json("preprocess.json"))
-        self.calibration = Calibration.from_json(self._json("calibration.json"))
+        self.info, contents = load(self.folder)
+        self.classes: tuple[str, ...] = tuple(json.loads(contents["classes.json"]))
+        self.preprocess = Preprocess.from_json(json.loads(contents["preprocess.json"]))
+        self.calibration = Calibration.from_json(json.loads(contents["calibration.json"]))
+        self.reference: dict[str, Any] = json.loads(contents["reference.json"])  # of held-out items, for drift
         self.version: str = self.info["version"][:12]
         self._threads = threads or _cores()
-        self._session = _session(self.folder / "model.onnx", self._threads)
-
-    @property
-    def reference(self) -> dict[str, Any]:
-        """Statistics of the held-out items that the bundle was made with (see reference.py)."""
-        found: dict[str, Any] = self._json("reference.json")
-        return found
+        self._session = _session(contents["model.onnx"], self._threads, where=str(self.folder))
 
     @overload
     def predict(
@@ -130,9 +125,6 @@ class Predictor:
         shape = (1, self.preprocess.size, self.preprocess.size, self.preprocess.channels)
         return np.zeros(shape, dtype=np.uint8)
 
-    def _json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_bytes())
-
 
 class _Input:
     """A source that was read: its prepared picture, name and hash, and when that began."""
@@ -151,7 +143,7 @@ class _Input:
             raise
 
 
-def _session(path: Path, threads: int) -> Any:
+def _session(model: bytes, threads: int, where: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -161,11 +153,11 @@ def _session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what goes wrong is raised; nothing needs to be printed as well
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class; the file itself was verified
         raise BundleError(
             f"onnxruntime {onnxruntime.__version__} can't read the model: {str(error).splitlines()[0]}",
-            where=str(path),
+            where=where,
             remedy="pip install --upgrade onnxruntime",
         ) from error
 
