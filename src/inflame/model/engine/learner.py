@@ -69,8 +69,8 @@ class Loader(Protocol):
 class TimeBudget:
     """Seconds that training may take, validation and everything else included, from the making of this object on.
 
-    `reserve`: seconds to keep for a last validation; the learner raises it to what one took. A resume carries over
-    what was used before. `clock` gives seconds.
+    `reserve`: seconds to keep for the last validation, until the learner has measured one. A resume carries over what
+    was used before. `clock` gives seconds.
     """
 
     def __init__(
@@ -91,15 +91,18 @@ class TimeBudget:
         """Seconds that remain, at least 0."""
         return max(0.0, self.seconds - self.elapsed())
 
+    def progress(self) -> float:
+        """The share of the time that is used, the reserve left out: 1 is when to stop. 0 where time doesn't end."""
+        return 0.0 if self.seconds == math.inf else self.elapsed() / max(self.seconds - self.reserve, 1e-9)
+
 
 @dataclass(slots=True)
 class Place:
-    """How far training is: epochs done, batches done in this epoch, batches done in all, seconds used."""
+    """How far training is: epochs done, batches done in this epoch, batches done in all."""
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    elapsed: float = 0.0
 
 
 def plain_step(learner: Learner, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,18 +141,28 @@ class Learner:
         self.device = device or One()
         self.model, self.optimizer = self.device.setup(net, optimizer)  # what is called and stepped: maybe wrappers
         self.scored = net
-        self.hooks = list(hooks)
         self.at, self.epochs, self.budget = Place(), math.inf, TimeBudget()
         self.progress = 0.0
         self.fitting = False
         self.metrics: dict[str, float] = {}
         self.x = self.y = self.value = torch.empty(0)  # the batch at hand, and its loss
         self._take = step
-        self._calls = {event: [getattr(hook, event) for hook in hooks if hasattr(hook, event)] for event in EVENTS}
+        self.hooks: list[object] = []
+        self._calls: dict[str, list[Callable[[Learner], None]]] = {event: [] for event in EVENTS}
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._tally = Tally(self.device.place)
-        self._validated = self._validation = 0.0
-        _check_hooks(hooks)
+        self._carried = 0.0  # seconds of the time budget that were used before a resume
+        self._validated, self._validation = 0.0, math.inf  # when the last validation ended, how long the quickest took
+        for hook in hooks:
+            self.add(hook)
+
+    def add(self, hook: object) -> None:
+        """Appends a hook; it is told from the next event on. One with an event that doesn't exist: UserError."""
+        _check(hook)
+        self.hooks.append(hook)
+        for event, calls in self._calls.items():
+            if hasattr(hook, event):
+                calls.append(getattr(hook, event))
 
     def fit(self, epochs: int | None = None, *, budget: TimeBudget | None = None) -> dict[str, float]:
         """Trains until `epochs` are done or `budget` is used up, whichever comes first. Gives the last epoch's row.
@@ -252,23 +265,25 @@ class Learner:
     def evaluate(self, loader: Loader) -> dict[str, float]:
         """`{"loss", "accuracy", "n"}` of `scored` on the loader's epoch 0; changes no weight and no buffer."""
         tally = Tally(self.device.place)
-        for logits, y in self._answers(loader):
-            tally.add(self.criterion(logits, y), logits, y)
+        with _evaluating(self.scored):
+            for x, y in loader.epoch(0):
+                x, y = self.device.to(x, y, train=False)
+                if len(y):  # this process's share may be empty
+                    with torch.inference_mode(), self.device.autocast():
+                        logits = self.scored(x)
+                    tally.add(self.loss(logits, y), logits, y)
+                if self.fitting:
+                    self.tell("pause")
         return tally.means(self.device)
-
-    def logits(self, loader: Loader) -> tuple[Tensor, Tensor]:
-        """Logits float32 [N, K] of `scored` and labels [N] (this process's share), on the CPU, in order."""
-        logits, labels = zip(*((logits.cpu(), y.cpu()) for logits, y in self._answers(loader)), strict=True)
-        return torch.cat(logits), torch.cat(labels)
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact resume needs. Complete whenever hooks are told `pause`."""
-        self.at.elapsed = self.budget.elapsed()
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "device": self.device.state_dict(),
             "at": asdict(self.at),
+            "elapsed": self.budget.elapsed(),
             "tally": self._tally.settle().tolist(),
             "metrics": self.metrics,
             "random": random_state(),
@@ -284,7 +299,7 @@ class Learner:
             for name, hook in _remembering(self.hooks):
                 if name in state["hooks"]:
                     hook.load_state_dict(state["hooks"][name])
-            self.at, self.metrics = Place(**state["at"]), state["metrics"]
+            self.at, self._carried, self.metrics = Place(**state["at"]), state["elapsed"], state["metrics"]
             self._tally.sums.copy_(torch.tensor(state["tally"], dtype=torch.float64))
             set_random_state(state["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -299,19 +314,15 @@ class Learner:
         if not len(self.train_loader):
             raise DataError("There is nothing to train on.", remedy="Check the splits: train must have items.")
         budget = budget or TimeBudget()
-        if budget is not self.budget:
-            budget.carry(self.at.elapsed)
+        budget.carry(self._carried)
         self.budget, self.epochs, self.fitting = budget, math.inf if epochs is None else epochs, True
-        self._validated = budget.elapsed()
+        self._carried, self._validated = 0.0, budget.elapsed()
 
     def _progress(self) -> float:
         """What is done of the training, from 0 to 1 (and beyond): of the epochs, or of the time."""
         size = len(self.train_loader)
         done = (self.at.epoch * size + self.at.batch) / (self.epochs * size) if self.epochs else 1.0
-        if self.budget.seconds == math.inf:
-            return done
-        span = max(self.budget.seconds - self.budget.reserve, 1e-9)
-        return max(done, self.device.agree(self.budget.elapsed()) / span)
+        return done if self.budget.seconds == math.inf else max(done, self.device.agree(self.budget.progress()))
 
     def _row(self) -> dict[str, float]:
         """The epoch's numbers: the one place where the loop waits for the device."""
@@ -322,27 +333,16 @@ class Learner:
             began = self.budget.elapsed()
             val = self.evaluate(self.val_loader)
             self._validated = self.budget.elapsed()
-            self._validation = self._validated - began
-            self.budget.reserve = max(self.budget.reserve, self._validation)
+            # The quickest one: others may have had a checkpoint saved in one of their pauses.
+            self._validation = self.budget.reserve = min(self._validation, self._validated - began)
             row |= {"val_loss": val["loss"], "val_accuracy": val["accuracy"]}
         return row | {"lr": self.optimizer.param_groups[0]["lr"], "seconds": self.budget.elapsed()}
 
     def _due(self) -> bool:
         """Against the clock, validation may have a tenth of the time; the last one is always made."""
-        since = self.device.agree(self.budget.elapsed() - self._validated - 9 * self._validation)
-        return self.budget.seconds == math.inf or self.progress >= 1.0 or since >= 0.0
-
-    def _answers(self, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels, batch by batch."""
-        with _evaluating(self.scored):
-            for x, y in loader.epoch(0):
-                x, y = self.device.to(x, y, train=False)
-                if len(y):
-                    with torch.inference_mode(), self.device.autocast():
-                        logits = self.scored(x)
-                    yield logits.float(), y
-                if self.fitting:
-                    self.tell("pause")
+        if self.budget.seconds == math.inf or self.progress >= 1.0 or self._validation == math.inf:
+            return True
+        return self.device.agree(self.budget.elapsed() - self._validated) >= 9 * self.device.agree(self._validation)
 
 
 @contextmanager
@@ -367,13 +367,12 @@ def _remembering(hooks: Sequence[object]) -> Iterator[tuple[str, Any]]:
             yield (kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"), hook
 
 
-def _check_hooks(hooks: Sequence[object]) -> None:
+def _check(hook: object) -> None:
     """A misspelt event would never be told, and nobody would notice."""
-    for hook in hooks:
-        for name in dir(hook):
-            if name.startswith(("before_", "after_")) and name not in EVENTS:
-                raise UserError(
-                    f"The hook {type(hook).__name__} has a method {name}, but there is no such event."
-                    f"{did_you_mean(name, EVENTS)}",
-                    remedy=f"The events are: {', '.join(EVENTS)}.",
-                )
+    for name in dir(hook):
+        if name.startswith(("before_", "after_")) and name not in EVENTS:
+            raise UserError(
+                f"The hook {type(hook).__name__} has a method {name}, but there is no such event."
+                f"{did_you_mean(name, EVENTS)}",
+                remedy=f"The events are: {', '.join(EVENTS)}.",
+            )

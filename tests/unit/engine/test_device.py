@@ -1,0 +1,250 @@
+"""Devices: what is picked, how a step runs there, and that several processes do what one does."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from inflame.errors import MissingExtra, UserError
+from inflame.model.engine import device as device_module
+from inflame.model.engine.device import Many, One, cpus, fastest, pick
+from inflame.model.engine.learner import Learner
+
+Make = Callable[..., Learner]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+# --- picking -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_takes_the_best_there_is(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick() == torch.device(expected)
+    assert pick("cpu") == torch.device("cpu")
+
+
+def test_numbers_of_gpus_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match="cuda:2 isn't there"):
+        pick("cuda:2")
+
+
+def test_what_isnt_there_is_a_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="cuda isn't there") as error:
+        One("cuda")
+    assert "cpu" in error.value.remedy
+
+
+@pytest.mark.parametrize("name", ["cudda", "gpu", "cuda:x", "", "cpu:0:1"])
+def test_unknown_names_are_a_users_error(name: str) -> None:
+    with pytest.raises(UserError, match="no kind of device"):
+        pick(name)
+
+
+def test_a_misspelt_precision_is_guessed() -> None:
+    with pytest.raises(UserError, match='Did you mean "bf16"'):
+        One("cpu", "bf61")
+
+
+def test_precision_auto_is_exact_on_the_cpu() -> None:
+    assert One("cpu").precision == "fp32"
+
+
+def test_describe_says_what_was_chosen() -> None:
+    assert One("cpu", threads=1).describe() == "cpu, 1 thread, fp32"
+    assert One("cpu", "bf16", channels_last=True, threads=2).describe() == "cpu, 2 threads, bf16, channels last"
+
+
+def test_threads_honour_the_environment_and_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    One("cpu")
+    assert torch.get_num_threads() == 4
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(device_module, "cpus", lambda: 3)
+    One("cpu")
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(("text", "expected"), [("max 100000", 8), ("150000 100000", 2), ("20000 100000", 1)])
+def test_cpus_honour_the_containers_quota(monkeypatch: pytest.MonkeyPatch, text: str, expected: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(Path, "read_text", lambda self: text)
+    assert cpus() == expected
+
+
+# --- steps ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_every_precision_and_layout_learns(make_learner: Make, precision: str, channels_last: bool) -> None:
+    device = One("cpu", precision, channels_last=channels_last, threads=1)
+    learner = make_learner(device=device)
+    before = learner.evaluate(learner.val_loader)["loss"]
+    learner.fit(6)
+    assert learner.evaluate(learner.val_loader)["loss"] < before
+    assert learner.net[0].weight.dtype == torch.float32
+    assert learner.net[0].weight.is_contiguous(memory_format=torch.channels_last) or not channels_last
+
+
+def test_in_fp16_an_overflow_skips_the_step_and_halves_the_scale(make_learner: Make) -> None:
+    learner = make_learner(device=One("cpu", "fp16", threads=1), val_loader=None)
+    scaler = learner.device._scaler
+    learner.device.load_state_dict({"scaler": {**scaler.state_dict(), "scale": 2.0**40}})  # that overflows at once
+    weights = copy.deepcopy(dict(learner.net.named_parameters()))
+    learner.fit(1)
+    assert scaler.get_scale() < 2.0**40
+    assert all(torch.equal(value, weights[name]) for name, value in learner.net.named_parameters())
+
+
+def test_the_scale_goes_on_after_a_resume(make_learner: Make) -> None:
+    one, two = One("cpu", "fp16"), One("cpu", "fp16")
+    learner = make_learner(device=one, val_loader=None)
+    learner.fit(1)
+    one._scaler.update(1234.0)
+    two.load_state_dict(one.state_dict())
+    assert two._scaler.get_scale() == 1234.0
+    assert One("cpu").state_dict() == {}
+
+
+def test_fastest_measures_and_changes_nothing(make_learner: Make, same: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make_learner()
+    x, y = next(learner.train_loader.epoch(0))
+    before, generator = copy.deepcopy(learner.net.state_dict()), torch.get_rng_state()
+    assert fastest(learner.net, x, y, nn.CrossEntropyLoss(), name="cpu").place == torch.device("cpu")
+    assert same(learner.net.state_dict(), before)
+    assert torch.equal(torch.get_rng_state(), generator)
+
+    def pretend(device: One, *_: Any) -> float:
+        return 1.0 if device.precision == "bf16" and device.channels_last else 2.0
+
+    monkeypatch.setattr(device_module, "_time_steps", pretend)
+    chosen = fastest(learner.net, x, y, nn.CrossEntropyLoss(), name="cpu")
+    assert (chosen.precision, chosen.channels_last) == ("bf16", True)
+
+
+# --- many ----------------------------------------------------------------------------------------
+
+
+def test_without_fabric_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.setitem(sys.modules, "lightning.fabric", None)
+    with pytest.raises(MissingExtra) as error:
+        Many(2)
+    assert "inflame[many]" in error.value.remedy
+
+
+def _process(rank: int, world: int) -> Many:
+    """One of several processes, without the processes."""
+    device = object.__new__(Many)
+    device.rank, device.world, device.place, device._weight = rank, world, torch.device("cpu"), 1.0
+    return device
+
+
+@pytest.mark.parametrize("items", [1, 2, 7, 8])
+def test_the_shares_of_a_batch_add_up_to_its_mean(items: int) -> None:
+    x, y = torch.arange(float(items)), torch.arange(items)
+    total, seen = 0.0, []
+    for rank in range(3):
+        device = _process(rank, 3)
+        mine, _ = device.to(x, y)
+        total += device._weight * mine.mean().item() / 3  # processes average their gradients
+        assert len(mine) >= 1
+        seen += device.to(x, y, train=False)[1].tolist()
+    assert total == pytest.approx(x.mean().item())
+    assert sorted(seen) == list(range(items))
+
+
+_PROGRAM = """
+import json, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+import torch
+from torch import nn
+from inflame.model.engine import checkpoint
+from inflame.model.engine.device import Many, One
+from inflame.model.engine.hooks import Clip, Ema, NonFinite, SaveBest, SaveLast
+from inflame.model.engine.learner import Learner, TimeBudget
+
+class Batches:
+    def __init__(self, items, size):
+        generator = torch.Generator().manual_seed(1)
+        self.x, self.size = torch.randn(items, 1, 4, 4, generator=generator), size
+        self.y = (self.x.mean((1, 2, 3)) > 0).long()
+    def __len__(self):
+        return (len(self.y) + self.size - 1) // self.size
+    def epoch(self, epoch, start=0):
+        order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(epoch))
+        for index in range(start, len(self)):
+            rows = order[index * self.size:(index + 1) * self.size]
+            yield self.x[rows], self.y[rows]
+
+folder = Path(sys.argv[2])
+device = One("cpu") if sys.argv[1] == "one" else Many(2, accelerator="cpu")
+torch.manual_seed(0)
+net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
+rows = []
+class Rows:
+    def after_epoch(self, learner):
+        rows.append(learner.metrics)
+learner = Learner(
+    net=net, criterion=nn.CrossEntropyLoss(), optimizer=torch.optim.SGD(net.parameters(), lr=0.3, momentum=0.9),
+    train_loader=Batches(101, 20), val_loader=Batches(33, 10), schedule=lambda progress: 1 - progress, device=device,
+    hooks=[NonFinite(folder), Clip(0.5), Ema(0.9), Rows(), SaveBest(folder / "best"), SaveLast(folder / "last")],
+)
+learner.fit(2)
+if sys.argv[1] == "many":  # and on from the checkpoint, against the clock
+    checkpoint.resume(learner, folder / "last")
+    learner.fit(budget=TimeBudget(0.3))
+if device.main:
+    weights = {name: value.tolist() for name, value in checkpoint.load(folder / "best")["net"].items()}
+    print(json.dumps({"rows": rows[:2], "weights": weights, "what": device.describe(), "steps": learner.at.step}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    pytest.importorskip("lightning.fabric")
+    program = tmp_path / "program.py"
+    program.write_text(_PROGRAM)
+    found = {}
+    for kind in ("one", "many"):
+        ran = subprocess.run(
+            [sys.executable, str(program), kind, str(tmp_path / kind)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert ran.returncode == 0, ran.stderr
+        found[kind] = json.loads(ran.stdout.splitlines()[-1])
+    assert found["many"]["what"] == "2 x cpu, fp32"
+    assert found["many"]["steps"] > 12
+    for one, many in zip(found["one"]["rows"], found["many"]["rows"], strict=True):
+        assert many["loss"] == pytest.approx(one["loss"], rel=0.02)  # the last batch has one item: one share counts it
+        assert many["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5)
+        assert many["val_accuracy"] == pytest.approx(one["val_accuracy"])
