@@ -162,7 +162,9 @@ class SaveBest:
         self.score: tuple[float, float] | None = None
 
     def before_fit(self, learner: Learner) -> None:
-        """Looks up how good the kept weights are."""
+        """Looks up how good the kept weights are, and clears away what a killed run left half written."""
+        if learner.device.main and self.folder.is_dir():
+            store.sweep(self.folder)
         kept = checkpoint.load(self.folder, self.say) if learner.device.main else None
         if learner.device.main and kept is None and self.score is not None:
             self.say(f"The best weights so far (accuracy {self.score[0]:.4f}) are no longer in {self.folder}.")

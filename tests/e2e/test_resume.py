@@ -1,0 +1,259 @@
+"""Kill it anywhere, start it again: real processes, real signals, and the same bits in the end.
+
+A nursery imports torch once and forks a child for each training, so that a child costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inflame.model.engine import checkpoint
+
+_NURSERY = '''
+import json, os, random, sys, time
+from pathlib import Path
+import numpy as np
+import torch
+from torch import nn
+from inflame.model.engine import checkpoint
+from inflame.model.engine.device import One
+from inflame.model.engine.hooks import Clip, Ema, Metrics, NonFinite, SaveBest, SaveLast
+from inflame.model.engine.learner import Learner
+
+def tell(**what):
+    os.write(1, (json.dumps(what) + "\\n").encode())
+
+class Batches:
+    def __init__(self, items, size, log=None):
+        generator = torch.Generator().manual_seed(1)
+        self.x, self.size, self.log = torch.randn(items, 1, 8, 8, generator=generator), size, log
+        self.y = (self.x.mean((1, 2, 3)) > 0).long()
+    def __len__(self):
+        return len(self.y) // self.size
+    def epoch(self, epoch, start=0):
+        order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(epoch))
+        for index in range(start, len(self)):
+            if self.log:
+                tell(batch=[epoch, index])
+            rows = order[index * self.size:(index + 1) * self.size]
+            noise = torch.randn(len(rows), 1, 8, 8, generator=torch.Generator().manual_seed(1000 * epoch + index))
+            yield self.x[rows] + 0.1 * noise, self.y[rows]
+
+def noisy_step(learner, x, y):
+    """Draws from all three global generators, as careless code does."""
+    from inflame.model.engine.learner import plain_step
+    return plain_step(learner, x * (1 + 0.1 * (random.random() + np.random.rand())), y)
+
+def train(folder, slow, log):
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    if slow:  # a disk so slow that a kill falls into a write
+        sync = os.fsync
+        def fsync(descriptor):
+            tell(writing=True)
+            time.sleep(0.03)
+            sync(descriptor)
+        os.fsync = fsync
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(288, 2)
+    )
+    device = One("cpu", channels_last=True)
+    learner = Learner(
+        net=net, criterion=nn.CrossEntropyLoss(label_smoothing=0.1),
+        optimizer=torch.optim.AdamW(net.parameters(), lr=0.01),
+        train_loader=Batches(640, 16, log), val_loader=Batches(128, 32), schedule=lambda progress: 1 - progress,
+        device=device, step=noisy_step,
+        hooks=[
+            NonFinite(folder), Clip(1.0), SaveBest(folder / "best"),
+            SaveLast(folder / "last", every=0.03, share=1e9), Ema(0.95), Metrics(lambda **row: None),
+        ],
+    )
+    resumed = checkpoint.resume(learner, folder / "last", lambda text: tell(said=text))
+    tell(started=learner.at.step, resumed=resumed)
+    row = learner.fit(6)
+    row.pop("seconds")
+    state = learner.state_dict()
+    kept = {key: state[key] for key in ("net", "optimizer", "hooks", "at")}
+    checkpoint.save({**kept, "row": {key: row[key] for key in ("step", "accuracy", "val_loss", "val_accuracy")}},
+                    folder / "final")
+
+torch.set_num_threads(1)
+torch.optim.AdamW(nn.Linear(1, 1).parameters())  # imports half of torch
+tell(ready=True)
+for line in sys.stdin:
+    order = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            train(Path(order["folder"]), order["slow"], order["log"])
+            code = 0
+        except KeyboardInterrupt as stop:
+            code = 128 + getattr(stop, "signum", 2)
+        except BaseException as error:
+            tell(error=repr(error))
+        os._exit(code)
+    tell(pid=pid)
+    _, status = os.waitpid(pid, 0)
+    tell(ended=os.waitstatus_to_exitcode(status))
+'''
+
+
+class Nursery:
+    """Forks trainings, and reads what they tell."""
+
+    def __init__(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert self.read() == {"ready": True}
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return found
+
+    def train(self, folder: Path, *, slow: bool = False, log: bool = False) -> Iterator[dict[str, Any]]:
+        """Starts a training; gives what it tells until it has ended. `pid` comes first, or nearly so."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"folder": str(folder), "slow": slow, "log": log}) + "\n")
+        self.process.stdin.flush()
+        while True:
+            told = self.read()
+            yield told
+            if "ended" in told:
+                return
+
+    def finish(self, folder: Path, **how: bool) -> list[dict[str, Any]]:
+        """A training that nobody disturbs; gives all that it told."""
+        told = list(self.train(folder, **how))
+        assert told[-1] == {"ended": 0}, told
+        return told
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    nursery.finish(folder)
+    return folder
+
+
+def _same(one: Any, other: Any) -> bool:
+    if hasattr(one, "dtype"):
+        return bool(one.dtype == other.dtype and one.shape == other.shape and (one == other).all())
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+def _assert_same_end(folder: Path, undisturbed: Path) -> None:
+    """Weights, optimizer, average, best and numbers, to the last bit."""
+    ends = [checkpoint.load(path / "final") for path in (folder, undisturbed)]
+    assert ends[0] is not None
+    for key in ("net", "optimizer", "hooks", "at", "row"):
+        assert _same(ends[0][key], ends[1][key]), key  # type: ignore[index]
+    best = [checkpoint.load(path / "best") for path in (folder, undisturbed)]
+    assert _same(best[0]["net"], best[1]["net"])  # type: ignore[index]
+
+
+def _kill(nursery: Nursery, folder: Path, chance: random.Random, number: int, *, in_write: bool) -> int:
+    """Kills a training at a random moment, or in the midst of a write; gives how it ended."""
+    pid, writes, wanted = 0, 0, chance.randint(2, 6)
+    for told in nursery.train(folder, slow=in_write):
+        pid = told.get("pid", pid)
+        writes += "writing" in told
+        if (in_write and writes == wanted and pid) or (not in_write and "started" in told):
+            time.sleep(chance.uniform(0, 0.03 if in_write else 0.05))
+            writes = -1000
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if "ended" in told:
+            return int(told["ended"])
+    raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("in_write", [False, True], ids=["any moment", "during a write"])
+def test_killed_again_and_again_it_ends_with_the_same_bits(
+    nursery: Nursery, undisturbed: Path, tmp_path: Path, in_write: bool
+) -> None:
+    chance, killed, steps = random.Random(f"kill {in_write}"), 0, []
+    for _ in range(40):
+        killed += _kill(nursery, tmp_path, chance, signal.SIGKILL, in_write=in_write) == -signal.SIGKILL
+        said: list[str] = []
+        state = checkpoint.load(tmp_path / "last", said.append)
+        assert said == []  # whatever is there is whole
+        steps.append(state["at"]["step"] if state else 0)
+        if killed == 10 or steps[-1] == 240:
+            break
+    assert killed >= 4
+    assert steps == sorted(steps)  # what was done is never lost again
+    assert steps[-1] > 0
+    told = nursery.finish(tmp_path)
+    assert {"started": steps[-1], "resumed": True} in told
+    _assert_same_end(tmp_path, undisturbed)
+    assert list(tmp_path.rglob(".tmp-*")) == []  # the leftovers of the killed are cleared away
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_saves_at_once_and_loses_nothing(
+    nursery: Nursery, undisturbed: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    pid, done, sent = 0, [], 0.0
+    for told in nursery.train(tmp_path, log=True):
+        pid = told.get("pid", pid)
+        done += [told["batch"]] if "batch" in told else []
+        if len(done) == 57 and pid and not sent:  # in the second epoch
+            sent = time.monotonic()
+            os.kill(pid, number)
+    assert told == {"ended": 128 + number}
+    assert time.monotonic() - sent < 5
+    rest = [told["batch"] for told in nursery.finish(tmp_path, log=True) if "batch" in told]
+    # Exactly the remaining batches: none twice, none left out.
+    assert done + rest == [[epoch, index] for epoch in range(6) for index in range(40)]
+    _assert_same_end(tmp_path, undisturbed)
+
+
+def test_a_damaged_checkpoint_costs_only_what_was_done_since_the_one_before(
+    nursery: Nursery, undisturbed: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(5)
+    for _ in range(20):
+        _kill(nursery, tmp_path, chance, signal.SIGKILL, in_write=False)
+        if (tmp_path / "last" / checkpoint.PREVIOUS).exists():
+            break
+    newest = tmp_path / "last" / checkpoint.NEWEST
+    newest.write_bytes(newest.read_bytes()[:-100])
+    told = nursery.finish(tmp_path)
+    assert any(str(newest) in line.get("said", "") for line in told)
+    assert any(line.get("resumed") for line in told)
+    _assert_same_end(tmp_path, undisturbed)
