@@ -89,7 +89,7 @@ IO: dict[str, Key] = {
 
 # Hyperparameters that mean the same in every model folder. Others take the type of their value in the TOML file.
 KNOWN: dict[str, Key] = {
-    "num_epochs": Key(kind="whole", low=1),
+    "num_epochs": Key(kind="whole", low=0),
     "batch_size": Key(kind="whole", low=1),
     "patience": Key(kind="whole", low=0),
     "learning_rate": Key(kind="number", above=0),

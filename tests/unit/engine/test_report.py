@@ -101,7 +101,7 @@ def run_folder(folder: Path, root: Path, uris: list[str], labels: list[int], **c
         {"name": "probe", "accuracy": 0.8, "n": 12, "p": 0.004, "accepted": True, "seconds": 9.0, "note": "frozen"},
         {"name": "tail", "accuracy": 0.8, "n": 12, "p": 1.0, "accepted": False, "seconds": 31.0},
     ]
-    status = {"state": "done", "model": "auto", "seconds": 41.2, "started": "2026-01-02T03:04:05", "ladder": ladder}
+    status = {"state": "done", "model": "auto", "seconds": 41.2, "started": 1767323045.0, "ladder": ladder}
     rows = [
         {"epoch": e, "loss": 2.0 / e, "val_loss": 2.2 / e, "val_accuracy": 1 - 0.5 / e, "seconds": 3.0 * e, "lr": None}
         for e in range(1, 6)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,7 +77,11 @@ def gather(folder: Path, *, pictures: int = 24) -> dict[str, Any]:
         "run": folder.resolve().name,
         "state": status.get("state", ""),
         "model": status.get("model", ""),
-        "time": {"seconds": status.get("seconds"), "budget": config.get("budget"), "started": status.get("started")},
+        "time": {
+            "seconds": status.get("seconds"),
+            "budget": config.get("budget"),
+            "started": _moment(status.get("started")),
+        },
         "bundle": {"version": bundle.get("version", ""), "dataset": bundle.get("dataset", {})} if bundle else None,
         "dataset": (data := _dataset(folder, dataset)),
         "ladder": [_rung(rung) for rung in status.get("ladder") or () if isinstance(rung, dict)],
@@ -99,6 +104,13 @@ def curve_rows(folder: Path) -> list[dict[str, float]]:
         rows[key] = numbers
     found = list(rows.values())
     return found if len(found) <= CURVE else [found[i] for i in np.linspace(0, len(found) - 1, CURVE).astype(int)]
+
+
+def _moment(seconds: Any) -> str:
+    """Seconds since 1970 as `2026-01-02 03:04`, in UTC."""
+    if not isinstance(seconds, (int, float)):
+        return ""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 # --- reading ---------------------------------------------------------------------------------------

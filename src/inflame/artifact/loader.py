@@ -1,0 +1,232 @@
+"""From a data set to batches: one uint8 tensor, augmented in whole batches.
+
+The order of items is a function of (seed, epoch) and an item's augmentation of (seed, epoch, item), so nothing has
+to be saved to go on exactly where a run stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from inflame.artifact import cache, listing, packed
+from inflame.artifact import preprocess as decoder
+from inflame.errors import StorageError
+from inflame.records import Dataset, Preprocess
+
+Transform = Callable[[Tensor, Tensor], Tensor]  # (uint8 [B,H,W,C], random numbers [B,8] in [0,1)) → the same shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """The pictures of one split. pixels: uint8 [N,H,W,C]; labels: int64 [N], indices into the data set's classes."""
+
+    pixels: Tensor
+    labels: Tensor
+    uris: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load(
+    dataset: Dataset, preprocess: Preprocess, *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Pictures]:
+    """Every split's pictures as `preprocess.resize` squares, decoded once and kept on disk by content.
+
+    Class indices follow `dataset.classes`, so a split that lacks a class can't shift a label.
+    progress: called with (done, all) while decoding. Raises PictureError for a file that was damaged since the
+    data set was opened.
+    """
+    pixels = _packed(dataset, preprocess) if packed.is_packed(dataset) else _decoded(dataset, preprocess, progress)
+    uris = dataset.items["uri"].to_pylist()
+    index = {name: number for number, name in enumerate(dataset.classes)}
+    labels = np.array([index[name] for name in dataset.items["label"].to_pylist()], dtype=np.int64)
+    splits = np.array(dataset.items["split"].to_pylist())
+    found = {}
+    for name in sorted(set(splits.tolist())):
+        rows = np.flatnonzero(splits == name)
+        found[name] = Pictures(
+            pixels=torch.from_numpy(np.ascontiguousarray(pixels[rows])),
+            labels=torch.from_numpy(labels[rows]),
+            uris=tuple(uris[row] for row in rows),
+        )
+    return found
+
+
+def join(*parts: Pictures) -> Pictures:
+    """Several splits as one, in the order given."""
+    return Pictures(
+        pixels=torch.cat([part.pixels for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
+        uris=tuple(uri for part in parts for uri in part.uris),
+    )
+
+
+def _packed(dataset: Dataset, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Rows of a packed array; resized one by one only when they don't have the wanted shape already."""
+    array = packed.images(dataset)
+    rows = np.array([int(uri.rpartition("#")[2]) for uri in dataset.items["uri"].to_pylist()])
+    chosen: NDArray[np.uint8] = array[rows]
+    if chosen.ndim == 3:
+        chosen = chosen[..., None]
+    if chosen.shape[1:] == (preprocess.resize, preprocess.resize, preprocess.channels):
+        return chosen
+    return np.stack(
+        [decoder.canvas(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, preprocess) for picture in chosen]
+    )
+
+
+def _decoded(
+    dataset: Dataset, preprocess: Preprocess, progress: Callable[[int, int], None] | None
+) -> NDArray[np.uint8]:
+    """Decoded squares, from the cache on disk when the same content was decoded the same way before."""
+    hashes = dataset.items["sha256"].to_pylist()
+    path = cache.place(hashes, preprocess)
+    if path.exists():
+        kept: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return kept
+    uris = dataset.items["uri"].to_pylist()
+    squares = np.empty((len(uris), preprocess.resize, preprocess.resize, preprocess.channels), dtype=np.uint8)
+
+    def decode(row: int) -> None:
+        squares[row] = decoder.canvas(listing.locate(dataset.root, uris[row]), preprocess)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, _ in enumerate(pool.map(decode, range(len(uris))), 1):
+            if progress:
+                progress(done, len(uris))
+    with suppress(StorageError):  # a full disk costs time at the next start, not this run
+        cache.keep(squares, hashes, preprocess)
+    return squares
+
+
+def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """uint8 [B,H,W,C] → float32 [B,C,H,W] in channels_last memory: `(x / 255 - mean) / std`."""
+    mean = torch.tensor(preprocess.mean[: preprocess.channels], device=pixels.device) * 255
+    std = torch.tensor(preprocess.std[: preprocess.channels], device=pixels.device) * 255
+    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def centre(pixels: Tensor, size: int) -> Tensor:
+    """The middle `size` x `size` of uint8 [B,H,W,C]: what `preprocess.pixels` gives for one picture."""
+    top, left = (pixels.shape[1] - size) // 2, (pixels.shape[2] - size) // 2
+    return pixels[:, top : top + size, left : left + size]
+
+
+class Batches:
+    """A loader over one split: shuffled and augmented when `shuffle`, else in order and centre-cropped.
+
+    `epoch(epoch, start)` yields (x float32 [B,C,size,size], y int64 [B]) from batch `start` on.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        preprocess: Preprocess,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        transform: Transform | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.pictures, self.preprocess, self.transform = pictures, preprocess, transform
+        self.batch_size, self.seed, self.shuffle = min(batch_size, max(len(pictures), 1)), seed, shuffle
+        self.pixels, self.labels = pictures.pixels.to(device), pictures.labels.to(device)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.pictures), self.batch_size)
+        return whole if self.shuffle else whole + (rest > 0)
+
+    def order(self, epoch: int) -> Tensor:
+        """The items of `epoch`, in order: a function of (seed, epoch) only."""
+        if not self.shuffle:
+            return torch.arange(len(self.pictures))
+        return torch.randperm(len(self.pictures), generator=generator(self.seed, epoch, 0))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches `start`, `start + 1`, … of `epoch`."""
+        order = self.order(epoch).to(self.pixels.device)
+        dice = torch.rand(len(self.pictures), 8, generator=generator(self.seed, epoch, 1)) if self.transform else None
+        for batch in range(start, len(self)):
+            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            pixels = self.pixels[rows]
+            if self.transform is not None and dice is not None:
+                pixels = self.transform(pixels, dice[rows.cpu()].to(pixels.device))
+            else:
+                pixels = centre(pixels, self.preprocess.size)
+            yield normalise(pixels, self.preprocess), self.labels[rows]
+
+
+def generator(seed: int, epoch: int, stream: int) -> torch.Generator:
+    """A generator whose state is a hash of its arguments, so that neighbouring seeds share nothing."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{stream}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+# --- augmentation: whole batches of uint8 [B,H,W,C]; `dice` [B,8] uniform numbers, one row an item --------------------
+
+
+def flip(pixels: Tensor, dice: Tensor) -> Tensor:
+    """Mirror left to right with probability one half."""
+    return torch.where((dice[:, 0] < 0.5)[:, None, None, None], pixels.flip(2), pixels)
+
+
+def shift(pixels: Tensor, dice: Tensor, *, by: int, mode: str = "constant") -> Tensor:
+    """Move by up to `by` pixels each way; the border is black (`constant`) or mirrored (`reflect`)."""
+    side = pixels.shape[1]
+    if mode == "reflect":
+        index = torch.arange(-by, side + by, device=pixels.device).abs()
+        index = torch.where(index >= side, 2 * (side - 1) - index, index)
+        padded = pixels[:, index][:, :, index]
+    else:
+        padded = functional.pad(pixels, (0, 0, by, by, by, by))
+    steps = (dice[:, 1:3] * (2 * by + 1)).long()
+    span = torch.arange(side, device=pixels.device)
+    rows, columns = steps[:, :1] + span, steps[:, 1:] + span
+    items = torch.arange(len(pixels), device=pixels.device)
+    return padded[items[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def zoom(pixels: Tensor, dice: Tensor, *, size: int, smallest: float) -> Tensor:
+    """A random square or slightly oblong window of at least `smallest` of the area, resized to `size` x `size`.
+
+    After Szegedy et al. (2015); the aspect ratio is drawn from [3/4, 4/3].
+    """
+    side = pixels.shape[1]
+    area = smallest + (1 - smallest) * dice[:, 3]
+    aspect = torch.exp((dice[:, 4] - 0.5) * 2 * 0.2877)
+    height = (side * (area / aspect).sqrt()).clamp(8, side).round().long()
+    width = (side * (area * aspect).sqrt()).clamp(8, side).round().long()
+    top = (dice[:, 1] * (side - height + 1)).long()
+    left = (dice[:, 2] * (side - width + 1)).long()
+    out = torch.empty((len(pixels), size, size, pixels.shape[3]), dtype=torch.uint8, device=pixels.device)
+    for row in range(len(pixels)):
+        window = pixels[row, top[row] : top[row] + height[row], left[row] : left[row] + width[row]]
+        resized = functional.interpolate(
+            window.permute(2, 0, 1)[None].float(), size=(size, size), mode="bilinear", antialias=True
+        )
+        out[row] = resized[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+    return out
+
+
+def chain(*transforms: Transform) -> Transform:
+    """One transform after another, all from the same row of dice."""
+
+    def run(pixels: Tensor, dice: Tensor) -> Tensor:
+        for transform in transforms:
+            pixels = transform(pixels, dice)
+        return pixels
+
+    return run

@@ -1,0 +1,1 @@
+"""The ladder: the best classifier for any data set in the time that is given."""

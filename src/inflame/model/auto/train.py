@@ -1,0 +1,25 @@
+"""The training of any data set: look at the pictures, choose a road, climb its ladder until the time is over."""
+
+from typing import Any
+
+from inflame.config import Settings
+from inflame.model.engine import backbones, session
+from inflame.records import Preprocess
+
+from . import photos, plan, small
+
+SQUARES = Preprocess(size=plan.CANVAS, resize=plan.CANVAS)
+
+
+def train(settings: Settings) -> dict[str, Any]:
+    """Trains, tests, bundles and reports; returns the result."""
+    canvas = SQUARES if plan.may_be_photos(settings.io.training_input) else None
+    with session.begin(settings, canvas=canvas, epochs=settings.hyperparam.num_epochs) as s:
+        # Small pictures and many of them: a net of their own. Photos: a pretrained net, if one is at hand.
+        road = plan.look(s.dataset)
+        if not road.small:
+            found = backbones.at_hand(settings.weights, lambda text: s.say("plan", text))
+            if found:
+                return photos.train(s, settings, found)
+            road = plan.shrunk(road)
+        return small.train(s, settings, road)

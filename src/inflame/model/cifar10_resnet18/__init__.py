@@ -1,0 +1,1 @@
+"""CIFAR-10 with timm's ResNet-18."""

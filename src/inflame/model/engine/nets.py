@@ -1,0 +1,194 @@
+"""Nets. Every one is a `Classifier`: a body that turns pictures into features and a head that turns those into logits.
+
+That one shape is what the probe, the tail, the bundle and the drift statistics rely on. A net is remade from its
+`spec`, a small JSON dict, so that weights alone (safetensors) are enough to load it again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inflame.errors import SettingError
+
+
+class Classifier(nn.Module):
+    """`forward(x)` = `head(body(x))`. x: float32 [N,C,H,W], normalised; body: features [N,D]; head: logits [N,K]."""
+
+    def __init__(self, body: nn.Module, head: nn.Module, spec: dict[str, Any]) -> None:
+        super().__init__()
+        self.body, self.head, self.spec = body, head, spec
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N,K]."""
+        logits: Tensor = self.head(self.body(x))
+        return logits
+
+
+def build(spec: dict[str, Any]) -> Classifier:
+    """The net that `spec` describes, with fresh weights.
+
+    Raises SettingError when the kind or the timm name doesn't exist (with the nearest name).
+    """
+    if spec["kind"] == "small":
+        return small(**{key: spec[key] for key in ("size", "channels", "classes", "widths")})
+    if spec["kind"] == "timm":
+        net = from_timm(spec["name"], classes=spec["classes"], head=spec["head"], **spec.get("options", {}))
+        if spec.get("small_stem"):
+            small_stem(net)
+        return net
+    if spec["kind"] == "linear":
+        return linear(size=spec["size"], channels=spec["channels"], classes=spec["classes"])
+    raise SettingError(
+        f"no net of kind {spec['kind']!r}", remedy="Use kind small, timm or linear.", where="the net's spec"
+    )
+
+
+def linear(*, size: int, channels: int, classes: int) -> Classifier:
+    """Softmax regression on the pixels: the baseline that any net has to beat."""
+    spec = {"kind": "linear", "size": size, "channels": channels, "classes": classes}
+    return Classifier(nn.Flatten(), nn.Linear(size * size * channels, classes), spec)
+
+
+def from_timm(name: str, *, classes: int, pretrained: bool = False, head: str = "linear", **options: Any) -> Classifier:
+    """A timm model by name (`mobilenetv2_100`, `resnet18`, ...) with a new head for `classes`.
+
+    head: "linear", or "hellinger" for `Hellinger` and a linear layer. options: passed to `timm.create_model`
+    (`pad_type="same"`, `in_chans=1`, ...). With pretrained, the weights come from timm's hub or its cache.
+    Raises SettingError for an unknown name, with the nearest ones.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"Did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists all names."
+        raise SettingError(f"timm has no model {name!r}", remedy=hint, where="net")
+    body = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    spec = {"kind": "timm", "name": name, "classes": classes, "head": head, "options": options}
+    width: Any = getattr(body, "head_hidden_size", None) or body.num_features
+    return Classifier(body, new_head(head, int(width), classes), spec)
+
+
+def small_stem(net: Classifier) -> None:
+    """Gives a ResNet of timm a 3 x 3 stem without pooling (He et al., 2016, for CIFAR): its own would leave nothing of
+    pictures of 32 pixels."""
+    width = net.body.conv1.out_channels  # type: ignore[union-attr]
+    net.body.conv1 = nn.Conv2d(3, int(width), 3, padding=1, bias=False)  # type: ignore[arg-type]
+    net.body.maxpool = nn.Identity()
+    net.spec["small_stem"] = True
+
+
+def new_head(kind: str, width: int, classes: int) -> nn.Module:
+    """A fresh head: "linear" or "hellinger", features [N,width] → logits [N,classes]."""
+    final = nn.Linear(width, classes)
+    return nn.Sequential(Hellinger(), final) if kind == "hellinger" else final
+
+
+def stages(body: nn.Module) -> list[nn.Module]:
+    """The body as a chain of modules whose composition is `body(x)`; empty when its shape isn't one we can cut.
+
+    Known: timm's MobileNet/EfficientNet family, ResNet family and ConvNeXt family.
+    """
+    if all(hasattr(body, name) for name in ("conv_stem", "bn1", "blocks", "conv_head", "bn2", "global_pool")):
+        stem, top = nn.Sequential(body.conv_stem, body.bn1), nn.Sequential(body.conv_head, body.bn2, body.global_pool)  # type: ignore[arg-type]
+        return [stem, *body.blocks, top]  # type: ignore[misc]
+    if all(
+        hasattr(body, name) for name in ("conv_stem", "bn1", "blocks", "global_pool", "conv_head", "norm_head", "act2")
+    ):
+        stem = nn.Sequential(body.conv_stem, body.bn1)  # type: ignore[arg-type]
+        top = nn.Sequential(body.global_pool, body.conv_head, body.norm_head, body.act2, nn.Flatten())  # type: ignore[arg-type]
+        return [stem, *body.blocks, top]  # type: ignore[misc]
+    if all(hasattr(body, name) for name in ("conv1", "bn1", "act1", "maxpool", "layer4", "global_pool")):
+        stem = nn.Sequential(body.conv1, body.bn1, body.act1, body.maxpool)  # type: ignore[arg-type]
+        return [stem, body.layer1, body.layer2, body.layer3, body.layer4, body.global_pool]  # type: ignore[list-item]
+    if all(hasattr(body, name) for name in ("stem", "stages", "norm_pre", "head")):
+        return [body.stem, *body.stages, nn.Sequential(body.norm_pre, body.head)]  # type: ignore[list-item, misc, arg-type]
+    return []
+
+
+class Hellinger(nn.Module):
+    """Signed square root, then length 10: [N,D] → [N,D]. It tames the few loud features of a pretrained body.
+
+    After Perronnin, Sánchez & Mensink (2010), "Improving the Fisher kernel". Smooth at zero, so that a body below
+    it can be trained.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,D] → [N,D]."""
+        rooted = x / torch.sqrt(x.abs() + 1e-3)
+        scaled: Tensor = 10 * rooted / torch.linalg.vector_norm(rooted, dim=1, keepdim=True).clamp_min(1e-6)
+        return scaled
+
+
+def small(*, size: int, channels: int, classes: int, widths: Sequence[int] = (32, 48, 96, 96)) -> Classifier:
+    """A convolutional net for small pictures, made to learn in a few epochs on a CPU or a GPU.
+
+    A whitening stem that halves the picture and isn't trained (`whiten` sets it from the data), then groups of two
+    3 x 3 convolutions that halve it again, each with identity initialisation, batch norm without scale and GELU;
+    the largest value of each channel is the feature. widths: channels of the stem, then of each group; more groups
+    of the last width follow until at most 3 pixels are left. After Page (2019) and Jordan (2024, arXiv:2404.00498).
+    """
+    stem_width, *group_widths = widths
+    side, groups = size // 2, list(group_widths)
+    while side >> len(groups) > 3:
+        groups.append(groups[-1])
+    while len(groups) > 1 and side >> len(groups) < 1:
+        groups.pop()
+    stem = nn.Conv2d(channels, stem_width, 4, stride=2, padding=1)
+    layers: list[nn.Module] = [stem, nn.GELU()]
+    for inputs, outputs in pairwise([stem_width, *groups]):
+        layers += [_conv(inputs, outputs), nn.MaxPool2d(2), _norm(outputs), nn.GELU()]
+        layers += [_conv(outputs, outputs), _norm(outputs), nn.GELU()]
+    body = nn.Sequential(*layers, _MaxPool())
+    spec = {"kind": "small", "size": size, "channels": channels, "classes": classes, "widths": list(widths)}
+    return Classifier(body, nn.Linear(groups[-1], classes, bias=False), spec)
+
+
+def whiten(net: Classifier, x: Tensor, *, floor: float = 5e-4) -> None:
+    """Sets the stem of a `small` net so that patches of `x` (float32 [N,C,H,W], normalised) come out uncorrelated.
+
+    The filters are the leading eigenvectors of the patches' covariance, scaled to unit variance, and their
+    negatives (Page, 2019); they aren't trained. Does nothing to other nets.
+    """
+    stem = net.body[0] if isinstance(net.body, nn.Sequential) else None
+    if net.spec.get("kind") != "small" or not isinstance(stem, nn.Conv2d):
+        return
+    side, step = stem.kernel_size[0], stem.stride[0]
+    patches = x.unfold(2, side, step).unfold(3, side, step).permute(0, 2, 3, 1, 4, 5)
+    patches = patches.reshape(-1, x.shape[1] * side * side)
+    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    count = min(stem.out_channels // 2, len(values))
+    filters = (vectors.T.flip(0)[:count] / (values.flip(0)[:count] + floor).sqrt()[:, None]).reshape(
+        count, *stem.weight.shape[1:]
+    )
+    with torch.no_grad():
+        stem.weight[: 2 * count] = torch.cat([filters, -filters])
+        if stem.bias is not None:
+            stem.bias.zero_()
+    stem.requires_grad_(False)
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """3 x 3 without bias; the first `inputs` outputs start as copies of the inputs."""
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    nn.init.dirac_(conv.weight.data[:inputs])
+    return conv
+
+
+def _norm(width: int) -> nn.BatchNorm2d:
+    """Batch norm whose scale stays 1, with a short memory: trainings are short."""
+    norm = nn.BatchNorm2d(width, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
+class _MaxPool(nn.Module):
+    """The largest value of each channel. [N,C,H,W] → float32 [N,C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.amax(x, dim=(2, 3)).float()

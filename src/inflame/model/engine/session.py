@@ -1,0 +1,232 @@
+"""What every training begins with: the data set, the run folder (a new one, or the one that a kill left behind),
+the clock of the time budget, and the lines that tell a person what is going on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, final
+
+from inflame import artifact
+from inflame.artifact.loader import Pictures
+from inflame.config import Settings
+from inflame.errors import DataError, NetworkError
+from inflame.model.engine import checkpoint, hooks
+from inflame.model.engine.conclude import Model, keep, logits, publish
+from inflame.model.engine.learner import Learner, TimeBudget
+from inflame.model.engine.progress import Progress
+from inflame.records import Dataset, Preprocess
+from inflame.runs import Run
+
+Pictured = Mapping[str, Pictures]
+
+STARTED = "INFLAME_STARTED"  # when the person's command began (seconds since 1970): set by the launcher
+BUDGET = 60.0  # seconds, where neither a time nor a number of epochs is given
+FIRST = 0.14  # share of the budget after which a net that still trains is published for the first time
+PACK = 2.0  # seconds for bundle, test and report of a small net, before any was measured
+
+
+@final
+class Session:
+    """One sitting of a training. `budget` is the time of the whole command, None when epochs are counted instead."""
+
+    def __init__(self, settings: Settings, run: Run, dataset: Dataset, budget: TimeBudget | None) -> None:
+        self.settings, self.run, self.dataset, self.budget = settings, run, dataset, budget
+        self.reserve = PACK  # seconds to keep for the last steps
+
+    def say(self, topic: str, text: str) -> None:
+        """A line on stderr and in the log: the topic in a column of its own."""
+        self.run.say(f"{topic:<8} {text}")
+
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """A progress bar for something that may take more than two seconds; on a terminal only."""
+        return _bar(what)
+
+    def hooks(self, model: Callable[[Learner], Model] | None = None, pictures: Pictured | None = None) -> list[object]:
+        """Guard, best and last checkpoint, metrics, progress. With `model`, which makes a model of the learner as it
+        stands, a long training is published once on the way."""
+        early: list[object] = []
+        if model is not None and pictures is not None and self.budget is not None and self.budget.seconds >= 40:
+            early = [_Early(self, model, pictures)]
+        return [
+            hooks.NonFinite(self.run.path),
+            hooks.Metrics(self.run.metric),
+            hooks.SaveBest(self.run.path / "best", say=self.run.note),
+            hooks.SaveLast(self.run.path / "last"),
+            Progress(say=self.run.say),
+            *early,
+        ]
+
+    def left(self) -> float:
+        """Seconds until the last steps must begin."""
+        return float("inf") if self.budget is None else max(0.0, self.budget.left() - self.reserve)
+
+    def fit(self, learner: Learner, *, stage: str = "net", epochs: int = 0) -> None:
+        """Trains from the last checkpoint of this run, if there is one, until the epochs or the time are used up."""
+        if checkpoint.resume(learner, self.run.path / "last", self.run.note):
+            self.run.rewind("epoch", learner.at.epoch)
+            self.say("resume", f"from epoch {learner.at.epoch + 1}, step {learner.at.step}")
+        learner.fit(epochs or None, budget=self._stage(stage))
+
+    def model(self, learner: Learner, preprocess: Preprocess, pictures: Pictured, *, how: str) -> Model:
+        """What the learner has now, with its answers on the validation split."""
+        net, val = learner.scored, pictures.get("val") or pictures["train"]
+        return Model(
+            net=net,  # type: ignore[arg-type]
+            preprocess=preprocess,
+            logits=logits(net, preprocess, val, device=learner.device.place),  # type: ignore[arg-type]
+            labels=val.labels.numpy(),
+            uris=val.uris,
+            splits=("val" if "val" in pictures else "train",) * len(val),
+            how=how,
+        )
+
+    def _stage(self, name: str) -> TimeBudget | None:
+        """The time of one stage: what is left now, or, on going on, what was left when the stage began."""
+        if self.budget is None:
+            return None
+        planned = dict(self.run.read_status().get("stages", {}))
+        if name not in planned:
+            planned[name] = round(self.left(), 3)
+            self.run.status(stages=planned)
+        return TimeBudget(max(planned[name], 0.1))
+
+
+@final
+class _Early:
+    """Publishes the model once, when the first tenth or so of the time is over."""
+
+    def __init__(self, session: Session, model: Callable[[Learner], Model], pictures: Pictured) -> None:
+        self.session, self.model, self.pictures = session, model, pictures
+        self.done = session.run.bundle is not None
+
+    def pause(self, learner: Learner) -> None:
+        """Publishes when it is time."""
+        budget = self.session.budget
+        if self.done or budget is None or budget.elapsed() < FIRST * budget.seconds:
+            return
+        self.done = True
+        began = time.monotonic()
+        model = self.model(learner)
+        publish(self.session.run, self.session.dataset, model, self.pictures)
+        right = float((model.logits.argmax(1) == model.labels).mean())
+        self.session.say("usable", f"after {budget.elapsed():.0f} s: {right:.1%} of {len(model.labels)} held-out items")
+        self.session.reserve = max(self.session.reserve, 1.0 + time.monotonic() - began)
+
+
+@contextmanager
+def begin(
+    settings: Settings,
+    *,
+    canvas: Preprocess | None = None,
+    fallback: str = "",
+    epochs: int = 0,
+) -> Iterator[Session]:
+    """Opens the data and the run folder; the run is closed, with its state, when the block ends.
+
+    canvas: how pictures will be prepared, if that is known already, so that each file is decoded once only.
+    fallback: a data set to take, with a line that says so, when the wanted one can't be had without a network.
+    Raises DataError when there are fewer than two classes, or nothing to train on.
+    """
+    clock = _clock(settings, epochs)
+    notes: list[str] = []
+    dataset = _open(settings, canvas, fallback, notes)
+    identity = hashlib.sha256(f"{settings.identity()} {dataset.version}".encode()).hexdigest()
+    with Run.begin(settings, identity, dataset.name) as run:
+        run.provenance(settings)
+        keep(run, dataset)
+        session = Session(settings, run, dataset, clock)
+        session.say("run", f"{run.path}{'  (going on where it stopped)' if run.resumed else ''}")
+        for note in notes:
+            session.say("data", note)
+        session.say("data", describe(dataset))
+        for line in faults(dataset):
+            session.say("check", line)
+        yield session
+
+
+def describe(dataset: Dataset) -> str:
+    """`butterflies: 713 items, 6 classes (train 491, val 111, test 111)`."""
+    counts = {row["values"]: row["counts"] for row in dataset.items["split"].value_counts().to_pylist()}
+    order = [name for name in ("train", "val", "test") if name in counts]
+    order += [name for name in counts if name not in order]
+    parts = ", ".join(f"{name} {counts[name]:,}" for name in order)
+    return f"{dataset.name}: {len(dataset):,} items, {len(dataset.classes)} classes ({parts})"
+
+
+def faults(dataset: Dataset, most: int = 3) -> list[str]:
+    """The data's faults that matter, the gravest first, a line for each kind; at most `most` lines."""
+    kinds: dict[str, list[Any]] = {}
+    for fault in sorted(dataset.faults, key=lambda fault: ("error", "warning", "info").index(fault.severity)):
+        if fault.severity != "info":
+            kinds.setdefault(fault.kind, []).append(fault)
+    lines = []
+    for kind, found in kinds.items():
+        items = [item for fault in found for item in fault.items]
+        left_out = " (left out)" if found[0].severity == "error" else ""
+        lines.append(f"{len(items)} × {kind.replace('_', ' ')}{left_out}: {found[0].reason}")
+    if len(lines) > most:
+        lines[most - 1 :] = [f"… and {len(lines) - most + 1} more kinds; `inflame check` shows all with pictures"]
+    return lines
+
+
+def _open(settings: Settings, canvas: Preprocess | None, fallback: str, notes: list[str]) -> Dataset:
+    wanted = partial(
+        artifact.open,
+        seed=settings.seed,
+        splits=settings.splits,
+        limit=settings.limit,
+        canvas=canvas,
+        progress=_bar("checking"),
+    )
+    try:
+        dataset = wanted(settings.io.training_input)
+    except NetworkError as error:
+        if not fallback:
+            raise
+        notes.append(f"{settings.io.training_input} can't be had ({error.message}): taking {fallback} instead")
+        dataset = wanted(fallback)
+    if len(dataset.classes) < 2:
+        only = f"one class, {dataset.classes[0]}" if dataset.classes else "no class"
+        raise DataError(
+            f"{dataset.name} has {only}: there is nothing to tell apart.",
+            where=dataset.root,
+            remedy="Put the pictures of each class into a folder of its own, two folders at least.",
+        )
+    if not len(dataset.split("train")):
+        raise DataError(f"{dataset.name} has no items to train on.", where=dataset.root, remedy="Check the splits.")
+    return dataset
+
+
+def _clock(settings: Settings, epochs: int) -> TimeBudget | None:
+    if settings.budget is None and epochs:
+        return None
+    clock = TimeBudget(settings.budget or BUDGET)
+    try:
+        since = time.time() - float(os.environ.get(STARTED, ""))
+    except ValueError:
+        since = time.process_time()
+    clock.carry(min(max(since, 0.0), clock.seconds))
+    return clock
+
+
+def _bar(what: str) -> Callable[[int, int], None]:
+    """A tqdm bar that shows itself after two seconds, on a terminal."""
+    bars: list[Any] = []
+
+    def move(done: int, total: int) -> None:
+        if not bars:
+            from tqdm import tqdm
+
+            hidden = not sys.stderr.isatty()
+            bars.append(tqdm(total=total, desc=what, delay=2.0, leave=False, disable=hidden, dynamic_ncols=True))
+        bars[0].update(done - bars[0].n)
+        if done >= total:
+            bars[0].close()
+
+    return move

@@ -1,0 +1,1 @@
+"""Handwritten digits: the first run of everybody."""
