@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-BUDGET = 15
+BUDGET = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, photo_set: Path) -> Desk:
 
 @pytest.fixture(scope="module")
 def trained(desk: Desk) -> subprocess.CompletedProcess[str]:
-    """`inflame train photos/ --in 15s`, once for all tests here."""
+    """`inflame train photos/ --in 10s`, once for all tests here."""
     return desk.say("train", "photos/", "--in", f"{BUDGET}s")
 
 
@@ -118,7 +118,7 @@ def test_a_folder_of_ones_own(desk: Desk) -> None:
     own = desk.place / "my_birds"
     assert {file.name for file in own.iterdir()} >= {"app.py", "train.py", "score.py", "net.py", "model-config.toml"}
     done = subprocess.run(
-        [sys.executable, "app.py", "io.training_input=digits", "limit=200", "in=8s"],
+        [sys.executable, "app.py", "io.training_input=digits", "limit=200", "in=5s"],
         capture_output=True,
         text=True,
         cwd=own,
