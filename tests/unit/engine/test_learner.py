@@ -6,6 +6,7 @@ import ast
 import copy
 import inspect
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -427,3 +428,10 @@ def test_time_budget() -> None:
     budget.reserve = 2.0
     assert budget.progress() == pytest.approx(9 / 8)
     assert (TimeBudget().left(), TimeBudget().progress()) == (math.inf, 0.0)
+
+
+def test_a_real_second_is_kept(make_learner: Make) -> None:
+    began = time.monotonic()
+    row = make_learner().fit(budget=TimeBudget(1.0))
+    assert 0.9 <= time.monotonic() - began <= 1.5  # a busy machine may be late, never early
+    assert row["lr"] < 0.05 * 0.15  # the schedule came to its end with the time

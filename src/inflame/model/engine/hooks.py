@@ -65,8 +65,8 @@ class SaveLast:
 
     Saves every `every` seconds, at the end of epochs and of training, and when told to stop (Ctrl-C, SIGTERM, SIGHUP):
     then the handler that was there before is called, as soon as the batch at hand is done, or Interrupted is raised. A
-    second Ctrl-C doesn't wait. Saving takes no more than about `share` of the time, however big the net and however
-    short the epochs.
+    second Ctrl-C doesn't wait. Saving takes no more than about `share` of the time, however big the net; of epochs that
+    are shorter than `every` / 20 not every end is saved.
     """
 
     _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -83,7 +83,8 @@ class SaveLast:
     def before_fit(self, learner: Learner) -> None:
         """Watches for signals from now on, and clears away what a killed run left half written."""
         self._told, self._process = None, os.getpid()
-        self._plan(self._clock(), 0.0)
+        self._due_at_end = self._clock()  # the first epoch's end in any case
+        self._due = self._due_at_end + self.every
         if learner.device.main and self.folder.is_dir():
             store.sweep(self.folder)
         for number in self._STOPPING:
@@ -137,8 +138,8 @@ class SaveLast:
         self._plan(now, now - began)
 
     def _plan(self, now: float, cost: float) -> None:
-        self._due_at_end = now + cost / self.share
-        self._due = max(now + self.every, self._due_at_end)
+        self._due = now + max(self.every, cost / self.share)
+        self._due_at_end = now + max(self.every / 20, cost / self.share)
 
     def _catch(self, number: int, frame: Any) -> None:
         if os.getpid() != self._process:  # a forked worker has nothing to save

@@ -234,7 +234,7 @@ class Learner:
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """The criterion, in float32."""
-        return self.criterion(logits.float(), y)
+        return self.criterion(logits if logits.dtype == torch.float32 else logits.float(), y)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of `loss`."""
@@ -248,8 +248,10 @@ class Learner:
         self.device.step(self.optimizer)
 
     def zero_grad(self) -> None:
-        """Forgets the gradients."""
-        self.optimizer.zero_grad(set_to_none=True)
+        """Forgets the gradients: what `optimizer.zero_grad()` does, without its profiling, which costs 14 µs."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
     def tell(self, event: str) -> None:
         """Calls the hooks that have a method of this name. One that cancels doesn't keep the others from being told."""
