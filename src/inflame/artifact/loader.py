@@ -64,6 +64,11 @@ def load(
     return found
 
 
+def head(pictures: Pictures, count: int) -> Pictures:
+    """The first `count` pictures."""
+    return Pictures(pixels=pictures.pixels[:count], labels=pictures.labels[:count], uris=pictures.uris[:count])
+
+
 def join(*parts: Pictures) -> Pictures:
     """Several splits as one, in the order given."""
     return Pictures(
@@ -158,7 +163,7 @@ class Batches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches `start`, `start + 1`, … of `epoch`."""
         order = self.order(epoch).to(self.pixels.device)
-        dice = torch.rand(len(self.pictures), 8, generator=generator(self.seed, epoch, 1)) if self.transform else None
+        dice = self._dice(epoch) if self.transform else None
         for batch in range(start, len(self)):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             pixels = self.pixels[rows]
@@ -167,6 +172,14 @@ class Batches:
             else:
                 pixels = centre(pixels, self.preprocess.size)
             yield normalise(pixels, self.preprocess), self.labels[rows]
+
+    def _dice(self, epoch: int) -> Tensor:
+        """Uniform numbers [N,8] for `epoch`. The first, which mirrors, alternates: an item that was mirrored in one
+        epoch isn't in the next, so two epochs show both (Jordan, 2024, arXiv:2404.00498)."""
+        dice = torch.rand(len(self.pictures), 8, generator=generator(self.seed, epoch, 1))
+        first = torch.rand(len(self.pictures), generator=generator(self.seed, 0, 4))
+        dice[:, 0] = first if epoch % 2 == 0 else 1 - first
+        return dice
 
 
 def generator(seed: int, epoch: int, stream: int) -> torch.Generator:

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from inflame import store
-from inflame.artifact.loader import Pictures, centre
+from inflame.artifact import manifest
+from inflame.artifact.loader import Pictures, centre, normalise
 from inflame.model.engine import bundle, calibrate, metrics
 from inflame.model.engine.card import card
 from inflame.model.engine.nets import Classifier
@@ -27,18 +28,22 @@ from inflame.records import Dataset, Preprocess
 from inflame.runs import Run
 
 EXAMPLES = 32  # real pictures on which torch and onnxruntime must agree
+Floats = NDArray[np.float32]
+SERVED = 64  # pictures at a time through the bundle
 SEEN = 1000  # held-out pictures that the reference statistics of brightness and contrast come from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """What a training gives: a net and how its pictures are prepared, with held-out logits float32 [N,K] and their
-    labels int64 [N] to calibrate on; `uris` and `splits` say which items those are, `how` (a line) how it was made.
-    `source` is "val", or "out-of-fold" when every item was held out once."""
+    labels int64 [N] to calibrate on; `uris` and `splits` say which items those are, `embedding` float32 [M,D] are the
+    features of some of them, `how` (a line) how the net was made. `source` is "val", or "out-of-fold" when every
+    item was held out once."""
 
     net: Classifier
     preprocess: Preprocess
-    logits: NDArray[np.float32]
+    logits: Floats
+    embedding: Floats
     labels: NDArray[np.int64]
     uris: tuple[str, ...]
     splits: tuple[str, ...]
@@ -46,15 +51,35 @@ class Model:
     source: str = "val"
 
 
-def publish(run: Run, dataset: Dataset, model: Model, pictures: Mapping[str, Pictures], **told: Any) -> float:
+def publish(run: Run, dataset: Dataset, model: Model, pictures: Mapping[str, Pictures]) -> float:
     """Writes the bundle of `model` and says so in the status; returns the seconds it took.
 
-    It knows nothing of the test split. told: more fields for the status.
+    It knows nothing of the test split.
     """
     began = time.monotonic()
-    calibration = _calibration(model)
-    _bundle(run, dataset, model, calibration, pictures, test=None, results=())
-    run.status(bundle="bundle", **told)
+    calibration, name = _calibration(model), run.read_status().get("model", "")
+    held = pictures.get("val") or pictures["train"]
+    examples = centre(held.pixels[:SEEN], model.preprocess.size).numpy()
+    statistics = reference(
+        classes=dataset.classes,
+        labels=model.labels,
+        probabilities=calibration.apply(model.logits),
+        embedding=model.embedding,
+        pictures=examples,
+        split=model.source,
+    )
+    bundle.export(
+        run.path / "bundle",
+        net=model.net,
+        preprocess=model.preprocess,
+        classes=dataset.classes,
+        calibration=calibration,
+        reference=statistics,
+        card=_card(name, dataset, model, calibration, None),
+        examples=np.ascontiguousarray(examples[:EXAMPLES]),
+        about={"model": name, "dataset": {"name": dataset.name, "version": dataset.version}, "how": model.how},
+    )
+    run.status(bundle="bundle")
     return time.monotonic() - began
 
 
@@ -65,49 +90,53 @@ def conclude(
     pictures: Mapping[str, Pictures],
     *,
     ladder: Sequence[dict[str, Any]] = (),
+    published: Model | None = None,
 ) -> dict[str, Any]:
-    """Calibrates, tests once, writes bundle, predictions and report; returns the result that `--json` prints."""
+    """Bundles, tests once what will be served, writes predictions and report; returns what `--json` prints.
+
+    published: the model whose bundle is in the run folder already.
+    """
     from inflame.model.engine.report import report
 
-    calibration = _calibration(model)
-    held = _Answers.of(model, calibration)
-    tested = _tested(model, calibration, pictures["test"]) if "test" in pictures else None
-    found = _accuracy(tested) if tested else None
-    results = _per_class(tested, len(dataset.classes)) if tested else ()
-    _bundle(run, dataset, model, calibration, pictures, test=found, results=results)
-    _write_predictions(run, dataset, [held, *([tested] if tested else [])], out_of_fold=True)
-    validation = _accuracy(held)
-    sample = _sample(dataset, tested or held)
+    if model is not published:
+        publish(run, dataset, model, pictures)
+    calibration, name = _calibration(model), run.read_status().get("model", "")
+    held = _Answers(
+        uris=model.uris, splits=model.splits, labels=model.labels, probabilities=calibration.apply(model.logits)
+    )
+    tested = _tested(run, model, calibration, pictures["test"]) if "test" in pictures else None
+    bundle.recard(run.path / "bundle", _card(name, dataset, model, calibration, tested))
+    _write_predictions(run, dataset, [held, *([tested] if tested else [])])
     result = {
         "run": str(run.path),
-        "model": run.read_status().get("model", ""),
+        "model": name,
         "dataset": dataset.name,
-        "test": _plain(found),
-        "val": _plain(validation),
-        "seconds": round(run.seconds, 1),
+        "test": tested.plain() if tested else None,
+        "val": held.plain(),
         "bundle": str(run.path / "bundle"),
-        "prediction": sample,
+        "prediction": _sample(dataset, tested or held),
     }
-    run.status(test=result["test"], val=result["val"], bundle="bundle", ladder=list(ladder), how=model.how)
+    run.status(test=result["test"], val=result["val"], ladder=list(ladder), how=model.how)
     report(run.path)
+    _say(run, result)
     return {**result, "seconds": round(run.seconds, 1)}
 
 
-def logits(
+def answers(
     net: Classifier, preprocess: Preprocess, pictures: Pictures, *, device: torch.device | str = "cpu", batch: int = 256
-) -> NDArray[np.float32]:
-    """Logits float32 [N,K] of the centre of every picture, in eval mode; the net's own mode comes back."""
-    from inflame.artifact.loader import normalise
-
+) -> tuple[Floats, Floats]:
+    """Logits [N,K] and features [N,D] of the centre of every picture, float32; the net keeps its mode."""
     mode = net.training
     net.eval()
     parts = []
     with torch.inference_mode():
         for start in range(0, len(pictures), batch):
             pixels = centre(pictures.pixels[start : start + batch], preprocess.size).to(device)
-            parts.append(net(normalise(pixels, preprocess)).float().cpu())
+            features = net.body(normalise(pixels, preprocess))
+            parts.append((net.head(features).float().cpu(), features.float().cpu()))
     net.train(mode)
-    return torch.cat(parts).numpy() if parts else np.zeros((0, 0), np.float32)
+    logits, embedding = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return logits, embedding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,88 +148,63 @@ class _Answers:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
 
-    @classmethod
-    def of(cls, model: Model, calibration: calibrate.Calibration) -> _Answers:
-        probabilities = calibration.apply(model.logits)
-        return cls(uris=model.uris, splits=model.splits, labels=model.labels, probabilities=probabilities)
+    def accuracy(self) -> metrics.Rate:
+        return metrics.accuracy(self.labels, self.probabilities.argmax(axis=1))
+
+    def per_class(self) -> list[metrics.ClassResult]:
+        classes = self.probabilities.shape[1]
+        return metrics.per_class(metrics.confusion(self.labels, self.probabilities.argmax(axis=1), classes))
+
+    def plain(self) -> dict[str, Any]:
+        found = self.accuracy()
+        return {"accuracy": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 
 def _calibration(model: Model) -> calibrate.Calibration:
     return calibrate.fit(model.logits, model.labels, source=model.source)
 
 
-def _tested(model: Model, calibration: calibrate.Calibration, test: Pictures) -> _Answers:
-    answers = calibration.apply(logits(model.net, model.preprocess, test))
-    labels = test.labels.numpy()
-    return _Answers(uris=test.uris, splits=("test",) * len(test), labels=labels, probabilities=answers)
-
-
-def _accuracy(answers: _Answers) -> metrics.Rate:
-    return metrics.accuracy(answers.labels, answers.probabilities.argmax(axis=1))
-
-
-def _per_class(answers: _Answers, classes: int) -> Sequence[metrics.ClassResult]:
-    return metrics.per_class(metrics.confusion(answers.labels, answers.probabilities.argmax(axis=1), classes))
-
-
-def _bundle(
-    run: Run,
-    dataset: Dataset,
-    model: Model,
-    calibration: calibrate.Calibration,
-    pictures: Mapping[str, Pictures],
-    *,
-    test: metrics.Rate | None,
-    results: Sequence[metrics.ClassResult],
-) -> None:
-    held = pictures.get("val") or pictures["train"]
-    examples = centre(held.pixels[:SEEN], model.preprocess.size).numpy()
-    answers = calibration.apply(model.logits)
-    embedding = _embedding(model, examples)
-    statistics = reference(
-        classes=dataset.classes,
-        labels=model.labels,
-        probabilities=answers,
-        embedding=embedding,
-        pictures=examples,
-        split=model.source,
+def _tested(run: Run, model: Model, calibration: calibrate.Calibration, test: Pictures) -> _Answers:
+    """What the bundle answers to the test split: what is measured is what will be served."""
+    served = bundle.Predictor(run.path / "bundle")
+    parts = []
+    for start in range(0, len(test), SERVED):
+        pixels = centre(test.pixels[start : start + SERVED], model.preprocess.size)
+        parts.append(served.run(np.ascontiguousarray(pixels.numpy()))[0])
+    return _Answers(
+        uris=test.uris,
+        splits=("test",) * len(test),
+        labels=test.labels.numpy(),
+        probabilities=calibration.apply(np.concatenate(parts)),
     )
-    name = run.read_status().get("model", "")
-    bundle.export(
-        run.path / "bundle",
-        net=model.net,
+
+
+def _card(
+    name: str, dataset: Dataset, model: Model, calibration: calibrate.Calibration, tested: _Answers | None
+) -> str:
+    return card(
+        model=name,
+        dataset=dataset,
         preprocess=model.preprocess,
-        classes=dataset.classes,
         calibration=calibration,
-        reference=statistics,
-        card=card(
-            model=name,
-            dataset=dataset,
-            preprocess=model.preprocess,
-            calibration=calibration,
-            test=test,
-            results=results,
-            how=model.how,
-        ),
-        examples=np.ascontiguousarray(examples[:EXAMPLES]),
-        about={"model": name, "dataset": {"name": dataset.name, "version": dataset.version}, "how": model.how},
+        test=tested.accuracy() if tested else None,
+        results=tested.per_class() if tested else (),
+        how=model.how,
     )
 
 
-def _embedding(model: Model, examples: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Features float32 [n,D] of a part of the held-out pictures: enough for means and deviations."""
-    from inflame.artifact.loader import normalise
-
-    mode = model.net.training
-    model.net.eval()
-    with torch.inference_mode():
-        some = torch.from_numpy(examples[:: max(1, len(examples) // 128)])
-        found: NDArray[np.float32] = model.net.body(normalise(some, model.preprocess)).float().numpy()
-    model.net.train(mode)
-    return found
+def _say(run: Run, result: Mapping[str, Any]) -> None:
+    """The lines that a person waits for."""
+    for name, note in (("test", "looked at once"), ("val", "held out, used for choices")):
+        found = result[name]
+        if found is not None and (name == "test" or result["test"] is None):
+            interval = f"{found['low']:.3f}–{found['high']:.3f}"
+            run.say(f"{name:<8} accuracy {found['accuracy']:.4f} ({interval}, {found['n']:,} items, {note})")
+    run.say(f"report   {run.path / 'report.html'}")
+    run.say("next     inflame predict FILE…   inflame report --open   inflame runs")
 
 
-def _write_predictions(run: Run, dataset: Dataset, parts: Sequence[_Answers], *, out_of_fold: bool) -> None:
+def _write_predictions(run: Run, dataset: Dataset, parts: Sequence[_Answers]) -> None:
     """`predictions.parquet`: a row per item and split. `suspect` is the probability that a model which hadn't seen
     the item gives to its label."""
     columns: dict[str, list[Any]] = {name: [] for name in ("uri", "label", "split", "predicted", "correct", "suspect")}
@@ -212,7 +216,7 @@ def _write_predictions(run: Run, dataset: Dataset, parts: Sequence[_Answers], *,
         columns["label"] += [dataset.classes[label] for label in part.labels]
         columns["predicted"] += [dataset.classes[label] for label in best]
         columns["correct"] += (best == part.labels).tolist()
-        columns["suspect"] += part.probabilities[np.arange(len(best)), part.labels].tolist() if out_of_fold else []
+        columns["suspect"] += part.probabilities[np.arange(len(best)), part.labels].tolist()
         rows.append(part.probabilities.astype(np.float32))
     flat = np.concatenate(rows)
     offsets = np.arange(0, flat.size + 1, flat.shape[1], dtype=np.int32)
@@ -233,17 +237,6 @@ def _sample(dataset: Dataset, answers: _Answers) -> dict[str, Any]:
     }
 
 
-def _plain(found: metrics.Rate | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {"accuracy": found.value, "low": found.low, "high": found.high, "n": found.n}
-
-
 def keep(run: Run, dataset: Dataset) -> None:
     """`dataset.json` and `items.parquet` of the run folder: the data as this run saw it."""
-    from inflame.artifact import manifest
-
     manifest.save(dataset, run.path)
-
-
-__all__ = ["Model", "conclude", "keep", "logits", "publish"]

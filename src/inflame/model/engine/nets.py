@@ -35,6 +35,8 @@ def build(spec: dict[str, Any]) -> Classifier:
 
     Raises SettingError when the kind or the timm name doesn't exist (with the nearest name).
     """
+    if spec.get("mirrored"):
+        return mirrored(build({key: value for key, value in spec.items() if key != "mirrored"}))
     if spec["kind"] == "small":
         return small(**{key: spec[key] for key in ("size", "channels", "classes", "widths")})
     if spec["kind"] == "timm":
@@ -111,6 +113,24 @@ def stages(body: nn.Module) -> list[nn.Module]:
     return []
 
 
+class Mirrored(nn.Module):
+    """A body that looks twice, at the picture and at its mirror image, and gives the mean of the features."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,C,H,W] → [N,D]."""
+        mean: Tensor = (self.body(x) + self.body(x.flip(3))) / 2
+        return mean
+
+
+def mirrored(net: Classifier) -> Classifier:
+    """The same net, answering for a picture and its mirror image together: twice the work."""
+    return Classifier(Mirrored(net.body), net.head, {**net.spec, "mirrored": True})
+
+
 class Hellinger(nn.Module):
     """Signed square root, then length 10: [N,D] → [N,D]. It tames the few loud features of a pretrained body.
 
@@ -125,21 +145,23 @@ class Hellinger(nn.Module):
         return scaled
 
 
-def small(*, size: int, channels: int, classes: int, widths: Sequence[int] = (32, 48, 96, 96)) -> Classifier:
+def small(*, size: int, channels: int, classes: int, widths: Sequence[int] = (16, 32, 64, 128)) -> Classifier:
     """A convolutional net for small pictures, made to learn in a few epochs on a CPU or a GPU.
 
-    A whitening stem that halves the picture and isn't trained (`whiten` sets it from the data), then groups of two
-    3 x 3 convolutions that halve it again, each with identity initialisation, batch norm without scale and GELU;
-    the largest value of each channel is the feature. widths: channels of the stem, then of each group; more groups
-    of the last width follow until at most 3 pixels are left. After Page (2019) and Jordan (2024, arXiv:2404.00498).
+    A whitening stem that isn't trained (`whiten` sets it from the data; above 32 pixels it halves the picture), then
+    groups of two 3 x 3 convolutions that halve it, each with identity initialisation, batch norm without scale and
+    GELU; the largest value of each channel is the feature. widths: channels of the stem, then of each group; more
+    groups of the last width follow until at most 3 pixels are left. After Page (2019) and Jordan (2024,
+    arXiv:2404.00498).
     """
     stem_width, *group_widths = widths
-    side, groups = size // 2, list(group_widths)
+    halved = size > 32
+    side, groups = size // 2 if halved else size - 2, list(group_widths)
     while side >> len(groups) > 3:
         groups.append(groups[-1])
     while len(groups) > 1 and side >> len(groups) < 1:
         groups.pop()
-    stem = nn.Conv2d(channels, stem_width, 4, stride=2, padding=1)
+    stem = nn.Conv2d(channels, stem_width, *((4, 2, 1) if halved else (3, 1, 0)))
     layers: list[nn.Module] = [stem, nn.GELU()]
     for inputs, outputs in pairwise([stem_width, *groups]):
         layers += [_conv(inputs, outputs), nn.MaxPool2d(2), _norm(outputs), nn.GELU()]

@@ -17,7 +17,7 @@ from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError
 from inflame.model.engine import checkpoint, hooks
-from inflame.model.engine.conclude import Model, keep, logits, publish
+from inflame.model.engine.conclude import Model, answers, keep, publish
 from inflame.model.engine.learner import Learner, TimeBudget
 from inflame.model.engine.progress import Progress
 from inflame.records import Dataset, Preprocess
@@ -76,10 +76,12 @@ class Session:
     def model(self, learner: Learner, preprocess: Preprocess, pictures: Pictured, *, how: str) -> Model:
         """What the learner has now, with its answers on the validation split."""
         net, val = learner.scored, pictures.get("val") or pictures["train"]
+        logits, embedding = answers(net, preprocess, val, device=learner.device.place)  # type: ignore[arg-type]
         return Model(
             net=net,  # type: ignore[arg-type]
             preprocess=preprocess,
-            logits=logits(net, preprocess, val, device=learner.device.place),  # type: ignore[arg-type]
+            logits=logits,
+            embedding=embedding,
             labels=val.labels.numpy(),
             uris=val.uris,
             splits=("val" if "val" in pictures else "train",) * len(val),

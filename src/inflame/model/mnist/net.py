@@ -5,4 +5,4 @@ from inflame.model.engine import nets
 
 def build(classes: int) -> nets.Classifier:
     """A fresh net for `classes` classes."""
-    return nets.small(size=28, channels=1, classes=classes, widths=(24, 32, 64, 64))
+    return nets.small(size=28, channels=1, classes=classes)
