@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from functools import partial
 from typing import Any
 
@@ -67,12 +68,13 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
             batch_size=h.batch_size,
             seed=settings.seed,
             shuffle=True,
-            transform=_moves(road, h.shift, mirror=safe),
+            transform=_moves(road, h.shift if road.channels > 1 else h.shift_grey, mirror=safe),
         ),
         val_loader=loader.Batches(loader.head(held, WATCHED), preprocess, batch_size=500),
         hooks=s.hooks(),
-        step=growing(until=h.small_until),
+        step=growing(until=h.small_until if road.channels > 1 else 0.0),
     )
+    s.reserve += _answering(net, preprocess, held) * (len(held) + len(pictures.get("test", held))) * (2 if safe else 1)
     s.fit(learner, stage="small", epochs=h.num_epochs)
     grown = s.model(learner, preprocess, pictures, how=f"a small net from scratch ({road.side} px)")
     if ladder.climb("small net", best.logits, grown.logits, labels, note=f"{learner.at.epoch} epochs"):
@@ -92,12 +94,8 @@ def _coloured(plain: Preprocess, train: Pictures) -> Preprocess:
 
 
 def _moves(road: Road, by: int, *, mirror: bool) -> loader.Transform:
-    """Shifts, by less where there is no colour and so little to see, and mirrors where that is safe."""
-    if road.channels == 1:
-        by, mode = by // 2, "constant"
-    else:
-        mode = "reflect"
-    shift = partial(loader.shift, by=by, mode=mode)
+    """Shifts, and mirrors where that is safe."""
+    shift = partial(loader.shift, by=by, mode="constant" if road.channels == 1 else "reflect")
     return loader.chain(loader.flip, shift) if mirror else shift
 
 
@@ -113,6 +111,15 @@ def _mirror_safe(linear: Model, preprocess: Preprocess, held: Pictures) -> tuple
     )
     kept = turned / max(plain, 1e-9)
     return kept, kept >= KEPT
+
+
+def _answering(net: nets.Classifier, preprocess: Preprocess, pictures: Pictures) -> float:
+    """Seconds that the net takes for a picture."""
+    part = loader.head(pictures, 256)
+    conclude.answers(net, preprocess, part)
+    began = time.perf_counter()
+    conclude.answers(net, preprocess, part)
+    return (time.perf_counter() - began) / len(part)
 
 
 def _words(road: Road, kept: float, *, safe: bool) -> str:

@@ -150,7 +150,7 @@ def small(*, size: int, channels: int, classes: int, widths: Sequence[int] = (16
 
     A whitening stem that isn't trained (`whiten` sets it from the data; above 32 pixels it halves the picture), then
     groups of two 3 x 3 convolutions that halve it, each with identity initialisation, batch norm without scale and
-    GELU; the largest value of each channel is the feature. widths: channels of the stem, then of each group; more
+    ReLU; the largest value of each channel is the feature. widths: channels of the stem, then of each group; more
     groups of the last width follow until at most 3 pixels are left. After Page (2019) and Jordan (2024,
     arXiv:2404.00498).
     """
@@ -162,10 +162,10 @@ def small(*, size: int, channels: int, classes: int, widths: Sequence[int] = (16
     while len(groups) > 1 and side >> len(groups) < 1:
         groups.pop()
     stem = nn.Conv2d(channels, stem_width, *((4, 2, 1) if halved else (3, 1, 0)))
-    layers: list[nn.Module] = [stem, nn.GELU()]
+    layers: list[nn.Module] = [stem, nn.ReLU(inplace=True)]
     for inputs, outputs in pairwise([stem_width, *groups]):
-        layers += [_conv(inputs, outputs), nn.MaxPool2d(2), _norm(outputs), nn.GELU()]
-        layers += [_conv(outputs, outputs), _norm(outputs), nn.GELU()]
+        layers += [_conv(inputs, outputs), nn.MaxPool2d(2), _norm(outputs), nn.ReLU(inplace=True)]
+        layers += [_conv(outputs, outputs), _norm(outputs), nn.ReLU(inplace=True)]
     body = nn.Sequential(*layers, _MaxPool())
     spec = {"kind": "small", "size": size, "channels": channels, "classes": classes, "widths": list(widths)}
     return Classifier(body, nn.Linear(groups[-1], classes, bias=False), spec)
