@@ -142,7 +142,14 @@ def test_a_stopped_training_goes_on(desk: Desk, number: int, code: int) -> None:
         "300s",
         f"seed={number}",
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=desk.place, env=desk.environment) as child:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=desk.place,
+        env=desk.environment,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509 - a background job of a shell ignores Ctrl-C
+    ) as child:
         assert child.stderr is not None
         child.stderr.readline()  # it has begun
         child.send_signal(number)

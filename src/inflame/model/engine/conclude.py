@@ -116,7 +116,7 @@ def conclude(
         "bundle": str(run.path / "bundle"),
         "prediction": _sample(dataset, tested or held),
     }
-    run.status(test=result["test"], val=result["val"], ladder=list(ladder), how=model.how)
+    run.status(state="done", test=result["test"], val=result["val"], ladder=list(ladder), how=model.how)
     report(run.path)
     _say(run, result)
     return {**result, "seconds": round(run.seconds, 1)}

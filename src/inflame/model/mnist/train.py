@@ -12,7 +12,6 @@ from inflame.model.engine import conclude, hooks, optim, session
 from inflame.model.engine.device import One
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.nets import whiten
-from inflame.model.engine.resizing import growing
 from inflame.records import Preprocess
 
 from .net import build
@@ -56,7 +55,6 @@ def train(settings: Settings) -> dict[str, Any]:
             device=One(precision="bf16", channels_last=True),
             train_loader=batches,
             val_loader=loader.Batches(loader.head(pictures["val"], 1000), PICTURES, batch_size=500),
-            step=growing(until=h.small_until),
             hooks=[*s.hooks(finished, pictures), *([hooks.Ema(h.ema)] if h.ema else [])],
         )
 
