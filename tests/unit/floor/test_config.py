@@ -172,7 +172,7 @@ def test_a_known_setting_that_this_model_lacks(folder: Path) -> None:
         ("in=0", "above 0"),
         ("in=-5s", "a length of time"),
         ("fresh=maybe", "true or false"),
-        ("hyperparam.num_epochs=0", "at least 1"),
+        ("hyperparam.num_epochs=-1", "at least 0"),
         ("hyperparam.num_epochs=many", "a whole number"),
         ("hyperparam.learning_rate=0", "a number, above 0"),
         ("hyperparam.learning_rate=nan", "a number"),
@@ -236,7 +236,7 @@ def test_a_password_never_enters_the_settings_nor_the_message(folder: Path) -> N
     [
         ("seed = 3", "sede = 3", 3, 'Did you mean "seed"'),
         ("seed = 3", 'seed = "3"', 3, "a whole number"),
-        ("num_epochs = 10", "num_epochs = 0", 7, "at least 1"),
+        ("num_epochs = 10", "num_epochs = -1", 7, "at least 0"),
         ('optimizer = "sgd"', "optimizer = {a = 1}", 11, "not a kind of value"),
         ("widths = [16, 32]", 'widths = [16, "x"]', 10, "not a kind of value"),
         ('optimizer = "sgd"', "lambda = 1", 11, "can't be the name"),
