@@ -103,7 +103,7 @@ def test_a_setting_of_the_small_road_changes_the_training(word: str, monkeypatch
 
     monkeypatch.setattr(Learner, "fit", watched)
     for words in ((), (word,)):
-        run(auto, "auto", "hyperparam.num_epochs=1", "io.training_input=digits", "limit=260", *words)
+        run(auto, "auto", *BASE, *words)
     assert not same(*trained), f"{word} has no effect"
 
 
