@@ -118,9 +118,13 @@ def _decoded(
 
 def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     """uint8 [B,H,W,C] → float32 [B,C,H,W] in channels_last memory: `(x / 255 - mean) / std`."""
-    mean = torch.tensor(preprocess.mean[: preprocess.channels], device=pixels.device) * 255
-    std = torch.tensor(preprocess.std[: preprocess.channels], device=pixels.device) * 255
-    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
+    count, height, width, channels = pixels.shape
+    mean = torch.tensor(preprocess.mean[:channels], device=pixels.device)
+    std = torch.tensor(preprocess.std[:channels], device=pixels.device)
+    # A row of pixels at a time: with three numbers at a time the processor's wide registers stay empty.
+    x = pixels.reshape(count, height, width * channels).to(torch.float32)
+    x = x.mul_((1 / (255 * std)).repeat(width)).add_((-mean / std).repeat(width))
+    return x.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def centre(pixels: Tensor, size: int) -> Tensor:
@@ -193,19 +197,33 @@ def generator(seed: int, epoch: int, stream: int) -> torch.Generator:
 
 def flip(pixels: Tensor, dice: Tensor) -> Tensor:
     """Mirror left to right with probability one half."""
-    return torch.where((dice[:, 0] < 0.5)[:, None, None, None], pixels.flip(2), pixels)
+    chosen = dice[:, 0] < 0.5
+    if pixels.device.type != "cpu":
+        return torch.where(chosen[:, None, None, None], pixels.flip(2), pixels)
+    mirrored, rows = pixels.numpy().copy(), chosen.numpy()
+    mirrored[rows] = mirrored[rows, :, ::-1]
+    return torch.from_numpy(mirrored)
 
 
 def shift(pixels: Tensor, dice: Tensor, *, by: int, mode: str = "constant") -> Tensor:
     """Move by up to `by` pixels each way; the border is black (`constant`) or mirrored (`reflect`)."""
+    if by == 0:
+        return pixels
     side = pixels.shape[1]
+    steps = (dice[:, 1:3] * (2 * by + 1)).long()
+    if pixels.device.type == "cpu":  # copies of windows: ten times as fast as picking pixels one by one
+        border = ((0, 0), (by, by), (by, by), (0, 0))
+        framed = np.pad(pixels.numpy(), border, mode="reflect" if mode == "reflect" else "constant")
+        moved = np.empty(tuple(pixels.shape), dtype=np.uint8)
+        for row, (top, left) in enumerate(steps.tolist()):
+            moved[row] = framed[row, top : top + side, left : left + side]
+        return torch.from_numpy(moved)
     if mode == "reflect":
         index = torch.arange(-by, side + by, device=pixels.device).abs()
         index = torch.where(index >= side, 2 * (side - 1) - index, index)
         padded = pixels[:, index][:, :, index]
     else:
         padded = functional.pad(pixels, (0, 0, by, by, by, by))
-    steps = (dice[:, 1:3] * (2 * by + 1)).long()
     span = torch.arange(side, device=pixels.device)
     rows, columns = steps[:, :1] + span, steps[:, 1:] + span
     items = torch.arange(len(pixels), device=pixels.device)
