@@ -69,15 +69,6 @@ def head(pictures: Pictures, count: int) -> Pictures:
     return Pictures(pixels=pictures.pixels[:count], labels=pictures.labels[:count], uris=pictures.uris[:count])
 
 
-def join(*parts: Pictures) -> Pictures:
-    """Several splits as one, in the order given."""
-    return Pictures(
-        pixels=torch.cat([part.pixels for part in parts]),
-        labels=torch.cat([part.labels for part in parts]),
-        uris=tuple(uri for part in parts for uri in part.uris),
-    )
-
-
 def _packed(dataset: Dataset, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Rows of a packed array; resized one by one only when they don't have the wanted shape already."""
     array = packed.images(dataset)

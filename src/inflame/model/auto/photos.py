@@ -33,11 +33,11 @@ from .ladder import Ladder, majority
 from .plan import CANVAS
 
 SIZES = (CANVAS, 224, 160, 128)  # what a net may see of the squares, the best first
-SHARE = 0.5  # of the time that is left, for running all pictures through the frozen part
+SHARE = 0.6  # of the time that is left, for running all pictures through the frozen part
 SAMPLE = 160  # training pictures on which the backbones compete
 TAIL = 2  # stages that are tuned
 WORTH = 6.0  # seconds below which tuning isn't begun
-MOST = 2 << 30  # bytes of kept activations
+MOST = 2 << 30  # bytes of activations at the cut point; larger sets keep features only, and tune nothing
 
 Floats = NDArray[np.float32]
 
@@ -135,9 +135,11 @@ def _choose(
         fitted = probe.fit(
             [cut.features[0]], cut.labels, classes=len(s.dataset.classes), folds=4, seed=seed, strengths=(3e-3,)
         )
-        scores.append((fitted.accuracy, -fitted.loss, backbone, choice))
+        scores.append((fitted.accuracy, -fitted.loss, backbone, choice, cut.activations.nbytes / len(sample)))
     scores.sort(key=lambda row: row[:2], reverse=True)
-    (accuracy, _, backbone, choice), *others = scores
+    (accuracy, _, backbone, choice, each), *others = scores
+    if each * views * everything > MOST:
+        choice = _cut_open(s, backbone, size, tail=False)
     text = f"{backbone.name} at {size} px: {accuracy:.2f} on {len(sample)} held-out photos"
     if others:
         text += ", against " + ", ".join(f"{other[0]:.2f} of {other[2].name}" for other in others[:3])
@@ -172,16 +174,16 @@ def _size(s: Session, choice: Choice, sample: Pictures, *, looks: int, everythin
     return SIZES[-1], 1
 
 
-def _cut_open(s: Session, backbone: Backbone, size: int) -> Choice:
-    """The backbone, cut before its last stages."""
+def _cut_open(s: Session, backbone: Backbone, size: int, *, tail: bool = True) -> Choice:
+    """The backbone, cut before its last stages; without `tail`, or where it can't be cut, after them."""
     net = backbone.load(len(s.dataset.classes)).eval()
-    stages = nets.stages(net.body)
+    stages = nets.stages(net.body) if tail else []
     parts = stages[:-TAIL] or [net.body]
-    tail = nn.Sequential(*stages[-TAIL:]) if stages else nn.Identity()
+    last = nn.Sequential(*stages[-TAIL:]) if stages else nn.Identity()
     preprocess = backbone.preprocess(size)
     key = f"{backbone.key()}-{len(parts)}"
     stem = Frozen(nn.Sequential(*parts), preprocess, key=key, device=One().place)
-    return Choice(backbone=backbone, preprocess=preprocess, net=net, stem=stem, tail=tail, key=key, views=1)
+    return Choice(backbone=backbone, preprocess=preprocess, net=net, stem=stem, tail=last, key=key, views=1)
 
 
 def _resized(pictures: Pictures, size: int) -> Pictures:
