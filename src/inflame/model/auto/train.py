@@ -15,9 +15,9 @@ def train(settings: Settings) -> dict[str, Any]:
     """Trains, tests, bundles and reports; returns the result."""
     canvas = SQUARES if plan.may_be_photos(settings.io.training_input) else None
     with session.begin(settings, canvas=canvas, epochs=settings.hyperparam.num_epochs) as s:
-        # Small pictures and many of them: a net of their own. Photos: a pretrained net, if one is at hand.
+        # Small pictures: a net of their own. Photos, or where weights were asked for: a pretrained net.
         road = plan.look(s.dataset)
-        if not road.small:
+        if not road.small or settings.weights:
             found = backbones.at_hand(settings.weights, lambda text: s.say("plan", text))
             if found:
                 return photos.train(s, settings, found)

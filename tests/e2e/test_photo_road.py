@@ -1,0 +1,65 @@
+"""The photo road with a small network of timm: frozen features, probe, tail, bundle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import save_file
+
+from inflame.model.auto import ladder
+from inflame.model.auto import photos as road
+
+
+def test_photos_climb_the_ladder_with_a_network_at_hand(photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("resnet10t", num_classes=7)
+    file = tmp_path / "resnet10t.untrained.safetensors"
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
+    done = subprocess.run(
+        [sys.executable, "-m", "inflame", "train", str(photos), "--in", "25s", "--json", f"weights={file}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert "resnet10t.untrained" in done.stderr
+    rungs = json.loads((Path(found["run"]) / "status.json").read_text())["ladder"]
+    assert [rung["name"] for rung in rungs][:2] == ["majority", "probe"]
+    assert found["val"]["accuracy"] > 0.6  # three colours: random filters are enough
+    answer = subprocess.run(
+        [sys.executable, "-m", "inflame", "predict", str(photos / "lime" / "lime_03.jpg"), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(answer.stdout)
+
+
+def test_a_better_model_is_taken_and_noise_is_not() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300)
+    truth = np.eye(3)[labels]
+    weak, strong = truth + rng.normal(0, 1.0, truth.shape), truth * 3 + rng.normal(0, 1.0, truth.shape)
+    assert ladder.compare(weak, strong, labels).better
+    assert not ladder.compare(strong, weak, labels).better
+    taken = [
+        ladder.compare(
+            truth + rng.normal(0, 1.0, truth.shape), truth + rng.normal(0, 1.0, truth.shape), labels, seed=seed
+        ).better
+        for seed in range(60)
+    ]
+    assert np.mean(taken) <= 0.15
+
+
+def test_names_of_a_label_list_are_matched_whole() -> None:
+    assert "monarch" in road._names("Danaus plexippus (Monarch)")
+    assert "tinca tinca" in road._names("tench, Tinca tinca")
+    assert "swallowtail" not in road._names("Papilio polyxenes (Black Swallowtail)")
+    assert road._plain("black_swallowtail") == "black swallowtail"
