@@ -1,0 +1,102 @@
+"""A session: what it opens, refuses, says, and how it shares out the time."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from inflame.config import Settings
+from inflame.errors import DataError, NetworkError
+from inflame.model.engine import session
+from inflame.records import Fault
+
+
+def settings(tmp_path: Path, data: str | Path, *words: str) -> Settings:
+    from inflame import config, plugins
+
+    folder = plugins.model_folder("auto")
+    return config.load(folder, [f"io.training_input={data}", f"output={tmp_path / 'run'}", *words])
+
+
+def test_a_session_opens_data_and_run_and_says_both(tmp_path: Path, photos: Path) -> None:
+    given = settings(tmp_path, photos, "in=60s")
+    with session.begin(given) as s:
+        assert len(s.dataset.classes) == 3
+        assert s.run.path == tmp_path / "run"
+        assert s.budget is not None
+        assert 0 < s.left() <= 60 - s.reserve
+    said = (tmp_path / "run/log.txt").read_text()
+    assert "run      " in said
+    assert f"{len(s.dataset)} items, 3 classes" in said
+    assert (tmp_path / "run/items.parquet").is_file()
+
+
+def test_one_class_and_nothing_to_train_on_are_refused(tmp_path: Path, photos: Path) -> None:
+    table = "path,label,split\n" + "".join(
+        f"{path.relative_to(tmp_path)},{path.parent.name},test\n" for path in sorted(photos.rglob("*.jpg"))
+    )
+    (tmp_path / "all.csv").write_text(table)
+    with (
+        pytest.raises(DataError, match="no items to train on"),
+        session.begin(settings(tmp_path, tmp_path / "all.csv")),
+    ):
+        pass
+    first, *others = sorted(path for path in photos.iterdir() if path.is_dir())
+    for other in others:
+        shutil.rmtree(other)
+    with pytest.raises(DataError, match=f"one class, {first.name}"), session.begin(settings(tmp_path, photos)):
+        pass
+
+
+def test_without_a_network_the_fallback_is_taken_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INFLAME_MIRROR", raising=False)
+    with session.begin(settings(tmp_path, "mnist", "limit=100"), fallback="digits") as s:
+        assert s.dataset.name == "digits"
+    assert "taking digits instead" in (tmp_path / "run/log.txt").read_text()
+    with (
+        pytest.raises(NetworkError),
+        session.begin(settings(tmp_path, "mnist", "limit=100", f"output={tmp_path / 'other'}")),
+    ):
+        pass
+
+
+def test_the_clock_began_when_the_command_did(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(session.STARTED, str(time.time() - 20))
+    with session.begin(settings(tmp_path, photos, "in=60s")) as s:
+        assert s.budget is not None
+        assert 20 < s.budget.left() <= 40
+
+
+def test_with_epochs_there_is_no_clock(tmp_path: Path, photos: Path) -> None:
+    with session.begin(settings(tmp_path, photos), epochs=3) as s:
+        assert s.budget is None
+        assert s.left() == float("inf")
+
+
+def fault(kind: str, severity: str, *items: str) -> Fault:
+    return Fault(kind=kind, severity=severity, reason=f"why {kind}", items=items)
+
+
+def test_faults_are_told_by_kind_gravest_first_and_in_few_lines(tmp_path: Path, photos: Path) -> None:
+    import dataclasses
+
+    with session.begin(settings(tmp_path, photos)) as s:
+        found = dataclasses.replace(
+            s.dataset,
+            faults=(
+                fault("rotated", "info", "x"),
+                fault("duplicate", "warning", "a", "b"),
+                fault("unreadable", "error", "c"),
+                fault("duplicate", "warning", "d", "e"),
+            ),
+        )
+    assert session.faults(found) == [
+        "1 × unreadable (left out): why unreadable",
+        "4 × duplicate: why duplicate",
+    ]
+    many = dataclasses.replace(found, faults=tuple(fault(f"kind_{n}", "warning", "a") for n in range(5)))
+    assert session.faults(many)[-1].startswith("… and 3 more kinds")
+    assert len(session.faults(many)) == 3
