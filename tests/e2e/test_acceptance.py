@@ -49,8 +49,6 @@ OTHER = {
     "num_epochs": 1,
     "batch_size": 16,
     "learning_rate": 0.02,
-    "bias_rate": 2.0,
-    "momentum": 0.5,
     "weight_decay": 0.05,
     "warmup": 0.6,
     "label_smoothing": 0.3,
@@ -88,7 +86,7 @@ def test_seed_limit_and_data_change_the_training(base: dict[str, torch.Tensor]) 
     "word",
     [
         f"hyperparam.{key}={OTHER[key]}"
-        for key in ("batch_size", "learning_rate", "bias_rate", "momentum", "weight_decay", "warmup", "label_smoothing")
+        for key in ("batch_size", "learning_rate", "weight_decay", "warmup", "label_smoothing")
     ]
     + ["hyperparam.shift_grey=1"],
 )

@@ -30,20 +30,15 @@ def test_adamw_decays_no_vectors() -> None:
 
 
 def test_sgd_s_decay_is_the_share_taken_away_whatever_the_rate() -> None:
-    for rate, bias_rate in ((0.1, 1.0), (0.02, 16.0)):
+    for rate in (0.1, 0.02):
         model = net()
-        optimizer = optim.sgd(model, learning_rate=rate, weight_decay=0.01, momentum=0.0, bias_rate=bias_rate)
+        optimizer = optim.sgd(model, learning_rate=rate, weight_decay=0.01, momentum=0.0)
         before = [p.detach().clone() for p in model.parameters()]
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
         optimizer.step()
         for old, new in zip(before, model.parameters(), strict=True):
             assert torch.allclose(new, old * 0.99, atol=1e-6)
-
-
-def test_biases_learn_faster_by_the_stated_factor() -> None:
-    matrices, vectors = optim.sgd(net(), learning_rate=0.1, weight_decay=0.0, bias_rate=16.0).param_groups
-    assert vectors["lr"] == pytest.approx(16 * matrices["lr"])
 
 
 def test_layered_rates_fall_from_the_head_down_and_cover_all() -> None:

@@ -18,7 +18,6 @@ from inflame.model.engine import conclude, nets, optim
 from inflame.model.engine.conclude import Floats, Model
 from inflame.model.engine.device import One
 from inflame.model.engine.learner import Learner
-from inflame.model.engine.resizing import growing
 from inflame.model.engine.session import Session
 from inflame.records import Preprocess
 
@@ -57,13 +56,7 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
     learner = Learner(
         net=net,
         criterion=nn.CrossEntropyLoss(label_smoothing=h.label_smoothing),
-        optimizer=optim.sgd(
-            net,
-            learning_rate=h.learning_rate,
-            weight_decay=h.weight_decay,
-            momentum=h.momentum,
-            bias_rate=h.bias_rate,
-        ),
+        optimizer=optim.adamw(net, learning_rate=h.learning_rate, weight_decay=h.weight_decay),
         schedule=optim.triangle(h.warmup),
         device=One(precision="bf16", channels_last=True),
         train_loader=loader.Batches(
@@ -76,7 +69,6 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
         ),
         val_loader=loader.Batches(loader.head(held, WATCHED), preprocess, batch_size=500),
         hooks=s.hooks(),
-        step=growing(until=h.small_until if road.channels > 1 else 0.0),
     )
     s.reserve += _answering(net, preprocess, held) * (len(held) + len(pictures.get("test", held))) * (2 if safe else 1)
     s.fit(learner, stage="small", epochs=h.num_epochs)
@@ -118,12 +110,15 @@ def _mirror_safe(linear: Model, preprocess: Preprocess, held: Pictures) -> tuple
 
 
 def _answering(net: nets.Classifier, preprocess: Preprocess, pictures: Pictures) -> float:
-    """Seconds that the net takes for a picture."""
+    """Seconds that the net takes for a picture, by the fastest of three tries: others may be using the machine."""
     part = loader.head(pictures, 256)
     conclude.answers(net, preprocess, part)
-    began = time.perf_counter()
-    conclude.answers(net, preprocess, part)
-    return (time.perf_counter() - began) / len(part)
+    tries = []
+    for _ in range(3):
+        began = time.perf_counter()
+        conclude.answers(net, preprocess, part)
+        tries.append(time.perf_counter() - began)
+    return min(tries) / len(part)
 
 
 def _words(road: Road, kept: float, *, safe: bool) -> str:

@@ -145,27 +145,29 @@ class Hellinger(nn.Module):
         return scaled
 
 
-def small(*, size: int, channels: int, classes: int, widths: Sequence[int] = (16, 32, 64, 128)) -> Classifier:
+def small(*, size: int, channels: int, classes: int, widths: Sequence[int] = (32, 64, 128, 192)) -> Classifier:
     """A convolutional net for small pictures, made to learn in a few epochs on a CPU or a GPU.
 
     A whitening stem that isn't trained (`whiten` sets it from the data; above 32 pixels it halves the picture), then
-    groups of two 3 x 3 convolutions that halve it, each with identity initialisation, batch norm without scale and
-    ReLU; the largest value of each channel is the feature. widths: channels of the stem, then of each group; more
-    groups of the last width follow until at most 3 pixels are left. After Page (2019) and Jordan (2024,
-    arXiv:2404.00498).
+    groups of one 3 x 3 convolution that halve it, each with identity initialisation, batch norm and GELU; the largest
+    value of each channel is the feature. One convolution a group, early pooling: on a CPU more pictures seen beat a
+    deeper net. widths: channels of the stem, then of each group; more groups of the last width follow until at most 3
+    pixels are left. After Page (2019) and Jordan (2024, arXiv:2404.00498).
     """
     stem_width, *group_widths = widths
     halved = size > 32
+    stem = nn.Conv2d(channels, stem_width, *((4, 2, 1) if halved else (3, 1, 0)))
+    layers: list[nn.Module] = [stem, nn.GELU()]
     side, groups = size // 2 if halved else size - 2, list(group_widths)
+    if side >= 12:
+        layers.append(nn.MaxPool2d(2))
+        side //= 2
     while side >> len(groups) > 3:
         groups.append(groups[-1])
     while len(groups) > 1 and side >> len(groups) < 1:
         groups.pop()
-    stem = nn.Conv2d(channels, stem_width, *((4, 2, 1) if halved else (3, 1, 0)))
-    layers: list[nn.Module] = [stem, nn.ReLU(inplace=True)]
     for inputs, outputs in pairwise([stem_width, *groups]):
-        layers += [_conv(inputs, outputs), nn.MaxPool2d(2), _norm(outputs), nn.ReLU(inplace=True)]
-        layers += [_conv(outputs, outputs), _norm(outputs), nn.ReLU(inplace=True)]
+        layers += [_conv(inputs, outputs), nn.MaxPool2d(2), nn.BatchNorm2d(outputs, momentum=0.4), nn.GELU()]
     body = nn.Sequential(*layers, _MaxPool())
     spec = {"kind": "small", "size": size, "channels": channels, "classes": classes, "widths": list(widths)}
     return Classifier(body, nn.Linear(groups[-1], classes, bias=False), spec)
@@ -200,13 +202,6 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(conv.weight.data[:inputs])
     return conv
-
-
-def _norm(width: int) -> nn.BatchNorm2d:
-    """Batch norm whose scale stays 1, with a short memory: trainings are short."""
-    norm = nn.BatchNorm2d(width, momentum=0.4)
-    norm.weight.requires_grad_(False)
-    return norm
 
 
 class _MaxPool(nn.Module):

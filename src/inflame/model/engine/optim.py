@@ -21,28 +21,14 @@ def adamw(net: nn.Module, *, learning_rate: float, weight_decay: float) -> torch
     return torch.optim.AdamW(groups(net, learning_rate, weight_decay), lr=learning_rate, betas=(0.9, 0.98))
 
 
-def sgd(
-    net: nn.Module, *, learning_rate: float, weight_decay: float, momentum: float = 0.9, bias_rate: float = 1.0
-) -> torch.optim.SGD:
-    """SGD with Nesterov momentum. Vectors (biases, norms) learn `bias_rate` times as fast: the biases of batch norms
-    that have no scale set what a layer lets through (Page, 2019).
+def sgd(net: nn.Module, *, learning_rate: float, weight_decay: float, momentum: float = 0.9) -> torch.optim.SGD:
+    """SGD with Nesterov momentum over every parameter that wants a gradient.
 
     weight_decay is decoupled: the share of every weight that a step at the full rate takes away, whatever the rate.
     """
     wanted = [p for p in net.parameters() if p.requires_grad]
-    fast = learning_rate * bias_rate
-    return torch.optim.SGD(
-        [
-            {
-                "params": [p for p in wanted if p.ndim > 1],
-                "lr": learning_rate,
-                "weight_decay": weight_decay / learning_rate,
-            },
-            {"params": [p for p in wanted if p.ndim <= 1], "lr": fast, "weight_decay": weight_decay / fast},
-        ],
-        momentum=momentum,
-        nesterov=momentum > 0,
-    )
+    decay = weight_decay / learning_rate
+    return torch.optim.SGD(wanted, lr=learning_rate, weight_decay=decay, momentum=momentum, nesterov=momentum > 0)
 
 
 def groups(net: nn.Module, learning_rate: float, weight_decay: float) -> list[dict[str, object]]:

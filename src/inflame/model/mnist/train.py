@@ -39,13 +39,7 @@ def train(settings: Settings) -> dict[str, Any]:
         torch.manual_seed(settings.seed)
         net = build(len(s.dataset.classes))
         whiten(net, loader.normalise(pictures["train"].pixels[:5000], PICTURES))
-        optimizer = optim.sgd(
-            net,
-            learning_rate=h.learning_rate,
-            weight_decay=h.weight_decay,
-            momentum=h.momentum,
-            bias_rate=h.bias_rate,
-        )
+        optimizer = optim.adamw(net, learning_rate=h.learning_rate, weight_decay=h.weight_decay)
         finished = partial(s.model, preprocess=PICTURES, pictures=pictures, how="a small net, trained from scratch")
         learner = Learner(
             net=net,
