@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inflame import store
+from inflame import host, store
 from inflame.errors import InflameError
 
 GiB = 2**30
@@ -44,7 +44,7 @@ def examine() -> list[Finding]:
     gpus = find_gpus()
     return [
         _python(),
-        Finding("cores", str(cores())),
+        Finding("cores", str(host.cores())),
         _memory(),
         Finding("GPU", ", ".join(gpu.name for gpu in gpus) or "none", None if not gpus else True),
         _torch(gpus),
@@ -52,25 +52,6 @@ def examine() -> list[Finding]:
         *_home(),
         _mirror(),
     ]
-
-
-def cores() -> int:
-    """Cores that this process may use: what the scheduler and the container allow."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        allowed = min(allowed, max(1, round(int(quota) / int(period))))
-    return allowed
-
-
-def memory() -> int | None:
-    """Bytes of memory that this process may use, or None where nobody says."""
-    known: list[int] = []
-    with suppress(OSError, ValueError):
-        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with suppress(OSError, ValueError):
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(known, default=None)
 
 
 def find_gpus() -> list[Gpu]:
@@ -105,7 +86,7 @@ def _python() -> Finding:
 
 
 def _memory() -> Finding:
-    size = memory()
+    size = host.memory()
     if size is None:
         return Finding("memory", "unknown", None)
     good = True if size >= 2 * GiB else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from inflame import host
 
 if TYPE_CHECKING:
     from inflame.config import Settings
@@ -71,21 +72,14 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """The machine as its operating system describes it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = host.memory()
     return {
         "system": platform.platform(),
         "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine(),
-        "cores": cores,
-        "memory_gb": _memory(),
+        "cores": host.cores(),
+        "memory_gb": None if memory is None else round(memory / 2**30, 1),
         "gpus": [_field(path, "Model") for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))],
     }
-
-
-def _memory() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _field(path: Path, name: str) -> str:

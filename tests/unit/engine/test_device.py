@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import nn
 
+from inflame import host
 from inflame.errors import MissingExtra, UserError
 from inflame.model.engine import device as device_module
-from inflame.model.engine.device import Many, One, cpus, fastest, pick
+from inflame.model.engine.device import Many, One, fastest, pick
 from inflame.model.engine.learner import Learner
 
 Make = Callable[..., Learner]
@@ -84,16 +85,9 @@ def test_threads_honour_the_environment_and_the_quota(monkeypatch: pytest.Monkey
     One("cpu")
     assert torch.get_num_threads() == 4
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(device_module, "cpus", lambda: 3)
+    monkeypatch.setattr(host, "cores", lambda: 3)
     One("cpu")
     assert torch.get_num_threads() == 3
-
-
-@pytest.mark.parametrize(("text", "expected"), [("max 100000", 8), ("150000 100000", 2), ("20000 100000", 1)])
-def test_cpus_honour_the_containers_quota(monkeypatch: pytest.MonkeyPatch, text: str, expected: int) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    monkeypatch.setattr(Path, "read_text", lambda self: text)
-    assert cpus() == expected
 
 
 # --- steps ---------------------------------------------------------------------------------------

@@ -8,14 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from inflame import plugins
+from inflame import host, plugins
 from inflame.errors import UserError, did_you_mean
 
 PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
@@ -41,16 +40,6 @@ def pick(name: str = "auto") -> torch.device:
             remedy="Use the device auto or cpu; `inflame doctor` says which torch suits this machine.",
         )
     return torch.device(name.lower())
-
-
-def cpus() -> int:
-    """How many CPUs this process may use: what its affinity and its container's quota allow, at least 1."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(allowed, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup, or quota "max"
-        return allowed
 
 
 class Device(ABC):
@@ -123,7 +112,7 @@ class One(Device):
 
     `precision` auto: bf16 (or fp16 with loss scaling) on CUDA, fp32 elsewhere; `fastest` measures instead.
     `channels_last` lays pictures and filters out as NHWC, which most convolution kernels like better.
-    `threads` for the CPU: by default OMP_NUM_THREADS, or what torch takes but no more than `cpus()`.
+    `threads` for the CPU: by default OMP_NUM_THREADS, or what torch takes but no more than `host.cores()`.
     """
 
     def __init__(
@@ -342,4 +331,4 @@ def _set_threads(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(max(1, threads))
     elif "OMP_NUM_THREADS" not in os.environ:  # torch itself honours that, but no container's quota
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), cpus())))
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), host.cores())))

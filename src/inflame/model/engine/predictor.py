@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from inflame import host
 from inflame.artifact.preprocess import pixels, read
 from inflame.errors import BundleError, InflameError
 from inflame.model.engine.calibrate import Calibration
@@ -41,7 +41,7 @@ class Predictor:
         self.calibration = Calibration.from_json(json.loads(contents["calibration.json"]))
         self.reference: dict[str, Any] = json.loads(contents["reference.json"])  # of held-out items, for drift
         self.version: str = self.info["version"][:12]
-        self._threads = threads or _cores()
+        self._threads = threads or host.cores()
         self._session = _session(contents["model.onnx"], self._threads, where=str(self.folder))
 
     @overload
@@ -183,14 +183,3 @@ def _grouped(sources: Iterable[Source] | Source, size: int) -> Iterator[list[Sou
             group = []
     if group:
         yield group
-
-
-def _cores() -> int:
-    """The cores this process may use: by affinity and by the quota of its container."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        allowed = min(allowed, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or "max"
-        pass
-    return allowed
