@@ -108,6 +108,25 @@ class Preprocess(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextPreprocess(Record):
+    """How a text becomes the numbers a net sees: the same object in training, website and ONNX.
+
+    Small letters; runs of two letters or digits are words (at most `longest` of them are read); the place of a known
+    word is its place in `words`, neighbouring known words are hashed into `pairs` buckets that follow. The net takes
+    the ids and how often each occurs."""
+
+    words: tuple[str, ...]
+    pairs: int
+    longest: int = 20_000
+    kind: str = "text"
+
+
+def preprocess_of(value: dict[str, Any]) -> Preprocess | TextPreprocess:
+    """The preprocess that `to_json` described: of texts or of pictures."""
+    return TextPreprocess.from_json(value) if value.get("kind") == "text" else Preprocess.from_json(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset(Record):
     """Items with labels and splits. `root` is the folder that item uris are relative to;
     `version` is the hash of the content: (uri-independent) sha256, label and split of every item."""

@@ -1,48 +1,51 @@
-"""Data faults, found before training: one threaded pass over the files, then plain words for what is wrong.
+"""Data faults, found before training, in plain words: what is wrong, with which items, what to do.
 
-Nothing here writes, and nothing a file holds can stop the pass: pipes and huge files are not read, huge pictures are
-refused by their header, and memory is shared out between the threads.
+`faults` judges what one pass over the files tells (scanning.py); `examine` adds what only features can say: near
+duplicates, likely wrong labels, outliers, shortcuts (examining.py). Nothing here writes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import threading
-import time
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inflame.artifact import listing, pillow, preprocess
+from inflame.artifact import listing, twins
+from inflame.artifact.scanning import Scan, scan
 from inflame.artifact.sheet import sheet
-from inflame.errors import DataError
-from inflame.records import Check, Fault, Preprocess
+from inflame.records import Check, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from inflame.artifact.preprocess import Pixels
+    from inflame.artifact.examining import Embed, Examined
 
-__all__ = ["KINDS", "SMALL", "Scan", "check", "conflicting", "faults", "scan", "sheet"]
+__all__ = ["KINDS", "SMALL", "Scan", "check", "conflicting", "examine", "faults", "scan", "sheet"]
 
-KINDS = {  # in the order of a report, with their severity
+KINDS = {  # in the order of a report, with their usual severity
     "unreadable": "error",
     "label_conflict": "error",
+    "split_leak": "warning",
     "empty_class": "warning",
     "small_class": "warning",
+    "suspected_label": "warning",
     "duplicate": "warning",
+    "near_duplicate": "warning",
+    "shortcut": "warning",
+    "imbalance": "warning",
+    "blank": "warning",
+    "outlier": "warning",
+    "odd_size": "info",
     "rotated": "info",
     "odd_mode": "info",
     "junk": "info",
 }
 SMALL = 3  # with fewer different pictures a class can't be in train, val and test
 
-_LOOK = Preprocess(size=32, resize=32)  # a complete decode that keeps as little as possible
+TINY, HUGE = 64, 50_000_000  # pixels of the short side; pixels in all
+
 _ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".mpo"),
@@ -58,76 +61,6 @@ _ENDINGS = {
 _KNOWN_ENDINGS = {ending for endings in _ENDINGS.values() for ending in endings}
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What one file turned out to be. `kind` is "" for a good picture, else "unreadable" or "junk", and `reason` says
-    what is wrong and what to do. Width and height are those of the upright picture; `orientation` is EXIF's, 1 to 8;
-    `mode` is Pillow's, with `+alpha` for a transparent palette or colour; `bytes` is the size of the file."""
-
-    uri: str
-    sha256: str = ""
-    width: int = 0
-    height: int = 0
-    mode: str = ""
-    format: str = ""
-    orientation: int = 1
-    bytes: int = 0
-    kind: str = ""
-    reason: str = ""
-
-
-def scan(
-    root: Path,
-    uris: Sequence[str],
-    *,
-    canvas: Preprocess | None = None,
-    sink: Callable[[int, Pixels], None] | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Scan]:
-    """One `Scan` per uri, in order, from reading each file once: hash, header and a complete decode.
-
-    With `canvas`, `sink(i, uint8 [resize, resize, channels])` is called for every good picture, from the worker
-    threads and for different i at the same time. `progress(done, all)` is called by one thread at a time. What they
-    raise ends the pass; a bad file never does. Rows of packed arrays (`images.npy#12`) are scanned likewise.
-    """
-    found: list[Scan | None] = [None] * len(uris)
-    arrays = _arrays(root, uris)
-    waiting = iter(range(len(uris)))
-    lock, stop, done = threading.Lock(), threading.Event(), 0
-
-    def look(index: int) -> None:
-        nonlocal done
-        found[index], pixels = _look(root, uris[index], arrays, canvas or _LOOK)
-        if canvas is not None and sink is not None and pixels is not None:
-            sink(index, pixels)
-        with lock:
-            done += 1
-            if progress is not None:
-                progress(done, len(uris))
-
-    def work() -> None:
-        try:
-            while not stop.is_set():
-                with lock:
-                    index = next(waiting, None)
-                if index is None:
-                    return
-                look(index)
-        except BaseException:
-            stop.set()
-            raise
-
-    threads = max(1, min(workers or os.cpu_count() or 1, len(uris)))
-    with pillow.quiet(), ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
-        try:
-            for future in [pool.submit(work) for _ in range(threads)]:
-                future.result()
-        finally:  # after an error or Ctrl-C the others stop when they are through with the file at hand
-            stop.set()
-    return [result for result in found if result is not None]
-
-
 def faults(
     root: Path,
     uris: Sequence[str],
@@ -136,43 +69,50 @@ def faults(
     junk: Sequence[str] = (),
     classes: Sequence[str] = (),
     splits: Sequence[str] = (),
+    links: twins.Ints = twins.NONE,
 ) -> tuple[Fault, ...]:
-    """Everything wrong with a data set, errors first; uris, labels, scans (and splits, when folders give them) go
-    together, `junk` are files beside the pictures, `classes` all classes, also those without a picture."""
+    """Everything wrong with a data set that scans tell, errors first; uris, labels, scans (and splits, when folders
+    give them) go together, `junk` are files beside the pictures, `classes` all classes, also those without a picture,
+    `links` the near duplicates (rows [M,2], `twins.pairs`)."""
+    splits = splits or [""] * len(scans)
     found = [
         *_by_reason((s.kind, s.reason, s.uri) for s in scans if s.kind),
         *_by_reason(("junk", _junk_reason(uri), uri) for uri in junk),
-        *_copies(scans, labels, splits or [""] * len(scans)),
+        *_copies(scans, labels, splits),
+        *_near(scans, labels, splits, links),
+        *_leaks(scans, splits, links),
         *_classes(scans, labels, classes),
         *_by_reason(("rotated", _ROTATED, s.uri) for s in scans if not s.kind and s.orientation != 1),
         *_by_reason(("odd_mode", reason, s.uri) for s in scans if not s.kind for reason in _odd(s)),
+        *_by_reason(("odd_size", reason, s.uri) for s, reason in _sizes(scans)),
     ]
-    return _ordered(found)
+    return ordered(found)
 
 
-def check(data: str | Path, progress: Callable[[int, int], None] | None = None) -> Check:
-    """All faults of a data set, with nothing left out because of them and nothing divided into splits.
+def check(
+    data: str | Path, progress: Callable[[int, int], None] | None = None, embed: Embed | Sequence[Embed] | None = None
+) -> Check:
+    """All faults of a data set, with nothing left out because of them and nothing divided into splits: the `check` of
+    `examine`."""
+    return examine(data, progress=progress, embed=embed).check
 
-    `data` is what `manifest.open` takes. Files that an earlier pass has seen unchanged aren't read again.
-    `progress(done, all)` counts files. Raises DataError where there is nothing to look at.
+
+def examine(
+    data: str | Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    embed: Embed | Sequence[Embed] | None = None,
+) -> Examined:
+    """All faults of a data set, the items that were looked at, and their features float32 [N,D] (row i is item i).
+
+    `data` is what `manifest.open` takes. Files that an earlier pass has seen unchanged aren't read again, and features
+    are kept by content. `embed` makes features of pictures (uint8 [N,S,S,3] → float32 [N,D], with `name` and `size`
+    S); of several the one is used that tells the classes apart best; without, simple descriptors do.
+    `progress(done, all)` counts items. Raises DataError where there is nothing to look at.
     """
-    from inflame.artifact import manifest, packed
+    from inflame.artifact import examining
 
-    started = time.perf_counter()
-    found = manifest._listed(data)
-    if packed.is_packed(found):
-        seen = manifest.packed_faults(found)
-    else:
-        uris, labels, splits = (found.items[name].to_pylist() for name in ("uri", "label", "split"))
-        scans = manifest._read(found, progress, None).scans
-        seen = faults(Path(found.root), uris, labels, scans, classes=found.classes, splits=splits)
-    return Check(
-        dataset=found.name,
-        items=len(found),
-        classes=len(set(found.items["label"].to_pylist())),
-        faults=_ordered((*found.faults, *seen)),
-        seconds=round(time.perf_counter() - started, 3),
-    )
+    return examining.examine(data, progress=progress, embed=embed)
 
 
 def conflicting(scans: Sequence[Scan], labels: Sequence[str]) -> set[str]:
@@ -183,57 +123,6 @@ def conflicting(scans: Sequence[Scan], labels: Sequence[str]) -> set[str]:
     }
 
 
-# --- one file -----------------------------------------------------------------------------------------
-
-
-def _look(root: Path, uri: str, arrays: dict[str, Pixels], plan: Preprocess) -> tuple[Scan, Pixels | None]:
-    name, _, row = uri.rpartition("#")
-    if name in arrays:
-        return _look_at_row(uri, arrays[name][int(row)], plan)
-    data = b""
-    try:
-        data, where = preprocess.read(listing.locate(root, uri))
-        head, pixels = preprocess.examine(data, plan, where)
-    except preprocess.PictureError as error:
-        kind = "junk" if error.kind == "junk" else "unreadable"
-        sha256 = hashlib.sha256(data).hexdigest() if data else ""
-        return Scan(uri, sha256, bytes=len(data), kind=kind, reason=error.reason), None
-    good = Scan(
-        uri,
-        hashlib.sha256(data).hexdigest(),
-        head.width,
-        head.height,
-        head.mode,
-        head.format,
-        head.orientation,
-        len(data),
-    )
-    return good, pixels
-
-
-def _look_at_row(uri: str, row: Pixels, plan: Preprocess) -> tuple[Scan, Pixels | None]:
-    row = np.ascontiguousarray(row)
-    sha256 = hashlib.sha256(row.tobytes()).hexdigest()
-    try:
-        pixels = preprocess.canvas(row, plan)
-    except preprocess.PictureError as error:
-        return Scan(uri, sha256, bytes=row.nbytes, kind="unreadable", reason=error.reason), None
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[row.shape[2] if row.ndim == 3 else 1]
-    return Scan(uri, sha256, row.shape[1], row.shape[0], mode, "NPY", bytes=row.nbytes), pixels
-
-
-def _arrays(root: Path, uris: Iterable[str]) -> dict[str, Pixels]:
-    """The packed arrays that uris name rows of, mapped, not read."""
-    arrays = {}
-    for name in {uri.rpartition("#")[0] for uri in uris if ".npy#" in uri}:
-        try:
-            arrays[name] = np.load(root / name, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            message = f"{root / name} is no array that can be read: {error}"
-            raise DataError(message, where=str(root / name), remedy="Delete its folder and get it again.") from error
-    return arrays
-
-
 # --- all files ----------------------------------------------------------------------------------------
 
 _ROTATED = (
@@ -242,7 +131,8 @@ _ROTATED = (
 )
 
 
-def _ordered(found: Iterable[Fault]) -> tuple[Fault, ...]:
+def ordered(found: Iterable[Fault]) -> tuple[Fault, ...]:
+    """Faults in the order of a report."""
     order = {kind: place for place, kind in enumerate(KINDS)}
     return tuple(sorted(found, key=lambda fault: (order.get(fault.kind, len(order)), fault.items)))
 
@@ -271,6 +161,74 @@ def _copies(scans: Sequence[Scan], labels: Sequence[str], splits: Sequence[str])
         reason = _same_label(len(same), names[0], sides) if len(names) == 1 else _two_labels(names)
         items = tuple(sorted(scans[index].uri for index in same))
         yield Fault(kind=kind, severity=KINDS[kind], reason=reason, items=items)
+
+
+def _near(scans: Sequence[Scan], labels: Sequence[str], splits: Sequence[str], links: twins.Ints) -> Iterator[Fault]:
+    """One fault per cluster of pictures that are nearly the same but not the same file."""
+    for rows in _clusters(scans, links):
+        if len({scans[row].sha256 for row in rows}) == 1:
+            continue  # told as copies already
+        names = sorted({labels[row] for row in rows})
+        items = tuple(sorted(scans[row].uri for row in rows))
+        if len(names) > 1:
+            quoted = _listed([f'"{name}"' for name in names])
+            reason = f"nearly the same under {quoted}: move or delete what is wrong"
+            yield Fault(kind="label_conflict", severity="warning", reason=reason, items=items)
+        else:
+            reason = f'nearly the same, {len(rows)} times in "{names[0]}": keep one of them'
+            yield Fault(kind="near_duplicate", severity=KINDS["near_duplicate"], reason=reason, items=items)
+
+
+def _leaks(scans: Sequence[Scan], splits: Sequence[str], links: twins.Ints) -> Iterator[Fault]:
+    """Items with a twin or copy in another of the splits that the data brings: one fault per pair of splits."""
+    if len(set(splits) - {""}) < 2:
+        return
+    across: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for rows in _clusters(scans, links):
+        sides = tuple(sorted({splits[row] for row in rows} - {""}))
+        if len(sides) > 1:
+            across[sides] += [scans[row].uri for row in rows]
+    for sides, items in across.items():
+        reason = (
+            f"the same or nearly the same in {_listed(sides)}: the score is flattered; delete them from "
+            f"{'train' if 'train' in sides else sides[0]}, or divide anew"
+        )
+        yield Fault(kind="split_leak", severity=KINDS["split_leak"], reason=reason, items=tuple(sorted(items)))
+
+
+def _clusters(scans: Sequence[Scan], links: twins.Ints) -> Iterator[list[int]]:
+    """Rows that belong together, by links or by equal content; two at least."""
+    first: dict[str, int] = {}
+    copies = [(first.setdefault(s.sha256, row), row) for row, s in enumerate(scans) if s.sha256 and not s.kind]
+    equal = np.array([pair for pair in copies if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2)
+    lowest = twins.clusters(np.concatenate([links, equal]), len(scans))
+    found: dict[int, list[int]] = defaultdict(list)
+    for row, leader in enumerate(lowest.tolist()):
+        found[leader].append(row)
+    yield from (rows for rows in found.values() if len(rows) > 1)
+
+
+def _sizes(scans: Sequence[Scan]) -> Iterator[tuple[Scan, str]]:
+    """Pictures that are far smaller, larger or longer than the others."""
+    good = [s for s in scans if not s.kind and s.format not in ("TEXT", "NPY") and s.height]
+    if not good:
+        return
+    middle = float(np.median([min(s.width, s.height) for s in good]))
+    for one in good:
+        short, long = sorted((one.width, one.height))
+        size = f"{one.width} x {one.height} pixels"
+        if short < TINY and short < middle / 4:
+            yield one, f"tiny beside the others ({size}): little can be seen on it; add a larger one instead"
+        elif long > 10 * short:
+            yield (
+                one,
+                f"very long and narrow ({size}): a square loses most of it; save the part that matters",
+            )
+        elif short * long > HUGE:
+            yield (
+                one,
+                f"huge ({size}): slow to read; save it smaller, 2,000 pixels a side are enough",
+            )
 
 
 def _same_label(count: int, label: str, sides: Sequence[str]) -> str:
@@ -321,7 +279,11 @@ def _junk_reason(uri: str) -> str:
 
 
 def _odd(found: Scan) -> Iterator[str]:
-    """What is unusual about a good picture, and how it is handled."""
+    """What is unusual about a good item, and how it is handled."""
+    if found.format == "TEXT":
+        if found.mode != "utf-8":
+            yield f"not UTF-8 but {found.mode}: read as that; save it as UTF-8 for other programs"
+        return
     mode, ending = found.mode, PurePosixPath(found.uri).suffix.casefold()
     if mode.endswith(("+alpha", "A", "a")):
         yield "partly transparent: put on white; nothing to do"

@@ -1,4 +1,4 @@
-"""What lies in a folder of pictures: items, labels and splits, taken from the names of folders.
+"""What lies in a folder of pictures or texts: items, labels and splits, taken from the names of folders.
 
 Nothing is opened and nothing is written; each real folder is listed once, so links in a circle do no harm. The
 result is a `Dataset` whose table also has `size` and `mtime` (ns) of each file, by which the index knows it again.
@@ -31,6 +31,7 @@ _OTHERS = frozenset(
     ".safetensors .tfrecord .db .sqlite .log .mp3 .wav .ogg .flac .mp4 .mov .avi .mkv .webm .exe "
     ".sh .bat .lnk .url .ini .cfg .part .crdownload .tmp .bak".split()
 )
+TEXTS = frozenset((".txt", ".text"))
 _JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "icon\r"))
 _SPLITS = {
     "train": ("train", "training"),
@@ -106,6 +107,7 @@ class _Tree:
     name: str
     uri: str  # relative to the root; "" for the root
     pictures: list[tuple[str, int, int]] = field(default_factory=list)  # uri, size, mtime
+    texts: list[tuple[str, int, int]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     folders: list[_Tree] = field(default_factory=list)
 
@@ -121,7 +123,8 @@ class _Tree:
 
 
 def folder(path: Path, *, shown: str = "") -> Dataset:
-    """The data set of a folder of class folders, with or without train, val and test above them.
+    """The data set of a folder of class folders, with or without train, val and test above them. Texts (.txt) are
+    taken where class folders hold no picture.
 
     The label is the first level below the root or the split; deeper levels are allowed. A single folder around
     everything is looked through. Splits that folders name are in `split`, else it is empty; sha256 is empty.
@@ -132,7 +135,9 @@ def folder(path: Path, *, shown: str = "") -> Dataset:
     where = shown or str(path)
     junk: list[str] = []
     loops: list[str] = []
-    top = _inner(_list(root, junk, loops))
+    top = _list(root, junk, loops)
+    kind = _kind(top)
+    top = _inner(top)
     splits = _split_folders(top)
     groups = [(split, tree) for tree, split in splits] or [("", top)]
     if not any(tree.folders and tree.holds_pictures() for _, tree in groups):
@@ -141,10 +146,10 @@ def folder(path: Path, *, shown: str = "") -> Dataset:
     labels: list[str] = []
     named: list[str] = []
     for split, tree in groups:
-        for kind in tree.folders:
-            found = [picture for below in kind.walk() for picture in below.pictures]
+        for named_folder in tree.folders:
+            found = [picture for below in named_folder.walk() for picture in below.pictures]
             uris += found
-            labels += [to_uri(kind.name)] * len(found)
+            labels += [to_uri(named_folder.name)] * len(found)
             named += [split] * len(found)
     faults = [*_junk_faults(junk, loops), *_layout_faults(top, groups, bool(splits))]
     items = table(
@@ -156,8 +161,8 @@ def folder(path: Path, *, shown: str = "") -> Dataset:
     )
     return Dataset(
         name=to_uri(root.name) or "data",
-        kind="image",
-        classes=tuple(sorted({to_uri(kind.name) for _, tree in groups for kind in tree.folders})),
+        kind=kind,
+        classes=tuple(sorted({to_uri(each.name) for _, tree in groups for each in tree.folders})),
         root=str(root),
         version="",
         items=items,
@@ -191,6 +196,8 @@ def _list(root: Path, junk: list[str], loops: list[str]) -> _Tree:
                 waiting.append((below, entry.path))
             elif is_picture(entry.name) and (state := _state(entry)) is not None:
                 tree.pictures.append((uri, *state))
+            elif _is_text(entry.name) and (state := _state(entry)) is not None:
+                tree.texts.append((uri, *state))
             else:
                 tree.others.append(uri)
     return top
@@ -223,6 +230,30 @@ def _state(entry: os.DirEntry[str]) -> tuple[int, int] | None:
     except OSError:  # a link to nothing: opening it will say so
         return -1, -1
     return (state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
+
+
+def _is_text(name: str) -> bool:
+    return os.path.splitext(name)[1].casefold() in TEXTS  # noqa: PTH122 - a million names
+
+
+def _kind(top: _Tree) -> str:
+    """Whether the folder is one of pictures or of texts; what is not of that kind is put among the others.
+
+    Files without a suffix may be either: they count as texts where texts outnumber files that are pictures by name.
+    """
+    below = [tree for tree in top.walk() if tree is not top]
+    texts = sum(len(tree.texts) for tree in below)
+    sure = sum(len(_sure(tree)) for tree in below)
+    if not texts or sure:
+        for tree in top.walk():
+            tree.others += [uri for uri, _, _ in tree.texts]
+        return "image"
+    for tree in top.walk():
+        named = set(_sure(tree))
+        tree.others += [uri for uri, _, _ in tree.pictures if uri in named or tree is top]
+        bare = [] if tree is top else [item for item in tree.pictures if item[0] not in named]
+        tree.pictures = sorted([*tree.texts, *bare]) if tree is not top else []
+    return "text"
 
 
 # --- what folders mean ---------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from inflame import plugins, store
-from inflame.artifact import cache, carve, checks, fetch, index, listing, packed, tabular, unpack
+from inflame.artifact import cache, carve, checks, fetch, index, listing, packed, tabular, thumbs, unpack
 from inflame.errors import DataError, did_you_mean
 from inflame.records import Dataset, Fault, Preprocess
 
@@ -276,9 +276,11 @@ def _prepared(
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What was found in each file, and their decoded squares if they were wanted and all files were read."""
+    """What was found in each file, their thumbs (uint8 [N, thumbs.BYTES]; `twins.pairs(thumbs.grey(…))`), and their
+    decoded squares if they were wanted and all files were read."""
 
     scans: list[checks.Scan]
+    small: cache.Pixels
     squares: cache.Pixels | None = None
 
 
@@ -288,7 +290,7 @@ def _read(found: Dataset, progress: Progress | None, canvas: Preprocess | None) 
     What was found goes into the index from time to time and at the end, also when it is an error or Ctrl-C.
     """
     key, uris = f"{found.root}\0{found.name}", found.items["uri"].to_pylist()
-    scans = index.recall(key, found.items)
+    scans, small = index.recall(key, found.items)
     unknown = [row for row, scan in enumerate(scans) if scan is None]
     whole = canvas is not None and len(unknown) == len(uris)
     squares = cache.empty(len(uris), canvas) if whole and canvas is not None else None
@@ -296,28 +298,29 @@ def _read(found: Dataset, progress: Progress | None, canvas: Preprocess | None) 
     try:
         for start in range(0, len(unknown), _STRETCH):
             rows = unknown[start : start + _STRETCH]
-            for row, scan in zip(
-                rows, _scan(found, uris, rows, squares, canvas, _later(progress, start, len(unknown))), strict=True
-            ):
+            part = thumbs.empty(len(rows))
+            read = _scan(found, rows, part, squares, canvas, _later(progress, start, len(unknown)))
+            for row, scan in zip(rows, read, strict=True):
                 scans[row] = scan
+            small[rows] = part
             if index.now() - saved > _EVERY:
-                index.remember(key, found.items, scans, begun)
+                index.remember(key, found.items, scans, small, begun)
                 saved = index.now()
     finally:
         if unknown:
-            index.remember(key, found.items, scans, begun)
-    return _Reading([scan for scan in scans if scan is not None], squares)
+            index.remember(key, found.items, scans, small, begun)
+    return _Reading([scan for scan in scans if scan is not None], small, squares)
 
 
 def _scan(
     found: Dataset,
-    uris: list[str],
     rows: list[int],
+    small: cache.Pixels,
     squares: cache.Pixels | None,
     canvas: Preprocess | None,
     progress: Progress | None,
 ) -> list[checks.Scan]:
-    """Reads the pictures of these rows; their squares go to the same rows of `squares`."""
+    """Reads the items of these rows; their thumbs go to `small`, their squares to the same rows of `squares`."""
 
     def sink(number: int, square: cache.Pixels) -> None:
         if squares is not None:
@@ -325,7 +328,9 @@ def _scan(
 
     return checks.scan(
         Path(found.root),
-        [uris[row] for row in rows],
+        found.items["uri"].take(rows).to_pylist(),
+        kind=found.kind,
+        small=small,
         canvas=None if squares is None else canvas,
         sink=None if squares is None else sink,
         progress=progress,

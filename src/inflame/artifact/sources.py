@@ -9,10 +9,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import lzma
 import shutil
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from inflame import store
 from inflame.artifact import fetch, listing, manifest, mirror, packed, unpack
@@ -69,6 +72,27 @@ FOWL = About(
     "A. Kuznetsova et al., The Open Images Dataset V4, 2020",
 )
 
+NEWSGROUPS = About(
+    name="20newsgroups",
+    licence="none stated; posts belong to their writers, the collection is passed around for research",
+    source="K. Lang, NewsWeeder: Learning to Filter Netnews, ICML 1995; the by-date version of J. Rennie",
+)
+BBC_NEWS = About(
+    name="bbc-news",
+    licence="for research only; all rights in the articles are the BBC's",
+    source="D. Greene, P. Cunningham, Practical Solutions to the Problem of Diagonal Dominance in Kernel Document "
+    "Clustering, ICML 2006",
+)
+
+_NEWSGROUPS_TAR = fetch.Remote(
+    name="20news-bydate.tar.gz",
+    urls=(
+        "https://ndownloader.figshare.com/files/5975967",
+        "http://qwone.com/~jason/20Newsgroups/20news-bydate.tar.gz",
+    ),
+    sha256="8f1b2514ca22a5ade8fbb9cfa5727df95fa587f4c87b786e15c759fa66d95610",
+)
+_BBC_ZIP = "http://mlg.ucd.ie/files/datasets/bbc-fulltext.zip"
 _GITHUB = "https://codeload.github.com"
 _RAW = "https://raw.githubusercontent.com"
 _MNIST_PLACES = (
@@ -178,6 +202,71 @@ def fowl(root: Path) -> Dataset:
     return _photos(root, FOWL, lambda: _unzip(root, "fowl_data.zip", _FOWL_ZIP, rename))
 
 
+def newsgroups20(root: Path) -> Dataset:
+    """18,846 posts to 20 newsgroups with their headers, split by date: the later ones are the test split."""
+    files = {split: root / f"{split}.jsonl" for split in ("train", "test")}
+    if not all(path.is_file() for path in files.values()):
+        with fetch.alone(root):
+            for split, path in files.items():
+                if not path.is_file():
+                    _write_rows(path, _posts(root, split))
+            shutil.rmtree(root / "download", ignore_errors=True)
+    found: dict[str, list[Any]] = {name: [] for name in ("uri", "label", "split", "size", "mtime")}
+    for split, path in files.items():
+        changed = path.stat().st_mtime_ns
+        with path.open("rb") as file:
+            for number, line in enumerate(file):
+                row = (f"{path.name}#{number}", json.loads(line)["label"], split, len(line), changed)
+                for column, value in zip(found.values(), row, strict=True):
+                    column.append(value)
+    return Dataset(
+        name=NEWSGROUPS.name,
+        kind="text",
+        classes=tuple(sorted(set(found["label"]))),
+        root=str(root),
+        version="",
+        items=listing.table(**found),
+        licence=NEWSGROUPS.licence,
+        source=NEWSGROUPS.source,
+    )
+
+
+def bbc_news(root: Path) -> Dataset:
+    """2,225 articles of 2004 and 2005 in five topics; 100 of them are there twice, and one isn't UTF-8."""
+
+    def topics(name: str) -> str | None:
+        parts = PurePosixPath(name).parts
+        if not name.endswith(".txt") or len(parts) < 2 or any(map(listing.is_junk, parts)):
+            return None
+        split = listing.split_name(parts[-3], parts) if len(parts) > 2 else ""
+        return "/".join([*([split] if split else []), *parts[-2:]])
+
+    return _photos(root, BBC_NEWS, lambda: _unzip(root, "bbc-fulltext.zip", _BBC_ZIP, topics), topics)
+
+
+def _posts(root: Path, split: str) -> Iterator[dict[str, str]]:
+    """The posts of one split: from the mirror, or out of the archive of the original collection."""
+    file = f"{split}.jsonl.xz"
+    place = root / "download" / file
+    if not mirror.copy("newsgroups20", root / "download", lambda name: name if name == file else None):
+        with lzma.open(place, "rt", encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+        return
+    archive = fetch.download(_NEWSGROUPS_TAR, root / "download" / _NEWSGROUPS_TAR.name)
+    with tarfile.open(archive) as tar:
+        for member in sorted((member for member in tar if member.isfile()), key=lambda member: member.name):
+            folder, label, name = PurePosixPath(member.name).parts[-3:]
+            stream = tar.extractfile(member) if folder.endswith(split) else None
+            if stream is not None:
+                yield {"id": name, "label": label, "text": stream.read().decode("latin-1")}
+
+
+def _write_rows(path: Path, rows: Iterator[dict[str, str]]) -> None:
+    with store.atomic(path) as part, part.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
 def by_split(name: str) -> str | None:
     """`x/validation/shirt/1.jpg` → `val/shirt/1.jpg`; what is no picture of a class of a split is None."""
     parts = PurePosixPath(name).parts
@@ -220,22 +309,24 @@ def _ready(root: Path) -> Dataset | None:
         return None
 
 
-def _photos(root: Path, about: About, bring: Callable[[], None]) -> Dataset:
-    """The photos in `root`, from the mirror, or else by `bring`."""
+def _photos(
+    root: Path, about: About, bring: Callable[[], None], rename: Callable[[str], str | None] = by_split
+) -> Dataset:
+    """The photos (or texts) in `root`, from the mirror, or else by `bring`. `rename`: see `mirror.copy`."""
     lost = ""
     if not _whole(root):
         with fetch.alone(root):
             if not _whole(root):
-                lost = _gather(root, about, bring)
+                lost = _gather(root, about, bring, rename)
     found = listing.folder(root)
     faults = (*found.faults, *([Fault(kind="incomplete", severity="warning", reason=lost)] if lost else []))
     return dataclasses.replace(found, name=about.name, licence=about.licence, source=about.source, faults=faults)
 
 
-def _gather(root: Path, about: About, bring: Callable[[], None]) -> str:
+def _gather(root: Path, about: About, bring: Callable[[], None], rename: Callable[[str], str | None]) -> str:
     """Brings the photos and marks them complete. A set that was complete once and can't be mended is used as it is:
     then what to say about it is returned."""
-    trouble = mirror.copy(about.name, root, by_split)
+    trouble = mirror.copy(about.name, root, rename)
     if trouble:
         try:
             bring()
@@ -260,8 +351,9 @@ def _whole(root: Path) -> bool:
 
 
 def _weight(root: Path) -> tuple[int, int]:
-    """(number, bytes) of the pictures below `root`."""
-    sizes = [path.stat().st_size for path in root.rglob("*") if path.suffix.lower() in listing.PICTURES]
+    """(number, bytes) of the pictures and texts below `root`."""
+    kinds = listing.PICTURES | listing.TEXTS
+    sizes = [path.stat().st_size for path in root.rglob("*") if path.suffix.lower() in kinds]
     return len(sizes), sum(sizes)
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from inflame.artifact import listing
+from inflame.artifact import contents, listing
 from inflame.errors import DataError, did_you_mean
 from inflame.records import Dataset, Fault
 
 SUFFIXES = (".csv", ".tsv")
+TEXTS = ("text", "body", "content", "document", "sentence", "message")  # columns that hold the item itself
 
 _COLUMNS = {
     "path": ("path", "filename", "file", "image", "uri", "file_name", "filepath", "file_path", "image_path"),
@@ -150,6 +152,32 @@ class _Picked:
             remedy=f"Paths are taken relative to the folder of the table, {self.root}. Correct the column, or move the "
             "table there.",
         )
+
+
+def opened(path: Path) -> Callable[[str], bytes]:
+    """The text of a row by its number (0: the first below the header), as UTF-8."""
+    texts = _bodies(path)
+
+    def read(key: str) -> bytes:
+        number = int(key) if key.isdigit() else -1
+        if not 0 <= number < len(texts):
+            raise contents.missing(path, key)
+        return texts[number].encode()
+
+    return read
+
+
+def _bodies(path: Path) -> list[str]:
+    """The text of every row."""
+    if path.suffix.lower() == ".jsonl":
+        with path.open(encoding="utf-8") as file:
+            told = (json.loads(line) for line in file if line.strip())
+            return [str(next((row[name] for name in TEXTS if name in row), "")) for row in told]
+    rows = _rows(path)
+    _, header = next(rows, (1, []))
+    names = [cell.strip().casefold() for cell in header]
+    place = next((names.index(name) for name in TEXTS if name in names), -1)
+    return [row[place] if 0 <= place < len(row) else "" for _, row in rows]
 
 
 # --- reading ----------------------------------------------------------------------------------------------

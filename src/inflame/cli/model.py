@@ -113,18 +113,21 @@ def _demand_torch() -> None:
 
 def predict_words(parser: Parser) -> None:
     """The pictures, the model, and the form of the answers."""
-    parser.usage = "inflame predict FILE|FOLDER… [--model RUN] [--json | --csv FILE] [--top K]"
+    parser.usage = "inflame predict FILE|FOLDER… [--text TEXT] [--model RUN] [--json | --csv FILE]"
     parser.description = (
-        "Name what is on pictures, with calibrated probabilities. `unsure` means: the model has not\n"
-        "seen enough of the like to promise its error rate. Needs no torch."
+        "Name what is on pictures or in texts, with calibrated probabilities. `unsure` means: the model\n"
+        "has not seen enough of the like to promise its error rate. Needs no torch."
     )
     parser.epilog = (
         "examples:\n"
         "  inflame predict new.jpg\n"
         "  inflame predict inbox/ --csv answers.csv\n"
-        "  inflame predict new.jpg --model mnist-digits-001 --json"
+        "  inflame predict new.jpg --model mnist-digits-001 --json\n"
+        "  inflame predict letter.txt\n"
+        '  inflame predict --text "The match ended in a draw."'
     )
-    parser.add_argument("files", nargs="*", metavar="FILE|FOLDER", help="pictures, or folders of them")
+    parser.add_argument("files", nargs="*", metavar="FILE|FOLDER", help="pictures or texts, or folders of them")
+    parser.add_argument("--text", metavar="TEXT", action="append", help="a text itself, for a model of texts")
     parser.add_argument("--model", metavar="RUN", help="a run, its folder or its bundle (default: the last)")
     parser.add_argument("--csv", metavar="FILE", help="write the answers to this file")
     parser.add_argument("--top", metavar="K", type=int, default=3, help="name the K likeliest classes (default: 3)")
@@ -134,12 +137,7 @@ def predict(words: Namespace) -> int:
     """Prints one answer per picture; 1 when one of them could not be read."""
     if words.top < 1:
         raise UserError(f"--top takes a number of classes, 1 or more, not {words.top}.", remedy="--top 3")
-    files = list(_pictures(words.files))
-    bundle = _bundle(words.model)
-    from inflame.model.engine.bundle import Predictor
-
-    predictor = Predictor(bundle)
-    answers = list(zip(files, predictor.predict(files, words.top, errors="collect"), strict=True))
+    answers = _answers(words)
     bad = [(file, answer) for file, answer in answers if isinstance(answer, InflameError)]
     good = [(file, answer) for file, answer in answers if isinstance(answer, Prediction)]
     if words.csv:
@@ -155,24 +153,48 @@ def predict(words: Namespace) -> int:
     return 1 if bad else 0
 
 
-def _pictures(names: Sequence[str]) -> Iterator[Path]:
-    if not names:
-        raise UserError("inflame predict needs a picture.", remedy="inflame predict new.jpg")
+def _answers(words: Namespace) -> list[tuple[Path, Prediction | InflameError]]:
+    """What was asked, and the answer."""
+    given = [text.encode() for text in words.text or ()]
+    if not words.files and not given:
+        raise UserError("inflame predict needs a picture or a text.", remedy="inflame predict new.jpg")
+    for name in words.files:
+        if not Path(name).expanduser().is_dir():
+            places.file(name)
+    bundle = _bundle(words.model)
+    from inflame.model.engine.bundle import Predictor
+
+    predictor = Predictor(bundle)
+    text = hasattr(predictor.preprocess, "words")
+    files = list(_files(words.files, "text" if text else "picture"))
+    if given and not text:
+        raise UserError("The model is one of pictures: it can't read a text.", remedy="inflame predict new.jpg")
+    names = [*files, *(Path(f"text {number}") for number, _ in enumerate(given, 1))]
+    return list(zip(names, predictor.predict([*files, *given], words.top, errors="collect"), strict=True))
+
+
+def _files(names: Sequence[str], kind: str) -> Iterator[Path]:
+    """The files that names mean: themselves, and those of folders that are of this kind (picture, text)."""
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if _looks_like_picture(file))
+            found = sorted(file for file in path.rglob("*") if _is(file, kind))
             if not found:
-                raise DataError(f"There is no picture in {name}.", where=str(path), remedy="Name a folder of pictures.")
+                raise DataError(
+                    f"There is no {kind} in {name}, and the model is one of {kind}s.",
+                    where=str(path),
+                    remedy=f"Name a folder of {kind}s.",
+                )
             yield from found
         else:
             yield places.file(name)
 
 
-def _looks_like_picture(file: Path) -> bool:
-    from inflame.artifact.listing import is_junk, is_picture
+def _is(file: Path, kind: str) -> bool:
+    from inflame.artifact.listing import TEXTS, is_junk, is_picture
 
-    return is_picture(file.name) and not is_junk(file.name) and file.is_file()
+    wanted = file.suffix.casefold() in TEXTS if kind == "text" else is_picture(file.name)
+    return wanted and not is_junk(file.name) and file.is_file()
 
 
 def _bundle(name: str | None) -> Path:

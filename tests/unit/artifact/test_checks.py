@@ -213,7 +213,8 @@ def test_copies_are_one_fault_per_content() -> None:
 
 def test_copies_in_two_given_splits_are_named() -> None:
     scans = [good("train/a/1", "s"), good("test/a/1", "s"), *[good(f"a/{n}") for n in range(3)]]
-    (fault,) = judged(scans, ["a"] * 5, splits=["train", "test", "", "", ""])
+    leak, fault = judged(scans, ["a"] * 5, splits=["train", "test", "", "", ""])
+    assert (leak.kind, leak.items) == ("split_leak", ("test/a/1", "train/a/1"))
     assert "test and train" in fault.reason
     assert "flatters" in fault.reason
 

@@ -114,7 +114,7 @@ def test_folders_beside_the_splits_are_told(tmp_path: Path) -> None:
     [
         ((), "is empty"),
         (("cat/", "dog/"), "is empty"),
-        (("a/1.txt", "b/2.txt", "b/3.pdf"), "no pictures, only other files (2 .txt, 1 .pdf)"),
+        (("a/1.doc", "b/2.doc", "b/3.pdf"), "no pictures, only other files (2 .doc, 1 .pdf)"),
         (("1.jpg", "2.jpg"), "2 pictures lie flat"),
         (("train/1.jpg", "test/2.jpg"), "1 picture lies flat in"),
         ((".DS_Store",), "is empty"),

@@ -50,6 +50,8 @@ def tiny_mnist(web: Any, hasty: object, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_every_name_of_the_seam_has_its_source() -> None:
     assert plugins.names("source") == (
+        "20newsgroups",
+        "bbc-news",
         "butterflies",
         "cifar10",
         "clothing",
@@ -60,7 +62,7 @@ def test_every_name_of_the_seam_has_its_source() -> None:
     )
     for name in plugins.names("source"):
         assert callable(plugins.load("source", name))
-        about = getattr(sources, name.upper().replace("-", "_"))
+        about = getattr(sources, name.upper().replace("-", "_").lstrip("20"))
         assert about.name == name
         assert about.licence
         assert about.source

@@ -165,8 +165,8 @@ def test_programs_get_errors_as_json(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["predict", "--json"]) == 2
     out, err = capsys.readouterr()
     assert json.loads(out) == {
-        "error": "inflame predict needs a picture.",
+        "error": "inflame predict needs a picture or a text.",
         "where": "",
         "remedy": "inflame predict new.jpg",
     }
-    assert err.startswith("error: inflame predict needs a picture.")
+    assert err.startswith("error: inflame predict needs a picture or a text.")

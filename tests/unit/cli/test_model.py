@@ -15,7 +15,7 @@ from inflame.cli import model
 from inflame.cli.main import main, parser
 from inflame.errors import DataError, InflameError
 from inflame.infra import local
-from inflame.records import Prediction
+from inflame.records import Prediction, Preprocess
 from inflame.runs import Run
 
 
@@ -126,6 +126,7 @@ class FakePredictor:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.preprocess = Preprocess(size=8, resize=8)
 
     def predict(self, sources: Iterable[Path], top_k: int, *, errors: str) -> list[Prediction | InflameError]:
         assert errors == "collect"

@@ -64,7 +64,7 @@ def made(folder: Path, **changes: Any) -> Path:
         "calibration": CALIBRATION,
         "reference": {"n": 36},
         "card": "# card\n",
-        "examples": examples(),
+        "examples": {"pictures": examples()},
         "about": {"model": "tiny", "dataset": {"name": "fruit", "version": "abc"}},
     }
     return bundle.export(folder, **{**given, **changes})
@@ -174,7 +174,8 @@ def test_threads_share_a_predictor(shared: Path) -> None:
 
 def test_a_grey_net(tmp_path: Path) -> None:
     grey = Preprocess(size=24, resize=24, channels=1, mean=(0.3,), std=(0.3,))
-    folder = made(tmp_path / "b", net=net(channels=1), preprocess=grey, examples=examples(preprocess=grey))
+    seen = {"pictures": examples(preprocess=grey)}
+    folder = made(tmp_path / "b", net=net(channels=1), preprocess=grey, examples=seen)
     answers = Predictor(folder).predict([examples(1)[0], examples(1, grey)[0], examples(1, grey)[0][:, :, 0]])
     assert len(answers) == 3
     assert answers[1].probability == answers[2].probability
@@ -185,7 +186,7 @@ def test_what_is_in_the_folder(shared: Path) -> None:
     assert info["model"] == "tiny"
     assert info["net"] == {"kind": "tiny"}
     assert info["dataset"] == {"name": "fruit", "version": "abc"}
-    assert info["verified"]["pictures"] == 32
+    assert info["verified"]["items"] == 32
     assert info["verified"]["difference"] < 1e-4
     assert {path.name for path in shared.iterdir()} == {*info["sha256"], "bundle.json"}
     assert json.loads((shared / "classes.json").read_text()) == list(CLASSES)
@@ -322,9 +323,9 @@ def test_every_class_has_an_output(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 33, 34])
 def test_any_number_of_examples_but_none(n: int, tmp_path: Path) -> None:
-    assert Predictor(made(tmp_path / "b", examples=examples(n))).info["verified"]["pictures"] == n
+    assert Predictor(made(tmp_path / "b", examples={"pictures": examples(n)})).info["verified"]["items"] == n
     with pytest.raises(ExportError, match="no picture"):
-        made(tmp_path / "b", examples=examples(0))
+        made(tmp_path / "b", examples={"pictures": examples(0)})
 
 
 def test_without_onnx_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,7 +412,7 @@ def test_calibration_reaches_the_answers(tmp_path: Path) -> None:
     rule = Calibration(temperature=50.0, threshold=0.9, qhat=1.0)
     cool = made(tmp_path / "b", calibration=rule, preprocess=whole)
     (answer,) = Predictor(cool).predict([examples(1)[0]])
-    logits, _ = Predictor(cool).run(examples(1))
+    logits, _ = Predictor(cool).run({"pictures": examples(1)})
     assert answer.probability == pytest.approx(calibrate.softmax(logits, 50.0).max())
     assert not answer.known
     assert len(answer.set) == 3

@@ -21,7 +21,7 @@ def test_statistics_by_hand() -> None:
         labels=np.array([0, 1, 1, 0]),
         probabilities=p,
         embedding=vectors,
-        pictures=pictures,
+        inputs={"pictures": pictures},
     )
     assert found["n"] == 4
     assert found["classes"] == {"a": 0.5, "b": 0.5, "c": 0.0}
@@ -42,7 +42,7 @@ def test_no_items() -> None:
         labels=np.zeros(0, dtype=int),
         probabilities=np.zeros((0, 2)),
         embedding=np.zeros((0, 3)),
-        pictures=np.zeros((0, 4, 4, 1), dtype=np.uint8),
+        inputs={"pictures": np.zeros((0, 4, 4, 1), dtype=np.uint8)},
     )
     assert found["n"] == 0
     assert found["confidence"] == []

@@ -6,7 +6,7 @@ from inflame.config import Settings
 from inflame.model.engine import backbones, session
 from inflame.records import Preprocess
 
-from . import photos, plan, small
+from . import photos, plan, small, words
 
 SQUARES = Preprocess(size=plan.CANVAS, resize=plan.CANVAS)
 
@@ -15,6 +15,8 @@ def train(settings: Settings) -> dict[str, Any]:
     """Trains, tests, bundles and reports; returns the result."""
     canvas = SQUARES if plan.may_be_photos(settings.io.training_input) else None
     with session.begin(settings, canvas=canvas, epochs=settings.hyperparam.num_epochs) as s:
+        if s.dataset.kind == "text":
+            return words.train(s, settings)
         # Small pictures: a net of their own. Photos, or where weights were asked for: a pretrained net.
         road = plan.look(s.dataset)
         if not road.small or settings.weights:

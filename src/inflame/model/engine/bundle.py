@@ -1,6 +1,7 @@
 """A trained classifier as a folder that anyone can use; its `Predictor` needs no torch.
 
     model.onnx          uint8 pictures [N, size, size, channels] → logits [N, K], embedding [N, D]; normalisation inside
+                        (of texts: ids int64 [N, L] and counts float32 [N, L]; weighting inside)
     model.safetensors   the weights, to go on training          preprocess.json   how a file becomes a picture
     classes.json        the names, in the order of the logits   calibration.json  temperature, threshold, qhat
     reference.json      statistics of held-out items, for drift card.md           what it is, for people
@@ -22,7 +23,7 @@ from inflame import store
 from inflame.errors import ExportError
 from inflame.model.engine.predictor import BATCH, Predictor
 from inflame.model.engine.seal import FILES, seal, verify
-from inflame.records import Preprocess, dumps
+from inflame.records import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from inflame.model.engine.calibrate import Calibration
+    from inflame.records import Preprocess, TextPreprocess
 
 __all__ = ["FILES", "Predictor", "export", "recard", "verify"]
 
@@ -39,24 +41,25 @@ def export(
     folder: str | Path,
     *,
     net: nn.Module,
-    preprocess: Preprocess,
+    preprocess: Preprocess | TextPreprocess,
     classes: Sequence[str],
     calibration: Calibration,
     reference: Mapping[str, Any],
     card: str,
-    examples: NDArray[np.uint8],
+    examples: Mapping[str, NDArray[Any]],
     about: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes the bundle of a trained `Classifier` and returns its folder. Needs torch.
 
-    `examples`: real prepared pictures, uint8 [N, size, size, channels], 32 or more where there are as many. The
-    files are written beside `folder` and take its place in one step, after onnxruntime has given the same answers
-    for the examples as torch; otherwise ExportError, and what was at `folder` stays.
-    `about` goes into bundle.json: {"model": name, "dataset": {"name", "version", …}, …}.
+    `examples`: real prepared items by the names of model.onnx ({"pictures": uint8 [N, size, size, channels]}, or ids
+    and counts), 32 or more where there are as many. The files are written beside `folder` and take its place in one
+    step, after onnxruntime has given the same answers for the examples as torch; otherwise ExportError, and what was
+    at `folder` stays. `about` goes into bundle.json: {"model": name, "dataset": {"name", "version", …}, …}.
     """
     from inflame.model.engine import freeze
 
-    if not len(examples):
+    count = len(next(iter(examples.values()), ()))
+    if not count:
         raise ExportError(
             "There is no picture to compare the exported model on.",
             where=str(folder),
@@ -77,7 +80,7 @@ def export(
         facts = {"model": "", "dataset": {}, **(about or {}), "net": getattr(net, "spec", {})}
         seal(place, facts)
         difference = _compare(Predictor(place), *freeze.answer(served, examples), examples)
-        seal(place, {**facts, "verified": {"pictures": len(examples), "difference": difference}})
+        seal(place, {**facts, "verified": {"items": count, "difference": difference}})
     return Path(folder)
 
 
@@ -95,7 +98,9 @@ def recard(folder: str | Path, card: str) -> Path:
     return source
 
 
-def _compare(predictor: Predictor, logits: NDArray[Any], embedding: NDArray[Any], examples: NDArray[np.uint8]) -> float:
+def _compare(
+    predictor: Predictor, logits: NDArray[Any], embedding: NDArray[Any], examples: Mapping[str, NDArray[Any]]
+) -> float:
     """The largest difference in probability between torch and onnxruntime; ExportError when it matters."""
     theirs, vectors = (np.concatenate(part) for part in zip(*_served_in_parts(predictor, examples), strict=True))
     if logits.shape[1] != len(predictor.classes):
@@ -113,7 +118,7 @@ def _compare(predictor: Predictor, logits: NDArray[Any], embedding: NDArray[Any]
     if not difference <= 1e-3 or changed or not near:  # "not <=" because NaN is neither
         raise ExportError(
             f"The exported model does not answer like the trained one: probabilities differ by up to {difference:.2g} "
-            f"and {changed} of {len(examples)} labels change.",
+            f"and {changed} of {len(logits)} labels change.",
             where="model.onnx",
             remedy="Remove what behaves by chance or by batch from the net's eval mode (dropout, batch statistics).",
         )
@@ -121,12 +126,13 @@ def _compare(predictor: Predictor, logits: NDArray[Any], embedding: NDArray[Any]
 
 
 def _served_in_parts(
-    predictor: Predictor, examples: NDArray[np.uint8]
+    predictor: Predictor, examples: Mapping[str, NDArray[Any]]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     try:
-        yield predictor.run(examples[:1])  # alone, as a website asks
-        for start in range(1, len(examples), BATCH):
-            yield predictor.run(examples[start : start + BATCH])
+        count = len(next(iter(examples.values())))
+        yield predictor.run({name: value[:1] for name, value in examples.items()})  # alone, as a website asks
+        for start in range(1, count, BATCH):
+            yield predictor.run({name: value[start : start + BATCH] for name, value in examples.items()})
     except Exception as error:  # onnxruntime's exceptions have no common class
         raise ExportError(
             f"The exported model can't answer: {str(error).splitlines()[0]}",

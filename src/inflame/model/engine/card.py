@@ -9,16 +9,21 @@ if TYPE_CHECKING:
 
     from inflame.model.engine.calibrate import Calibration
     from inflame.model.engine.metrics import ClassResult, Rate
-    from inflame.records import Dataset, Preprocess
+    from inflame.records import Dataset, Preprocess, TextPreprocess
 
 SHOWN = 30  # classes named in full
+_OTHERS = {"picture": "cameras, places or seasons", "text": "writers, places or years"}
+_TAKES = {
+    "picture": "`pictures`, uint8 [N, size, size, channels] (short side to `resize`, centre crop: preprocess.json),",
+    "text": "`ids` and `counts` [N, L] (words and pairs of words, see preprocess.json),",
+}
 
 
 def card(
     *,
     model: str,
     dataset: Dataset,
-    preprocess: Preprocess,
+    preprocess: Preprocess | TextPreprocess,
     calibration: Calibration,
     test: Rate | None,
     results: Sequence[ClassResult] = (),
@@ -28,33 +33,42 @@ def card(
 ) -> str:
     """The card as Markdown. `test` is the accuracy on the test split, `results` its per-class results, in the order of
     the data set's classes; `how` one line on the training; `limits` more sentences on where it fails."""
+    thing = "text" if dataset.kind == "text" else "picture"
     parts = [
-        f"# {dataset.name}: a picture classifier",
+        f"# {dataset.name}: a {thing} classifier",
         _what(model, dataset, preprocess, how),
         "## How good",
         _good(test, majority, calibration),
         *_weakest(dataset.classes, results),
         "## Limits",
-        _limits(dataset, test, limits),
+        _limits(dataset, test, limits, thing),
         "## Use",
-        _use(),
+        _use(thing),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _what(model: str, dataset: Dataset, preprocess: Preprocess, how: str) -> str:
+def _what(model: str, dataset: Dataset, preprocess: Preprocess | TextPreprocess, how: str) -> str:
     names = ", ".join(dataset.classes[:SHOWN])
     more = f" and {len(dataset.classes) - SHOWN} more" if len(dataset.classes) > SHOWN else ""
-    colour = "grey" if preprocess.channels == 1 else "colour"
     rows = [
         f"- Answers with one of {len(dataset.classes)} classes: {names}{more}.",
         f"- Model: {model}{'; ' + how if how else ''}.",
-        f"- Input: a picture, used as {preprocess.size} x {preprocess.size} pixels in {colour}.",
+        f"- Input: {_input(preprocess)}.",
         f"- Data: {dataset.name}, {len(dataset):,} items, version {dataset.version[:12]}.",
         f"- Source of the data: {dataset.source}." if dataset.source else "",
         f"- Licence of the data: {dataset.licence or 'not stated; ask before you pass the model on'}.",
     ]
     return "\n".join(row for row in rows if row)
+
+
+def _input(preprocess: Preprocess | TextPreprocess) -> str:
+    words = getattr(preprocess, "words", None)
+    if words is not None:
+        return f"a text, of which {len(words):,} words and their pairs are counted"
+    assert not hasattr(preprocess, "words")
+    colour = "grey" if preprocess.channels == 1 else "colour"
+    return f"a picture, used as {preprocess.size} x {preprocess.size} pixels in {colour}"
 
 
 def _good(test: Rate | None, majority: Rate | None, calibration: Calibration) -> str:
@@ -101,10 +115,10 @@ def _weakest(classes: Sequence[str], results: Sequence[ClassResult]) -> list[str
     return [head + "\n".join(rows)]
 
 
-def _limits(dataset: Dataset, test: Rate | None, limits: Sequence[str]) -> str:
+def _limits(dataset: Dataset, test: Rate | None, limits: Sequence[str], thing: str) -> str:
     rows = [
-        "Every picture gets one of the classes above, whatever it shows; look at `known` and `set` before you act.",
-        "The numbers hold for pictures like those of the data set. Other cameras, places or seasons can cost accuracy.",
+        f"Every {thing} gets one of the classes above, whatever it is; look at `known` and `set` before you act.",
+        f"The numbers hold for {thing}s like those of the data set. Other {_OTHERS[thing]} can cost accuracy.",
     ]
     if test is not None and 0 < test.n < 200:
         rows.append(f"{test.n} test items are few: the interval above is wide.")
@@ -114,18 +128,18 @@ def _limits(dataset: Dataset, test: Rate | None, limits: Sequence[str]) -> str:
     return "\n".join(f"- {row}" for row in (*rows, *limits))
 
 
-def _use() -> str:
+def _use(thing: str) -> str:
+    file = "letter.txt" if thing == "text" else "photo.jpg"
     lines = [
         "```python",
         "from inflame.model.engine.bundle import Predictor  # needs no torch",
         "",
         'predictor = Predictor("path/of/this/folder")',
-        'answer = predictor.predict(["photo.jpg"])[0]',
+        f'answer = predictor.predict(["{file}"])[0]',
         "print(answer.label, answer.probability, answer.known, answer.set)",
         "```",
         "",
-        "Or `inflame predict photo.jpg`. Without inflame: `model.onnx` takes `pictures`, uint8",
-        "[N, size, size, channels] (short side to `resize`, centre crop, see preprocess.json), and gives `logits` and",
+        f"Or `inflame predict {file}`. Without inflame: `model.onnx` takes {_TAKES[thing]} and gives `logits` and",
         "`embedding`; divide the logits by the temperature of calibration.json and take the softmax.",
     ]
     return "\n".join(lines)

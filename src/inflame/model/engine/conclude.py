@@ -7,7 +7,7 @@ look at the test split that a run ever takes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,28 +20,30 @@ from numpy.typing import NDArray
 from inflame import store
 from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures, centre, normalise
+from inflame.artifact.texts import Texts
 from inflame.model.engine import bundle, calibrate, metrics
 from inflame.model.engine.card import card
 from inflame.model.engine.nets import Classifier
 from inflame.model.engine.reference import reference
-from inflame.records import Dataset, Preprocess
+from inflame.records import Dataset, Preprocess, TextPreprocess
 from inflame.runs import Run
 
-EXAMPLES = 32  # real pictures on which torch and onnxruntime must agree
+EXAMPLES = 32  # real items on which torch and onnxruntime must agree
 Floats = NDArray[np.float32]
-SERVED = 64  # pictures at a time through the bundle
-SEEN = 1000  # held-out pictures that the reference statistics of brightness and contrast come from
+Items = Pictures | Texts
+SERVED = 64  # items at a time through the bundle
+SEEN = 1000  # held-out items that the reference statistics of the inputs come from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """What a training gives: a net and how its pictures are prepared, with held-out logits float32 [N,K] and their
+    """What a training gives: a net and how its items are prepared, with held-out logits float32 [N,K] and their
     labels int64 [N] to calibrate on; `uris` and `splits` say which items those are, `embedding` float32 [M,D] are the
     features of some of them, `how` (a line) how the net was made. `source` is "val", or "out-of-fold" when every
     item was held out once."""
 
     net: Classifier
-    preprocess: Preprocess
+    preprocess: Preprocess | TextPreprocess
     logits: Floats
     embedding: Floats
     labels: NDArray[np.int64]
@@ -51,21 +53,20 @@ class Model:
     source: str = "val"
 
 
-def publish(run: Run, dataset: Dataset, model: Model, pictures: Mapping[str, Pictures]) -> float:
+def publish(run: Run, dataset: Dataset, model: Model, items: Mapping[str, Items]) -> float:
     """Writes the bundle of `model` and says so in the status; returns the seconds it took.
 
     It knows nothing of the test split.
     """
     began = time.monotonic()
     calibration, name = _calibration(model), run.read_status().get("model", "")
-    held = pictures.get("val") or pictures["train"]
-    examples = centre(held.pixels[:SEEN], model.preprocess.size).numpy()
+    held = items.get("val") or items["train"]
     statistics = reference(
         classes=dataset.classes,
         labels=model.labels,
         probabilities=calibration.apply(model.logits),
         embedding=model.embedding,
-        pictures=examples,
+        inputs=_inputs(held, model.preprocess, 0, SEEN),
         split=model.source,
     )
     bundle.export(
@@ -76,7 +77,7 @@ def publish(run: Run, dataset: Dataset, model: Model, pictures: Mapping[str, Pic
         calibration=calibration,
         reference=statistics,
         card=_card(name, dataset, model, calibration, None),
-        examples=np.ascontiguousarray(examples[:EXAMPLES]),
+        examples=_inputs(held, model.preprocess, 0, EXAMPLES),
         about={"model": name, "dataset": {"name": dataset.name, "version": dataset.version}, "how": model.how},
     )
     run.status(bundle="bundle")
@@ -87,7 +88,7 @@ def conclude(
     run: Run,
     dataset: Dataset,
     model: Model,
-    pictures: Mapping[str, Pictures],
+    items: Mapping[str, Items],
     *,
     ladder: Sequence[dict[str, Any]] = (),
     published: Model | None = None,
@@ -99,12 +100,12 @@ def conclude(
     from inflame.model.engine.report import report
 
     if model is not published:
-        publish(run, dataset, model, pictures)
+        publish(run, dataset, model, items)
     calibration, name = _calibration(model), run.read_status().get("model", "")
     held = _Answers(
         uris=model.uris, splits=model.splits, labels=model.labels, probabilities=calibration.apply(model.logits)
     )
-    tested = _tested(run, model, calibration, pictures["test"]) if "test" in pictures else None
+    tested = _tested(run, model, calibration, items["test"]) if "test" in items else None
     bundle.recard(run.path / "bundle", _card(name, dataset, model, calibration, tested))
     _write_predictions(run, dataset, [held, *([tested] if tested else [])])
     result = {
@@ -123,20 +124,57 @@ def conclude(
 
 
 def answers(
-    net: Classifier, preprocess: Preprocess, pictures: Pictures, *, device: torch.device | str = "cpu", batch: int = 256
+    net: Classifier,
+    preprocess: Preprocess | TextPreprocess,
+    items: Items,
+    *,
+    device: torch.device | str = "cpu",
+    batch: int = 256,
 ) -> tuple[Floats, Floats]:
-    """Logits [N,K] and features [N,D] of the centre of every picture, float32; the net keeps its mode."""
-    mode = net.training
+    """Logits [N,K] and features [N,D] of every item (of a picture, its centre), float32; each part of the net keeps
+    its mode."""
+    modes = {module: module.training for module in net.modules()}
     net.eval()
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(pictures), batch):
-            pixels = centre(pictures.pixels[start : start + batch], preprocess.size).to(device)
-            features = net.body(normalise(pixels, preprocess))
-            parts.append((net.head(features).float().cpu(), features.float().cpu()))
-    net.train(mode)
-    logits, embedding = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    return logits, embedding
+        for rows, inputs in _batches(items, preprocess, batch):
+            x = [torch.from_numpy(value).to(device) for value in inputs.values()]
+            features = net.body(*x) if isinstance(preprocess, TextPreprocess) else net.body(normalise(x[0], preprocess))
+            parts.append((rows, net.head(features).float().cpu().numpy(), features.float().cpu().numpy()))
+    for module, mode in modes.items():
+        module.training = mode
+    return _ordered(parts, 1), _ordered(parts, 2)
+
+
+def _batches(items: Items, preprocess: Preprocess | TextPreprocess, size: int) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """(rows, inputs by name) until all items had their turn; texts of about the same length go together."""
+    order = np.arange(len(items))
+    if isinstance(items, Texts):
+        order = np.argsort(np.diff(items.counts.starts), kind="stable")
+    for start in range(0, len(items), size):
+        rows = order[start : start + size]
+        if isinstance(items, Texts):
+            yield rows, items.counts.take(rows).padded()
+        else:
+            yield rows, _inputs(items, preprocess, start, start + size)
+
+
+def _inputs(items: Items, preprocess: Preprocess | TextPreprocess, first: int, last: int) -> dict[str, Any]:
+    """What the bundle takes for these items."""
+    if isinstance(items, Texts):
+        return dict(items.counts.rows(first, min(last, len(items))).padded())
+    assert isinstance(preprocess, Preprocess)
+    return {"pictures": np.ascontiguousarray(centre(items.pixels[first:last], preprocess.size).numpy())}
+
+
+def _ordered(parts: Sequence[tuple[Any, Floats, Floats]], which: int) -> Floats:
+    """The rows of all parts, in the order of the items."""
+    first = parts[0][which]
+    assert isinstance(first, np.ndarray)
+    found = np.empty((sum(len(part[0]) for part in parts), *first.shape[1:]), np.float32)
+    for part in parts:
+        found[part[0]] = part[which]
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,18 +202,15 @@ def _calibration(model: Model) -> calibrate.Calibration:
     return calibrate.fit(model.logits, model.labels, source=model.source)
 
 
-def _tested(run: Run, model: Model, calibration: calibrate.Calibration, test: Pictures) -> _Answers:
+def _tested(run: Run, model: Model, calibration: calibrate.Calibration, test: Items) -> _Answers:
     """What the bundle answers to the test split: what is measured is what will be served."""
     served = bundle.Predictor(run.path / "bundle")
-    parts = []
-    for start in range(0, len(test), SERVED):
-        pixels = centre(test.pixels[start : start + SERVED], model.preprocess.size)
-        parts.append(served.run(np.ascontiguousarray(pixels.numpy()))[0])
+    parts = [(rows, *served.run(inputs)) for rows, inputs in _batches(test, model.preprocess, SERVED)]
     return _Answers(
         uris=test.uris,
         splits=("test",) * len(test),
         labels=test.labels.numpy(),
-        probabilities=calibration.apply(np.concatenate(parts)),
+        probabilities=calibration.apply(_ordered(parts, 1)),
     )
 
 

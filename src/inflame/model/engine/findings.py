@@ -89,6 +89,7 @@ def gather(folder: Path, *, pictures: int = 24) -> dict[str, Any]:
         "faults": sorted(dataset.get("faults") or (), key=lambda f: _SEVERITY.get(f.get("severity"), 3)),
         "provenance": _provenance(_json(folder / "provenance.json")),
         "settings": config,
+        "words": _json(folder / "words.json"),
     }
     counts = {name: of.get("train", 0) for name, of in data.get("counts", {}).items()}
     return {**found, **(_results(answers, calibration, counts, pictures) if answers else {})}
@@ -165,7 +166,7 @@ def _answers(folder: Path, dataset: dict[str, Any]) -> Answers | None:
 
 
 def _dataset(folder: Path, dataset: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: dataset.get(key, "") for key in ("name", "version", "licence", "source", "root")}
+    kept = {key: dataset.get(key, "") for key in ("name", "kind", "version", "licence", "source", "root")}
     found: dict[str, Any] = {**kept, "items": dataset.get("items", 0), "classes": list(dataset.get("classes", ()))}
     try:
         items = pq.read_table(folder / "items.parquet", columns=["label", "split"])

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from inflame.errors import ExportError, MissingExtra
+from inflame.records import TextPreprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from inflame.records import Preprocess
@@ -63,21 +63,39 @@ class Served(nn.Module):
         return self.head(embedding), embedding
 
 
-def served(net: nn.Module, preprocess: Preprocess) -> Served:
+class ServedText(nn.Module):
+    """A `Classifier` of texts as it is served: ids int64 [N, L], counts float32 [N, L] → logits [N, K], embedding
+    [N, D]."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.body, self.head = cast("nn.Module", net.body), cast("nn.Module", net.head)
+
+    def forward(self, ids: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and embedding of counted texts."""
+        embedding = self.body(ids, counts)
+        return self.head(embedding), embedding
+
+
+def served(net: nn.Module, preprocess: Preprocess | TextPreprocess) -> Served | ServedText:
     """A float32 copy of `net` on the CPU in eval mode, ready to serve; `net` itself is left as it is."""
-    plain = copy.deepcopy(getattr(net, "_orig_mod", net))  # torch.compile wraps the net in another module
-    return Served(plain.cpu().float(), preprocess).eval().requires_grad_(False)
+    plain = copy.deepcopy(getattr(net, "_orig_mod", net)).cpu().float()  # torch.compile wraps the net in another module
+    frozen = ServedText(plain) if isinstance(preprocess, TextPreprocess) else Served(plain, preprocess)
+    return frozen.eval().requires_grad_(False)
 
 
-def answer(net: Served, pictures: NDArray[np.uint8], batch: int = 16) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What torch says: logits and embedding of uint8 pictures [N, size, size, channels]."""
+def answer(net: nn.Module, inputs: Mapping[str, NDArray[Any]], batch: int = 16) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What torch says: logits and embedding of inputs by name, as the bundle takes them."""
+    count = len(next(iter(inputs.values())))
     with torch.inference_mode():
-        parts = [net(torch.from_numpy(pictures[i : i + batch])) for i in range(0, len(pictures), batch)]
+        parts = [
+            net(*(torch.from_numpy(value[i : i + batch]) for value in inputs.values())) for i in range(0, count, batch)
+        ]
     logits, embedding = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     return logits, embedding
 
 
-def write(net: Served, preprocess: Preprocess, folder: Path) -> None:
+def write(net: Served | ServedText, preprocess: Preprocess | TextPreprocess, folder: Path) -> None:
     """Puts `model.onnx` and `model.safetensors` (the state dict of the net, keys as in the net) into `folder`."""
     from safetensors.torch import save_file
 
@@ -87,14 +105,22 @@ def write(net: Served, preprocess: Preprocess, folder: Path) -> None:
     save_file({key: value.detach().clone().contiguous() for key, value in state.items()}, folder / "model.safetensors")
 
 
-def _write_onnx(net: Served, preprocess: Preprocess, path: Path) -> None:
-    # Two pictures, so that a batch size that got frozen into the graph shows when others are tried.
-    example = torch.zeros(2, preprocess.size, preprocess.size, preprocess.channels, dtype=torch.uint8)
-    common: dict[str, Any] = {"input_names": ["pictures"], "output_names": list(OUTPUTS)}
+def _example(preprocess: Preprocess | TextPreprocess) -> dict[str, Tensor]:
+    """Two inputs, so that a batch size that got frozen into the graph shows when others are tried."""
+    if isinstance(preprocess, TextPreprocess):
+        return {"ids": torch.zeros(2, 3, dtype=torch.int64), "counts": torch.ones(2, 3)}
+    shape = (2, preprocess.size, preprocess.size, preprocess.channels)
+    return {"pictures": torch.zeros(*shape, dtype=torch.uint8)}
+
+
+def _write_onnx(net: nn.Module, preprocess: Preprocess | TextPreprocess, path: Path) -> None:
+    example = _example(preprocess)
+    free = {0: "n", 1: "l"} if isinstance(preprocess, TextPreprocess) else {0: "n"}
+    axes = {**dict.fromkeys(example, free), **{name: {0: "n"} for name in OUTPUTS}}
+    common: dict[str, Any] = {"input_names": list(example), "output_names": list(OUTPUTS), "dynamic_axes": axes}
     try:
         with _quiet():
-            axes = {name: {0: "n"} for name in ("pictures", *OUTPUTS)}
-            torch.onnx.export(net, (example,), path, dynamo=False, opset_version=OPSET, dynamic_axes=axes, **common)
+            torch.onnx.export(net, tuple(example.values()), path, dynamo=False, opset_version=OPSET, **common)
     except ImportError as error:
         raise MissingExtra(
             "Writing model.onnx needs the package onnx, which isn't installed.", extra="train"

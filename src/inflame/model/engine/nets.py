@@ -1,4 +1,4 @@
-"""Nets. Every one is a `Classifier`: a body that turns pictures into features and a head that turns those into logits.
+"""Nets. Every one is a `Classifier`: a body that turns inputs into features and a head that turns those into logits.
 
 That one shape is what the probe, the tail, the bundle and the drift statistics rely on. A net is remade from its
 `spec`, a small JSON dict, so that weights alone (safetensors) are enough to load it again.
@@ -18,15 +18,16 @@ from inflame.errors import SettingError
 
 
 class Classifier(nn.Module):
-    """`forward(x)` = `head(body(x))`. x: float32 [N,C,H,W], normalised; body: features [N,D]; head: logits [N,K]."""
+    """`forward(x)` = `head(body(x))`. x: float32 [N,C,H,W], normalised (of texts: ids and counts [N,L]); body: features
+    [N,D]; head: logits [N,K]."""
 
     def __init__(self, body: nn.Module, head: nn.Module, spec: dict[str, Any]) -> None:
         super().__init__()
         self.body, self.head, self.spec = body, head, spec
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *x: Tensor) -> Tensor:
         """Logits [N,K]."""
-        logits: Tensor = self.head(self.body(x))
+        logits: Tensor = self.head(self.body(*x))
         return logits
 
 
@@ -46,8 +47,10 @@ def build(spec: dict[str, Any]) -> Classifier:
         return net
     if spec["kind"] == "linear":
         return linear(size=spec["size"], channels=spec["channels"], classes=spec["classes"])
+    if spec["kind"] == "bag":
+        return bag(entries=spec["entries"], classes=spec["classes"])
     raise SettingError(
-        f"no net of kind {spec['kind']!r}", remedy="Use kind small, timm or linear.", where="the net's spec"
+        f"no net of kind {spec['kind']!r}", remedy="Use kind small, timm, linear or bag.", where="the net's spec"
     )
 
 
@@ -55,6 +58,38 @@ def linear(*, size: int, channels: int, classes: int) -> Classifier:
     """Softmax regression on the pixels: the baseline that any net has to beat."""
     spec = {"kind": "linear", "size": size, "channels": channels, "classes": classes}
     return Classifier(nn.Flatten(), nn.Linear(size * size * channels, classes), spec)
+
+
+def bag(*, entries: int, classes: int) -> Classifier:
+    """A linear model of texts: TF-IDF weights of words and pairs, times one matrix. `entries`: words and buckets."""
+    spec = {"kind": "bag", "entries": entries, "classes": classes}
+    head = nn.Linear(classes, classes)
+    nn.init.eye_(head.weight)
+    nn.init.zeros_(head.bias)
+    return Classifier(Bag(entries, classes), head, spec)
+
+
+class Bag(nn.Module):
+    """Sums of rows of `weight` [V,D], weighted by TF-IDF: ids int64 [N,L], counts float32 [N,L] (0: padding) → [N,D].
+
+    A count c weighs (1 + ln c) · idf, and the weights of a text have length 1 (Salton & Buckley, 1988). With sums in
+    place of counts this is `nn.EmbeddingBag`, which is what runs but in an export.
+    """
+
+    idf: Tensor
+
+    def __init__(self, entries: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(entries, width))
+        self.register_buffer("idf", torch.ones(entries))
+
+    def forward(self, ids: Tensor, counts: Tensor) -> Tensor:
+        """[N,L], [N,L] → [N,D]."""
+        weights = (1 + counts.clamp_min(1).log()) * self.idf[ids] * (counts > 0)
+        weights = weights / torch.linalg.vector_norm(weights, dim=1, keepdim=True).clamp_min(1e-6)
+        if torch.onnx.is_in_onnx_export():
+            return torch.bmm(weights[:, None], self.weight[ids])[:, 0]
+        return nn.functional.embedding_bag(ids, self.weight, per_sample_weights=weights, mode="sum")
 
 
 def from_timm(name: str, *, classes: int, pretrained: bool = False, head: str = "linear", **options: Any) -> Classifier:

@@ -1,4 +1,4 @@
-"""Answers from a bundle: decode, one run of onnxruntime, calibrated probabilities. No torch."""
+"""Answers from a bundle: decode or tokenise, one run of onnxruntime, calibrated probabilities. No torch."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import hashlib
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inflame import host
+from inflame.artifact import texts
 from inflame.artifact.preprocess import pixels, read
-from inflame.errors import BundleError, InflameError
+from inflame.errors import BundleError, DataError, InflameError
 from inflame.model.engine.calibrate import Calibration
 from inflame.model.engine.seal import load
-from inflame.records import Prediction, Preprocess
+from inflame.records import Prediction, Preprocess, TextPreprocess, preprocess_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Source = Path | str | bytes | NDArray[np.uint8]
 
@@ -27,7 +28,7 @@ BATCH = 32
 
 
 class Predictor:
-    """Answers for pictures, from a bundle. Needs numpy, Pillow and onnxruntime. Safe to share between threads.
+    """Answers for pictures or texts, from a bundle. Needs numpy, Pillow and onnxruntime. Safe to share between threads.
 
     `threads`: how many cores one answer may use; by default those this process is allowed to use.
     A file that is missing or was changed raises BundleError.
@@ -37,11 +38,14 @@ class Predictor:
         self.folder = Path(folder)
         self.info, contents = load(self.folder)
         self.classes: tuple[str, ...] = tuple(json.loads(contents["classes.json"]))
-        self.preprocess = Preprocess.from_json(json.loads(contents["preprocess.json"]))
+        self.preprocess = preprocess_of(json.loads(contents["preprocess.json"]))
         self.calibration = Calibration.from_json(json.loads(contents["calibration.json"]))
         self.reference: dict[str, Any] = json.loads(contents["reference.json"])  # of held-out items, for drift
         self.version: str = self.info["version"][:12]
         self._threads = threads or host.cores()
+        self._prepare: _Prepare = (
+            _Counting(self.preprocess) if isinstance(self.preprocess, TextPreprocess) else _Seeing(self.preprocess)
+        )
         self._session = _session(contents["model.onnx"], self._threads, where=str(self.folder))
 
     @overload
@@ -55,9 +59,10 @@ class Predictor:
     def predict(
         self, sources: Iterable[Source], top_k: int = 5, errors: Literal["raise", "collect"] = "raise"
     ) -> Sequence[Prediction | InflameError]:
-        """One `Prediction` per source, in order: a file, the bytes of one, or uint8 pixels (HxW or HxWxC).
+        """One `Prediction` per source, in order: a file, the bytes of one, or uint8 pixels (HxW or HxWxC). A text is
+        its bytes.
 
-        A source that is no picture raises; with `errors="collect"` its error stands in its place.
+        A source that can't be read raises; with `errors="collect"` its error stands in its place.
         `latency` is the time from reading an item to its answer, its batch included.
         """
         found: list[Prediction | InflameError] = []
@@ -70,21 +75,23 @@ class Predictor:
         parts = []
         for group in _grouped(sources, BATCH):
             read = [_raised(item) for item in self._read_all(group)]
-            parts.append(self.run(np.stack([item.picture for item in read]))[1])
-        return np.concatenate(parts) if parts else np.zeros((0, self.run(self._blank())[1].shape[1]), np.float32)
+            parts.append(self.run(self._prepare.stack([item.prepared for item in read]))[1])
+        width = self._session.get_outputs()[1].shape[1]
+        return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
 
-    def run(self, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits [N, K] and embedding [N, D] of prepared pictures, uint8 [N, size, size, channels]."""
-        logits, embedding = self._session.run(["logits", "embedding"], {"pictures": pictures})
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits [N, K] and embedding [N, D] of prepared items: {"pictures": uint8 [N, size, size, channels]}, or of
+        texts {"ids": int64 [N, L], "counts": float32 [N, L]}."""
+        logits, embedding = self._session.run(["logits", "embedding"], dict(inputs))
         return logits, embedding
 
     def _answers(self, group: list[Source], top_k: int, errors: str) -> list[Prediction | InflameError]:
         read = self._read_all(group)
         good = [item if errors == "collect" else _raised(item) for item in read]
-        pictures = [item.picture for item in good if isinstance(item, _Input)]
-        if not pictures:
+        prepared = [item.prepared for item in good if isinstance(item, _Input)]
+        if not prepared:
             return [item for item in read if isinstance(item, InflameError)]
-        probabilities = self.calibration.apply(self.run(np.stack(pictures))[0])
+        probabilities = self.calibration.apply(self.run(self._prepare.stack(prepared))[0])
         rows = iter(zip(probabilities, *self._judged(probabilities), strict=True))
         return [item if isinstance(item, InflameError) else self._prediction(item, *next(rows), top_k) for item in read]
 
@@ -117,27 +124,66 @@ class Predictor:
 
     def _read(self, source: Source) -> _Input | InflameError:
         try:
-            return _Input(source, self.preprocess)
+            return _Input(source, self._prepare)
         except InflameError as error:
             return error
 
-    def _blank(self) -> NDArray[np.uint8]:
-        shape = (1, self.preprocess.size, self.preprocess.size, self.preprocess.channels)
-        return np.zeros(shape, dtype=np.uint8)
+
+class _Prepare(Protocol):
+    """What makes inputs of the net out of sources."""
+
+    def one(self, content: Any) -> Any:
+        """The content of one source, prepared."""
+
+    def stack(self, prepared: list[Any]) -> dict[str, NDArray[Any]]:
+        """Prepared items as one batch."""
+
+
+class _Seeing:
+    """Pictures: decoded, cut and resized."""
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self.preprocess = preprocess
+
+    def one(self, content: Any) -> NDArray[np.uint8]:
+        """uint8 [size, size, channels]."""
+        return pixels(content, self.preprocess)
+
+    def stack(self, prepared: list[NDArray[np.uint8]]) -> dict[str, NDArray[Any]]:
+        """uint8 [N, size, size, channels]."""
+        return {"pictures": np.stack(prepared)}
+
+
+class _Counting:
+    """Texts: their words and pairs, counted."""
+
+    def __init__(self, preprocess: TextPreprocess) -> None:
+        self._vectoriser = texts.Vectoriser(preprocess)
+
+    def one(self, content: Any) -> list[str]:
+        """The words of the text."""
+        found = texts.words(texts.decode(bytes(content))[0])
+        if not found:
+            raise DataError("The text has no words.", where="", remedy="Give a text with at least one word.")
+        return found
+
+    def stack(self, prepared: list[list[str]]) -> dict[str, NDArray[Any]]:
+        """ids int64 [N, L], counts float32 [N, L]."""
+        return self._vectoriser(prepared).padded()
 
 
 class _Input:
-    """A source that was read: its prepared picture, name and hash, and when that began."""
+    """A source that was read: its prepared form, name and hash, and when that began."""
 
-    __slots__ = ("name", "picture", "sha256", "started")
+    __slots__ = ("name", "prepared", "sha256", "started")
 
-    def __init__(self, source: Source, preprocess: Preprocess) -> None:
+    def __init__(self, source: Source, prepare: _Prepare) -> None:
         self.started = time.perf_counter()
         self.name = str(source) if isinstance(source, (str, Path)) else ""
         content = _content(source)
         self.sha256 = hashlib.sha256(content).hexdigest()
         try:
-            self.picture = pixels(content, preprocess)
+            self.prepared = prepare.one(content)
         except InflameError as error:
             error.where = error.where or self.name
             raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,13 +20,14 @@ def reference(
     labels: NDArray[np.integer[Any]],
     probabilities: NDArray[np.floating[Any]],
     embedding: NDArray[np.floating[Any]],
-    pictures: NDArray[np.uint8],
+    inputs: Mapping[str, NDArray[Any]],
     split: str = "val",
 ) -> dict[str, Any]:
     """Statistics of held-out items, fit for JSON.
 
-    labels [n], calibrated probabilities [n, K], embedding [n, D]; pictures uint8 [m, H, W, C] may be fewer.
-    Quantiles are those at 0, 1, … 100 %. Brightness and contrast are mean and deviation of a picture's grey, 0 to 1.
+    labels [n], calibrated probabilities [n, K], embedding [n, D]; inputs, by the names of model.onnx, may be of fewer
+    items: pictures uint8 [m, H, W, C], or ids and counts [m, L] of texts. Quantiles are those at 0, 1, … 100 %.
+    Brightness and contrast are mean and deviation of a picture's grey, 0 to 1.
     """
     p, vectors = np.asarray(probabilities, dtype=np.float64), np.asarray(embedding, dtype=np.float64)
     return {
@@ -41,8 +42,17 @@ def reference(
             "std": _rounded(vectors.std(axis=0)) if len(vectors) else [],
             "norm": _quantiles(np.linalg.norm(vectors, axis=1)),
         },
-        "pictures": {"n": len(pictures), **light(pictures)},
+        **_seen(inputs),
     }
+
+
+def _seen(inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Statistics of the inputs themselves."""
+    if "counts" in inputs:
+        different = (inputs["counts"] > 0).sum(axis=1)
+        return {"texts": {"n": len(different), "entries": _quantiles(different.astype(np.float64))}}
+    pictures = inputs["pictures"]
+    return {"pictures": {"n": len(pictures), **light(pictures)}}
 
 
 def light(pictures: NDArray[np.uint8]) -> dict[str, list[float]]:

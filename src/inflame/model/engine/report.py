@@ -20,11 +20,14 @@ from PIL import Image
 
 from inflame import __version__, store
 from inflame.artifact import listing
+from inflame.artifact.contents import Contents
 from inflame.artifact.preprocess import canvas
+from inflame.artifact.texts import decode
 from inflame.errors import InflameError
 from inflame.model.engine import drawings, findings
 from inflame.records import Preprocess, dumps
 
+SNIPPET = 240  # characters of a text that are shown
 SIDE = 176  # pixels of a thumbnail, shown at half of that on a sharp screen
 NUMBERS = 25  # up to so many classes the confusion matrix is a table of numbers
 CELLS = 100  # up to so many it is drawn; beyond, the most frequent confusions must do
@@ -56,11 +59,14 @@ def render(found: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "duration": duration, "soft": soft, "count": "{:,}".format}
-    root = found["dataset"]["root"]
+    root, text = found["dataset"]["root"], found["dataset"].get("kind") == "text"
     return environment.get_template("report.html").render(
         found,
         charts=_charts(found),
-        thumbnail=lambda uri: thumbnail(root, uri),
+        thumbnail=lambda uri: "" if text else thumbnail(root, uri),
+        snippet=lambda uri: snippet(root, uri) if text else "",
+        thing="text" if text else "picture",
+        example="letter.txt" if text else "photo.jpg",
         limits={"numbers": NUMBERS, "cells": CELLS, "worst": WORST},
         made={"by": __version__, "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")},
         sqrt=math.sqrt,
@@ -126,6 +132,15 @@ def thumbnail(root: str, uri: str) -> str:
         image.save(content, "JPEG", quality=80)
     kind = "png" if small else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def snippet(root: str, uri: str) -> str:
+    """The beginning of a text; empty when it can't be read."""
+    try:
+        text = " ".join(decode(Contents(root).read(uri))[0].split())
+    except (InflameError, OSError, ValueError):
+        return ""
+    return text if len(text) <= SNIPPET else text[:SNIPPET].rsplit(" ", 1)[0] + " …"
 
 
 def _pixels(root: Path, uri: str) -> Any:
@@ -210,7 +225,7 @@ def _confused(found: dict[str, Any]) -> str:
         return ""
     worst = pairs[0]
     return (
-        f"{worst['n']} of {wrong} mistakes take {worst['label']} for {worst['predicted']}: add pictures that show the "
+        f"{worst['n']} of {wrong} mistakes take {worst['label']} for {worst['predicted']}: add items that show the "
         "difference."
     )
 
@@ -224,7 +239,7 @@ def _weakest(found: dict[str, Any]) -> str:
     trained = found["dataset"].get("counts", {}).get(worst["name"], {}).get("train")
     basis = f" ({trained:,} to learn from)" if trained else ""
     return (
-        f"{worst['name']} is found least: {worst['recall']['k']} of {worst['support']}{basis}. More pictures of it "
+        f"{worst['name']} is found least: {worst['recall']['k']} of {worst['support']}{basis}. More of it "
         "would help most."
     )
 

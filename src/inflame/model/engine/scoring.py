@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from inflame import artifact
-from inflame.artifact import listing, packed
+from inflame.artifact import packed
+from inflame.artifact.contents import Contents
 from inflame.config import Settings
 from inflame.errors import BundleError, DataError
 from inflame.model.engine import metrics
@@ -44,7 +45,8 @@ def _sources(dataset: Dataset) -> list[Any]:
     if packed.is_packed(dataset):
         array = packed.images(dataset)
         return [array[int(uri.rpartition("#")[2])] for uri in uris]
-    return [listing.locate(dataset.root, uri) for uri in uris]
+    source = Contents(dataset.root)
+    return [source.read(uri) for uri in uris]
 
 
 def _bundle(settings: Settings) -> Any:

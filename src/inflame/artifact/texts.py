@@ -1,0 +1,165 @@
+"""Texts as numbers: bytes to text, text to words, words to counts of words and word pairs.
+
+Words have a place in a vocabulary; pairs of neighbouring words are hashed into a fixed number of buckets (Weinberger
+et al., 2009, feature hashing). Weights (idf, length) belong to the net, so that what is exported is whole.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inflame.records import Dataset, TextPreprocess
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WORD = re.compile(r"\w\w+")  # two letters or digits at least
+_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MIX = np.int64(0x9E3779B1)  # 2³² divided by the golden ratio: neighbouring words land far apart
+
+Ints = NDArray[np.int64]
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    r"""(text with `\n` line ends, name of the encoding): what a byte order mark says, else UTF-8, else Windows-1252
+    (Latin-1 where that has no letter). Never raises."""
+    for mark, name in _BOMS:
+        if data.startswith(mark):
+            return _lines(data.decode(name, errors="replace")), name
+    for name in ("utf-8", "cp1252"):
+        try:
+            return _lines(data.decode(name)), name
+        except UnicodeDecodeError:
+            continue
+    return _lines(data.decode("latin-1")), "latin-1"
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in order, in small letters: runs of two letters or digits and more."""
+    return _WORD.findall(text.lower())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How often each word and pair is in each of N texts. Row n has `ids[starts[n]:starts[n + 1]]` (int64, ascending,
+    each once) with their `counts` (float32); `unknown` [N] is the share of words that the vocabulary lacks."""
+
+    starts: Ints
+    ids: Ints
+    counts: NDArray[np.float32]
+    unknown: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def rows(self, first: int, last: int) -> Counts:
+        """The rows from `first` up to `last`."""
+        starts = self.starts[first : last + 1]
+        inside = slice(starts[0], starts[-1])
+        return Counts(
+            starts=starts - starts[0],
+            ids=self.ids[inside],
+            counts=self.counts[inside],
+            unknown=self.unknown[first:last],
+        )
+
+    def take(self, rows: Ints) -> Counts:
+        """The rows of these numbers, in this order."""
+        lengths = np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        inside = np.arange(starts[-1]) + np.repeat(self.starts[:-1][rows] - starts[:-1], lengths)
+        return Counts(starts=starts, ids=self.ids[inside], counts=self.counts[inside], unknown=self.unknown[rows])
+
+    def padded(self) -> dict[str, NDArray[np.generic]]:
+        """What the net takes: `ids` int64 [N,L] and `counts` float32 [N,L], L that of the longest row (at least 1);
+        what is left of a row has id 0 and count 0."""
+        lengths = np.diff(self.starts)
+        width = max(1, int(lengths.max(initial=0)))
+        ids = np.zeros((len(self), width), dtype=np.int64)
+        counts = np.zeros((len(self), width), dtype=np.float32)
+        row = np.repeat(np.arange(len(self)), lengths)
+        column = np.arange(len(self.ids)) - np.repeat(self.starts[:-1], lengths)
+        ids[row, column], counts[row, column] = self.ids, self.counts
+        return {"ids": ids, "counts": counts}
+
+
+def learn(texts: Iterable[list[str]], *, least: int = 1, most: int = 300_000, pairs: int = 2**18) -> TextPreprocess:
+    """The vocabulary of tokenised texts: words that are in `least` texts or more, the `most` frequent of them; and
+    how many buckets `pairs` of words go to."""
+    seen: Counter[str] = Counter()
+    for tokens in texts:
+        seen.update(set(tokens))
+    kept = [(count, word) for word, count in seen.items() if count >= least]
+    kept.sort(key=lambda pair: (-pair[0], pair[1]))
+    return TextPreprocess(words=tuple(sorted(word for _, word in kept[:most])), pairs=pairs)
+
+
+class Vectoriser:
+    """Counts words and pairs by a vocabulary; safe to share between threads."""
+
+    def __init__(self, preprocess: TextPreprocess) -> None:
+        self.preprocess = preprocess
+        self._place = {word: place for place, word in enumerate(preprocess.words)}
+
+    def __call__(self, texts: Sequence[list[str]]) -> Counts:
+        """The counts of tokenised texts."""
+        known, longest = self._place, self.preprocess.longest
+        parts = [self._row(np.array([known.get(word, -1) for word in text[:longest]], np.int64)) for text in texts]
+        lengths = [len(ids) for ids, _, _ in parts]
+        empty = (np.empty(0, np.int64), np.empty(0, np.float32), np.float32(0))
+        ids, counts, _ = zip(*(parts or [empty]), strict=True)
+        return Counts(
+            starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            ids=np.concatenate(ids),
+            counts=np.concatenate(counts),
+            unknown=np.array([unknown for _, _, unknown in parts], dtype=np.float32),
+        )
+
+    def _row(self, places: Ints) -> tuple[Ints, NDArray[np.float32], np.float32]:
+        vocabulary, buckets = len(self.preprocess.words), self.preprocess.pairs
+        known = places >= 0
+        found = [places[known]]
+        if buckets and len(places) > 1:
+            both = known[:-1] & known[1:]
+            first, second = places[:-1][both], places[1:][both]
+            found.append(((first * 1_000_003 + second) * _MIX >> 16) % buckets + vocabulary)
+        ids, counts = np.unique(np.concatenate(found), return_counts=True)
+        lost = np.float32(1 - known.mean()) if len(places) else np.float32(1)
+        return ids, counts.astype(np.float32), lost
+
+
+def tokenised(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[list[str]]:
+    """The words of every item, in the order of the items. `progress` is told (done, all)."""
+    from inflame.artifact.contents import Contents
+
+    source, uris = Contents(dataset.root), dataset.items["uri"].to_pylist()
+    found = []
+    for done, uri in enumerate(uris, 1):
+        found.append(words(decode(source.read(uri))[0]))
+        if progress is not None:
+            progress(done, len(uris))
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """The texts of one split as counts. labels: int64 [N], indices into the data set's classes."""
+
+    counts: Counts
+    labels: Tensor
+    uris: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)

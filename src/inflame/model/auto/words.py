@@ -1,0 +1,25 @@
+"""The road for texts: majority → a linear model of words and pairs of words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inflame.config import Settings
+from inflame.model.engine import conclude, wording
+from inflame.model.engine.bagging import STRENGTHS
+from inflame.model.engine.session import Session
+
+from .ladder import Ladder, majority
+
+
+def train(s: Session, settings: Settings) -> dict[str, Any]:
+    """Climbs the ladder; returns the result."""
+    preprocess, items = wording.load(s)
+    train, h = items["train"], settings.hyperparam
+    ladder, labels = Ladder(s, confidence=h.confidence), train.labels.numpy()
+    base = majority(labels, labels, len(s.dataset.classes))
+    ladder.first("majority", base, labels)
+    found = wording.fit(s, preprocess, train, folds=min(h.folds, 3), strengths=STRENGTHS)
+    ladder.climb("words", base, found.held, labels, note="out of fold")
+    model = wording.model(s, preprocess, train, found)
+    return conclude.conclude(s.run, s.dataset, model, items, ladder=ladder.rungs)
