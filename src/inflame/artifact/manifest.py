@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from inflame import plugins, store
-from inflame.artifact import cache, carve, checks, fetch, index, listing, packed, tabular, thumbs, unpack
+from inflame.artifact import cache, carve, checks, fetch, index, listing, overlay, packed, tabular, thumbs, unpack
 from inflame.errors import DataError, did_you_mean
 from inflame.records import Dataset, Fault, Preprocess
 
@@ -252,6 +252,10 @@ def _prepared(
     canvas: Preprocess | None = None,
 ) -> Dataset:
     """The listed data set with what reading it tells: checksums, faults, splits, version."""
+    kept_in, decided = overlay.apply(found.items, found.root)
+    if decided:
+        classes = tuple(sorted({*found.classes, *kept_in["label"].to_pylist()}))
+        found = dataclasses.replace(found, items=kept_in, classes=classes, faults=(*found.faults, *decided))
     reading = None
     if not packed.is_packed(found):
         reading = _read(found, progress, canvas)

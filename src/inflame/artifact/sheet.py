@@ -13,7 +13,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from inflame.artifact import listing, preprocess
+from inflame.artifact import preprocess
+from inflame.artifact.contents import Contents
+from inflame.errors import InflameError
 from inflame.records import Check, Fault, Preprocess
 
 SIDE = 96  # pixels of a thumbnail
@@ -25,15 +27,23 @@ NAMES = 2_000  # of one fault that are listed
 _THUMBNAIL = Preprocess(size=SIDE, resize=SIDE)
 _TITLES = {
     "unreadable": "Unreadable files",
-    "label_conflict": "The same file under two labels",
+    "label_conflict": "The same under two labels",
     "empty_class": "Empty classes",
     "small_class": "Classes with too few pictures",
+    "split_leak": "In two splits at once",
+    "suspected_label": "Likely wrong labels",
     "duplicate": "The same file more than once",
+    "near_duplicate": "Nearly the same more than once",
+    "blank": "Nothing to be seen or read",
+    "shortcut": "Shortcuts: what else tells the class",
+    "imbalance": "Unequal classes",
+    "outlier": "Like nothing else here",
+    "odd_size": "Unusual sizes",
     "rotated": "Turned pictures",
     "odd_mode": "Unusual formats",
     "junk": "Files that are no items",
 }
-_PICTURED = set(_TITLES) - {"unreadable", "empty_class", "junk"}
+_PICTURED = set(_TITLES) - {"unreadable", "empty_class", "junk", "imbalance"}
 _SEVERITIES = {"error": "left out of training", "warning": "look at it", "info": "handled, nothing to do"}
 
 
@@ -102,8 +112,8 @@ def _thumbnail(folder: Path, name: str) -> str:
             source = np.ascontiguousarray(np.load(folder / packed, mmap_mode="r")[int(row)])
             pixels = preprocess.pixels(source, _THUMBNAIL)
         else:
-            pixels = preprocess.pixels(listing.locate(folder, name), _THUMBNAIL)
-    except (preprocess.PictureError, OSError, ValueError, IndexError):
+            pixels = preprocess.pixels(Contents(folder).read(name), _THUMBNAIL)
+    except (InflameError, OSError, ValueError, IndexError):
         return ""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=70)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from inflame.cli.words import Parser
 
-_FAULTS = 20  # so many are told; the page has all
+_FAULTS = 12  # so many are told; the page has all
+_SEVERAL = 2  # faults of one kind that are told one by one
 
 
 # --- get -----------------------------------------------------------------------------------------
@@ -93,15 +94,22 @@ def _splits(counts: dict[str, dict[str, int]]) -> list[str]:
 
 def check_words(parser: Parser) -> None:
     """The data and where to put what was found."""
-    parser.usage = "inflame check DATA [--out FOLDER]"
+    parser.usage = "inflame check DATA [--out FOLDER] [--fix] [--weights FILE]"
     parser.description = (
-        "Find the faults of a data set, one by one: unreadable files, junk, empty and tiny classes,\n"
-        "the same picture twice, the same picture under two labels, turned pictures, odd modes.\n"
-        "Writes check.json and check.html. Nothing in DATA is changed."
+        "Find the faults of a data set, one by one: unreadable files, junk, blank ones, copies and near\n"
+        "copies (also across splits), the same under two labels, likely wrong labels, outliers, shortcuts\n"
+        "that would let a model be right for the wrong reason, tiny and unequal classes, turned pictures,\n"
+        "odd modes and sizes; of texts also header lines, encodings and other languages.\n"
+        "Writes check.json and check.html. Nothing in DATA is ever changed: --fix writes a list of what\n"
+        "to leave out from now on (copies but one, blank ones), kept in the home of inflame."
     )
-    parser.epilog = "examples:\n  inflame check photos/\n  inflame check photos.zip --out findings"
+    parser.epilog = (
+        "examples:\n  inflame check photos/\n  inflame check photos.zip --out findings\n  inflame check letters/ --fix"
+    )
     parser.add_argument("data", metavar="DATA", help="a folder of class folders, a zip, a CSV, or a name")
     parser.add_argument("--out", metavar="FOLDER", help="where the two files go (default: in the home of inflame)")
+    parser.add_argument("--fix", action="store_true", help="leave out copies and blank items from now on")
+    parser.add_argument("--weights", metavar="FILE", default="", help="judge labels by this pretrained network")
 
 
 def check(words: Namespace) -> int:
@@ -111,17 +119,43 @@ def check(words: Namespace) -> int:
     from inflame.artifact import checks
 
     with _progress("checking") as progress:
-        found = checks.check(data, progress=progress)
+        examined = checks.examine(data, progress=progress, embed=_embeds(words.weights))
+    found = examined.check
     folder = folder or store.make_folder(store.home() / "checks" / found.dataset)
     store.write(folder / "check.json", dumps(found))
     store.write(folder / "check.html", checks.sheet(found, _root(data)))
+    fixed = _fix(examined.dataset, found) if words.fix else None
     if words.json:
         print(dumps(found), end="")
         return 0
     _summarise(found)
+    if fixed is not None:
+        print(f"\nfixed  {fixed[0]:,} items are left out from now on: {fixed[1]}; delete that file to undo")
     print(f"\nwrote  {folder / 'check.html'} and check.json; nothing in {words.data} was changed")
     print(f"next   inflame train {shlex.quote(words.data)} --in 60s")
     return 0
+
+
+def _embeds(weights: str) -> Any:
+    """The pretrained networks at hand; none where training isn't installed: then simple features must do."""
+    from inflame.model.engine import embedding
+
+    return embedding.at_hand(str(places.file(weights)) if weights else "")
+
+
+def _fix(dataset: Dataset, found: Check) -> tuple[int, Path]:
+    """Notes which items to leave out: of copies all but the first, and blank ones. How many, and where."""
+    from inflame.artifact import overlay
+
+    out: dict[str, str] = {}
+    for fault in found.faults:
+        if fault.kind in ("duplicate", "near_duplicate"):
+            out |= dict.fromkeys(fault.items[1:], f"{fault.kind} of {fault.items[0]}")
+        elif fault.kind in ("blank", "unreadable"):
+            out |= dict.fromkeys(fault.items, fault.kind)
+    known = overlay.load(dataset.root)
+    made = overlay.Overlay(excluded={**known.excluded, **out}, moved=known.moved)
+    return len(out), overlay.save(dataset.root, made)
 
 
 def _summarise(found: Check) -> None:
@@ -130,10 +164,26 @@ def _summarise(found: Check) -> None:
         print("no faults found")
         return
     order = {"error": 0, "warning": 1, "info": 2}
-    faults = sorted(found.faults, key=lambda fault: order.get(fault.severity, 3))
+    faults = sorted(_gathered(found.faults), key=lambda fault: order.get(fault.severity, 3))
     print("\n".join(_said(fault) for fault in faults[:_FAULTS]))
     if len(faults) > _FAULTS:
         print(f"and {len(faults) - _FAULTS:,} more faults")
+
+
+def _gathered(faults: Sequence[Fault]) -> list[Fault]:
+    """Many faults of one kind as one, so that a summary stays short."""
+    kinds: dict[tuple[str, str], list[Fault]] = {}
+    for fault in faults:
+        kinds.setdefault((fault.kind, fault.severity), []).append(fault)
+    few = []
+    for (kind, severity), same in kinds.items():
+        if len(same) <= _SEVERAL:
+            few += same
+        else:
+            items = tuple(item for fault in same for item in fault.items)
+            reason = f"{len(same):,} times; the first: {same[0].reason}"
+            few.append(Fault(kind=kind, severity=severity, reason=reason, items=items))
+    return few
 
 
 def _said(fault: Fault) -> str:
