@@ -12,12 +12,13 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import final
 
-from inflame.artifact import listing
+from inflame.artifact import buckets, listing
 from inflame.errors import DataError
 
 Opened = Callable[[str], bytes]  # the key of a record → its bytes
 
 OPENERS = {  # suffix → the module whose `opened(path)` gives the records
+    ".tfrecords": "inflame.artifact.formats.tfrecord",
     ".tfrecord": "inflame.artifact.formats.tfrecord",
     ".tar": "inflame.artifact.formats.webdataset",
     ".parquet": "inflame.artifact.formats.parquet",
@@ -25,6 +26,7 @@ OPENERS = {  # suffix → the module whose `opened(path)` gives the records
     ".csv": "inflame.artifact.tabular",
     ".tsv": "inflame.artifact.tabular",
     ".jsonl": "inflame.artifact.tabular",
+    ".ndjson": "inflame.artifact.tabular",
 }
 
 
@@ -40,6 +42,8 @@ class Contents:
     def read(self, uri: str) -> bytes:
         """The encoded bytes of the item. Nothing there, or a record that is damaged: DataError or OSError."""
         container, key = divided(uri)
+        if "://" in str(self.root):
+            return buckets.read(f"{self.root}/{uri}")
         path = Path(listing.locate(self.root, uri))
         if not container or path.is_file():
             return path.read_bytes()

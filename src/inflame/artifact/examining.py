@@ -71,7 +71,7 @@ def examine(
     from inflame.artifact import manifest
 
     began = time.perf_counter()
-    listed = manifest._listed(data)
+    listed = manifest.listed(data)
     embeds = [] if embed is None else list(embed) if isinstance(embed, Sequence) else [embed]
     seen = _seen(listed, progress, embeds)
     hashes = pa.array([scan.sha256 for scan in seen.scans], pa.string())

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from inflame.artifact import cache, listing, packed
+from inflame.artifact import cache, packed
 from inflame.artifact import preprocess as decoder
+from inflame.artifact.contents import Contents
 from inflame.errors import StorageError
 from inflame.records import Dataset, Preprocess
 
@@ -95,8 +96,10 @@ def _decoded(
     uris = dataset.items["uri"].to_pylist()
     squares = np.empty((len(uris), preprocess.resize, preprocess.resize, preprocess.channels), dtype=np.uint8)
 
+    source = Contents(dataset.root)
+
     def decode(row: int) -> None:
-        squares[row] = decoder.canvas(listing.locate(dataset.root, uris[row]), preprocess)
+        squares[row] = decoder.canvas(source.read(uris[row]), preprocess)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(decode, range(len(uris))), 1):

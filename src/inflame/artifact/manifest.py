@@ -22,7 +22,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from inflame import plugins, store
-from inflame.artifact import cache, carve, checks, fetch, index, listing, overlay, packed, tabular, thumbs, unpack
+from inflame.artifact import (
+    buckets,
+    cache,
+    carve,
+    checks,
+    containers,
+    fetch,
+    index,
+    listing,
+    overlay,
+    packed,
+    tabular,
+    thumbs,
+    unpack,
+)
 from inflame.errors import DataError, did_you_mean
 from inflame.records import Dataset, Fault, Preprocess
 
@@ -55,18 +69,23 @@ def open(
     limit: int | None = None,
     progress: Progress | None = None,
     canvas: Preprocess | None = None,
+    skip_bad: bool = False,
 ) -> Dataset:
-    """The data set of a name (`mnist`), a folder of class folders, a zip or tar of one, or a CSV of path and label.
+    """The data set of a name (`mnist`), a folder of class folders (of pictures or texts; also in a bucket), a zip or
+    tar of one, a table of path (or text) and label, or shards: TFRecord, WebDataset, Parquet, Arrow.
 
     Pictures are read once: checksum and a trial decoding; a second call reads only what has changed. `progress` is
     told (done, all). With `canvas` the decoded squares of a first reading are kept for `loader.load`. Pictures that
     can't be used are left out and named in `faults`. Every item has a split: the official one, or one that is a
     function of its content and `seed`, in the fractions `splits`. `limit` keeps a sample of that many items with
-    about the same mixture of classes and splits. Nothing is written to the user's folder.
+    about the same mixture of classes and splits. A damaged shard is an error, or with `skip_bad` a fault: then the rest
+    of it is read. Nothing is written to the user's folder.
 
     Raises DataError when there is nothing to learn from, NetworkError when a named set can't be fetched.
     """
-    return _prepared(_listed(data), seed=seed, splits=splits, limit=limit, progress=progress, canvas=canvas)
+    return _prepared(
+        listed(data, skip_bad=skip_bad), seed=seed, splits=splits, limit=limit, progress=progress, canvas=canvas
+    )
 
 
 def save(dataset: Dataset, folder: Path) -> None:
@@ -137,23 +156,28 @@ def packed_faults(dataset: Dataset) -> tuple[Fault, ...]:
 # --- finding -------------------------------------------------------------------------------------------------
 
 
-def _listed(data: str | Path) -> Dataset:
-    """What `data` names, listed but not yet read."""
+def listed(data: str | Path, *, skip_bad: bool = False) -> Dataset:
+    """What `data` names (see `open`), listed but not yet read: without checksums, and splits only where the data brings
+    them."""
     text = os.fspath(data)
     named = _named(text) if isinstance(data, str) else None
     if named is not None:
         return _fetched(named)
+    if isinstance(data, str) and buckets.is_bucket(text):
+        return buckets.folder(text)
     path = store.local(text)
     if not text.strip():
         raise _missing('""', Path("nothing"))
     if path is None:
         path = _downloaded(text)
     if path.is_dir():
-        return listing.folder(path)
+        return containers.read(path, skip_bad=skip_bad) if containers.shards(path) else listing.folder(path)
     if not path.exists():
         raise _missing(text, path)
     if tabular.is_table(path):
         return tabular.read(path)
+    if containers.is_shard(path):
+        return containers.read(path, skip_bad=skip_bad)
     if unpack.is_archive(path):
         return _unpacked(path)
     raise DataError(
@@ -331,7 +355,7 @@ def _scan(
             squares[rows[number]] = square
 
     return checks.scan(
-        Path(found.root),
+        found.root,
         found.items["uri"].take(rows).to_pylist(),
         kind=found.kind,
         small=small,

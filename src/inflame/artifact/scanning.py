@@ -54,7 +54,7 @@ class Scan:
 
 
 def scan(
-    root: Path,
+    root: Path | str,
     uris: Sequence[str],
     *,
     kind: str = "image",
@@ -125,7 +125,7 @@ class _Seen:
 class _Look:
     """How items are looked at; `arrays` are the packed arrays that uris name rows of, mapped."""
 
-    root: Path
+    root: Path | str
     plan: Preprocess
     text: bool
     arrays: dict[str, Pixels]
@@ -148,11 +148,12 @@ class _Look:
 
     def _bytes(self, uri: str) -> tuple[bytes, str]:
         """The bytes of an item and where they are. Raises PictureError, and nothing else."""
+        remote = "://" in str(self.root)
         path = listing.locate(self.root, uri)
-        if not contents.divided(uri)[0] or path.is_file():
+        if not remote and (not contents.divided(uri)[0] or path.is_file()):
             return preprocess.read(path)
         try:
-            return self.shards.read(uri), str(path)
+            return self.shards.read(uri), f"{self.root}/{uri}"
         except DataError as error:
             raise preprocess.PictureError(error.message.rstrip("."), kind="unreachable", remedy=error.remedy) from error
         except Exception as error:  # readers of strangers' shards can raise nearly anything, like decoders
@@ -218,13 +219,15 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _arrays(root: Path, uris: Iterable[str]) -> dict[str, Pixels]:
+def _arrays(root: Path | str, uris: Iterable[str]) -> dict[str, Pixels]:
     """The packed arrays that uris name rows of, mapped, not read."""
     arrays = {}
     for name in {uri.rpartition("#")[0] for uri in uris if ".npy#" in uri}:
         try:
-            arrays[name] = np.load(root / name, mmap_mode="r")
+            arrays[name] = np.load(Path(root) / name, mmap_mode="r")
         except (OSError, ValueError) as error:
-            message = f"{root / name} is no array that can be read: {error}"
-            raise DataError(message, where=str(root / name), remedy="Delete its folder and get it again.") from error
+            message = f"{Path(root) / name} is no array that can be read: {error}"
+            raise DataError(
+                message, where=str(Path(root) / name), remedy="Delete its folder and get it again."
+            ) from error
     return arrays

@@ -126,7 +126,7 @@ def _folder(root: Path) -> Path:
         return root
     from inflame.artifact import manifest
 
-    return Path(manifest._listed(root).root)
+    return Path(manifest.listed(root).root)
 
 
 _PAGE = """\

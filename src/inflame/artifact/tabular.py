@@ -1,6 +1,7 @@
-"""A CSV or TSV of pictures and labels as a data set: columns path and label, and if you like split, group and time.
+"""A table of pictures and labels as a data set: columns path and label, and if you like split, group and time.
 
-Paths are relative to the table's own folder. What is wrong is named by file and line.
+CSV, TSV, JSON lines or Parquet. Paths are relative to the table's own folder; instead of a path a row may hold the text
+itself (column text). What is wrong is named by file and line.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from inflame.artifact import contents, listing
+from inflame.artifact import contents, listing, texts
 from inflame.errors import DataError, did_you_mean
 from inflame.records import Dataset, Fault
 
-SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 TEXTS = ("text", "body", "content", "document", "sentence", "message")  # columns that hold the item itself
 
 _COLUMNS = {
@@ -32,8 +33,16 @@ _SHOWN = 5  # lines named in one message
 
 
 def is_table(path: Path) -> bool:
-    """Whether the name is that of a CSV or TSV file."""
-    return path.suffix.lower() in SUFFIXES
+    """Whether the file is a table: by its name, and for Parquet by having paths and no pictures or texts in it."""
+    if path.suffix.lower() != ".parquet":
+        return path.suffix.lower() in SUFFIXES
+    import pyarrow.parquet as pq
+
+    try:
+        names = {name.casefold() for name in pq.read_schema(path).names}
+    except (OSError, ValueError):
+        return False
+    return not names & {*TEXTS, "image"} and bool(names & set(_COLUMNS["path"]))
 
 
 def read(path: Path) -> Dataset:
@@ -44,18 +53,25 @@ def read(path: Path) -> Dataset:
     """
     rows = _rows(path)
     _, header = next(rows, (1, []))
-    picked = _Picked(path, _columns(path, header), width=len(header))
+    columns = _columns(path, header)
+    picked = _Picked(path, columns, width=len(header), text="path" not in columns)
     for line, row in rows:
         picked.take(line, row)
+    if _encoding(path) not in ("utf-8", "utf-8-sig", "utf-16"):
+        picked.wrong.setdefault(("odd_mode", "info", f"not UTF-8 but {_encoding(path)}: read as that"), []).append(
+            (1, path.name)
+        )
     return picked.dataset()
 
 
 class _Picked:
     """The rows taken so far, column by column, and what is wrong with the others."""
 
-    def __init__(self, path: Path, columns: dict[str, int], width: int) -> None:
-        self.path, self.columns, self.width = path, columns, width
+    def __init__(self, path: Path, columns: dict[str, int], width: int, *, text: bool = False) -> None:
+        self.path, self.columns, self.width, self.text = path, columns, width, text
+        self.count = 0
         self.root = path.resolve().parent
+        self.changed = path.stat().st_mtime_ns
         self.taken: dict[str, list[str]] = {name: [] for name in (*_COLUMNS, "line")}
         self.states: list[tuple[int, int]] = []
         self.seen: set[tuple[str, str]] = set()
@@ -63,10 +79,14 @@ class _Picked:
 
     def take(self, line: int, row: list[str]) -> None:
         """One row: an item, or a fault."""
-        if not max(self.columns["path"], self.columns["label"]) < len(row) <= self.width:
+        number, self.count = self.count, self.count + 1
+        item = self.columns["text" if self.text else "path"]
+        if not max(item, self.columns["label"]) < len(row) <= self.width:
             raise _bad(self.path, line, f"has {len(row)} fields; the first line has {self.width}")
         value = {name: row[index].strip() if index < len(row) else "" for name, index in self.columns.items()}
-        uri, state = self.find(row[self.columns["path"]])
+        if self.text:
+            value["path"] = f"{self.path.name}#{number}"
+        uri, state = self.find(row[item], number)
         if not value["path"]:
             self.blame("no_path", "error", "the path is empty", line, f"{self.path.name}:{line}")
         elif not value["label"]:
@@ -82,8 +102,11 @@ class _Picked:
             for name, cells in self.taken.items():
                 cells.append(value.get(name, ""))
 
-    def find(self, cell: str) -> tuple[str, tuple[int, int] | None]:
-        """The uri of the picture that a cell names, and its size and mtime; None when there is no such file."""
+    def find(self, cell: str, number: int) -> tuple[str, tuple[int, int] | None]:
+        """The uri of the picture that a cell names (or of the text that it is), and its size and mtime; None when there
+        is no such file."""
+        if self.text:
+            return f"{self.path.name}#{number}", (len(cell), self.changed)
         tried = dict.fromkeys([cell.strip(), cell, cell.strip().replace("\\", "/")])
         for name in tried:
             try:
@@ -114,7 +137,7 @@ class _Picked:
             raise self.useless()
         return Dataset(
             name=listing.to_uri(self.path.stem),
-            kind="image",
+            kind="text" if self.text else "image",
             classes=tuple(sorted(set(self.taken["label"]))),
             root=str(self.root),
             version="",
@@ -169,10 +192,6 @@ def opened(path: Path) -> Callable[[str], bytes]:
 
 def _bodies(path: Path) -> list[str]:
     """The text of every row."""
-    if path.suffix.lower() == ".jsonl":
-        with path.open(encoding="utf-8") as file:
-            told = (json.loads(line) for line in file if line.strip())
-            return [str(next((row[name] for name in TEXTS if name in row), "")) for row in told]
     rows = _rows(path)
     _, header = next(rows, (1, []))
     names = [cell.strip().casefold() for cell in header]
@@ -184,12 +203,25 @@ def _bodies(path: Path) -> list[str]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of every row that isn't blank."""
+    """(line number, fields) of every row that isn't blank; the first is the header."""
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        yield from _json_rows(path)
+        return
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path)
+        yield 1, list(table.column_names)
+        columns = [column.to_pylist() for column in table.columns]
+        for line, cells in enumerate(zip(*columns, strict=True), 2):
+            yield line, ["" if cell is None else str(cell) for cell in cells]
+        return
     text = _text(path)
     first = text.lstrip().partition("\n")[0]
     counts = {mark: first.count(mark) for mark in ("\t", ",", ";")}
     preferred = "\t" if path.suffix.lower() == ".tsv" else ","
     delimiter = preferred if counts[preferred] else max(counts, key=lambda mark: counts[mark])
+    csv.field_size_limit(1 << 27)  # texts are longer than the 128 kB that cells may have
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for row in reader:
@@ -199,6 +231,25 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise _bad(path, reader.line_num, f"can't be read ({error})") from error
 
 
+def _json_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a file of JSON objects, with the names of the first one's keys (and of later new ones) before."""
+    objects: list[tuple[int, dict[str, object]]] = []
+    names: dict[str, None] = {}
+    for line, text in enumerate(_text(path).splitlines(), 1):
+        if text.strip():
+            try:
+                value = json.loads(text)
+            except ValueError as error:
+                raise _bad(path, line, f"is no JSON ({error})") from error
+            if not isinstance(value, dict):
+                raise _bad(path, line, "is no JSON object", remedy='Write one object a line: {"path": …, "label": …}')
+            objects.append((line, value))
+            names |= dict.fromkeys(value)
+    yield 1, list(names)
+    for line, value in objects:
+        yield line, ["" if value.get(name) is None else str(value[name]) for name in names]
+
+
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
@@ -206,15 +257,13 @@ def _text(path: Path) -> str:
         raise DataError(
             f"{path} can't be read: {error.strerror}.", where=str(path), remedy="Check the name and its permissions."
         ) from error
-    try:
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return data.decode("utf-16")
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise _bad(
-            path, line, "is not UTF-8 text", remedy="Save the table as UTF-8 (in a spreadsheet: CSV UTF-8)."
-        ) from error
+    if b"\0" in data[:1000] and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        raise _bad(path, 1, "is not text", remedy="Save the table as UTF-8 (in a spreadsheet: CSV UTF-8).")
+    return texts.decode(data)[0]
+
+
+def _encoding(path: Path) -> str:
+    return "utf-8" if path.suffix.lower() == ".parquet" else texts.decode(path.read_bytes())[1]
 
 
 def _columns(path: Path, header: list[str]) -> dict[str, int]:
@@ -232,7 +281,10 @@ def _columns(path: Path, header: list[str]) -> dict[str, int]:
         close = [] if name in _ALIAS else difflib.get_close_matches(name, list(_ALIAS), n=1, cutoff=0.8)
         if close and _ALIAS[close[0]] not in found:
             raise _bad(path, 1, f'has a column "{cell.strip()}"; did you mean "{close[0]}"?')
-    missing = [meaning for meaning in ("path", "label") if meaning not in found]
+    body = next((names.index(name) for name in TEXTS if name in names), -1)
+    if body >= 0 and "path" not in found:
+        found["text"] = body
+    missing = [meaning for meaning in (_item(found), "label") if meaning not in found]
     if missing:
         shown = ", ".join(cell.strip() for cell in header[:8]) or "nothing"
         raise _bad(
@@ -242,6 +294,10 @@ def _columns(path: Path, header: list[str]) -> dict[str, int]:
             remedy="Name the columns in the first line: path,label and, if you like, split,group,time.",
         )
     return found
+
+
+def _item(found: dict[str, int]) -> str:
+    return "text" if "text" in found else "path"
 
 
 def _bad(path: Path, line: int, what: str, *, remedy: str = "") -> DataError:

@@ -118,8 +118,8 @@ def check(words: Namespace) -> int:
     folder = _out(words.out, data) if words.out else None
     from inflame.artifact import checks
 
-    with _progress("checking") as progress:
-        examined = checks.examine(data, progress=progress, embed=_embeds(words.weights))
+    with progress("checking") as update:
+        examined = checks.examine(data, progress=update, embed=_embeds(words.weights))
     found = examined.check
     folder = folder or store.make_folder(store.home() / "checks" / found.dataset)
     store.write(folder / "check.json", dumps(found))
@@ -236,8 +236,8 @@ def split(words: Namespace) -> int:
     _writable(words.out)
     from inflame.artifact import open as open_data
 
-    with _progress("reading") as progress:
-        found = open_data(data, seed=words.seed, splits=fractions, progress=progress)
+    with progress("reading") as update:
+        found = open_data(data, seed=words.seed, splits=fractions, progress=update)
     if words.out:
         _write_index(Path(words.out), found)
     if words.json:
@@ -304,7 +304,7 @@ def _root(data: Path | str) -> Path:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], Any] | None]:
+def progress(what: str) -> Iterator[Callable[[int, int], Any] | None]:
     """A bar on stderr where somebody sees it: a function of items done and items in all."""
     if not sys.stderr.isatty():
         yield None

@@ -31,6 +31,7 @@ JOURNEY: dict[str, dict[str, Verb]] = {
     "your data": {
         "get": Verb("data", "NAME", "fetch a named data set (without NAME: list them)"),
         "check": Verb("data", "DATA", "find its faults, one by one, with a page of pictures"),
+        "shard": Verb("shard", "DATA TARGET", "write it as few large files: TFRecord, WebDataset, Parquet"),
         "split": Verb("data", "DATA", "see who is in train, val and test; nothing is copied"),
     },
     "a model": {

@@ -92,7 +92,7 @@ def _target(word: str) -> tuple[Path, list[str]]:
         return plugins.model_folder(word), []
     if path.exists():
         data = str(path.resolve())
-    elif word in plugins.names("source"):
+    elif word in plugins.names("source") or "://" in word:
         data = word
     else:
         names = {*plugins.names("model"), *plugins.names("source")}

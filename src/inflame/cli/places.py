@@ -14,7 +14,7 @@ def data(word: str) -> Path | str:
     path = Path(word).expanduser()
     if path.exists():
         return path.resolve()
-    if word in plugins.names("source"):
+    if word in plugins.names("source") or "://" in word:
         return word
     raise nowhere(word, plugins.names("source"), "no file or folder here, and no named data set")
 

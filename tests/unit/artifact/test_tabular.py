@@ -102,7 +102,7 @@ def test_one_picture_under_two_labels_stays_for_the_checks(pictures: Path) -> No
         ("path,label\na.jpg,x\nb.jpg\n", 3, "has 1 fields"),
         ("path,label,split\na.jpg,x,train\nb.jpg,x,tset\n", 3, 'names the split "tset". Did you mean "test"?'),
         ('path,label\na.jpg,x\n"b.jpg,y\n', 3, "can't be read"),
-        (b"path,label\na.jpg,x\n\xe9.jpg,y\n", 3, "is not UTF-8"),
+        (b"path,label\na.jpg,x\n\x00\x01,y\n", 1, "is not text"),
         ("path,label\ngone.jpg,x\nlost.jpg,x\n", 2, "there is no such file"),
     ],
 )

@@ -171,7 +171,7 @@ def _entry(number: int, features: dict[str, Any]) -> Entry:
         sha256=_text(features, "sha256"),
         group=_text(features, "group"),
         time=_text(features, "time"),
-        uri=next((name for name in (_text(features, key) for key in _NAME) if name), ""),
+        uri=next(filter(None, (_text(features, key) for key in _NAME)), ""),
         ext=".txt" if found in _TEXT else f".{form.lower()}" if form else "",
         height=_number(features, "image/height"),
         width=_number(features, "image/width"),

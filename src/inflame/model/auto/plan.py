@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from inflame.artifact import listing, packed
+from inflame.artifact import packed
 from inflame.artifact import preprocess as decoder
+from inflame.artifact.contents import Contents
 from inflame.plugins import names
 from inflame.records import Dataset
 
@@ -39,7 +39,8 @@ def look(dataset: Dataset) -> Road:
         return Road(small=max(array.shape[1:3]) <= SMALL, side=_even(min(array.shape[1:3])), channels=_channels(array))
     step = max(1, len(dataset) // LOOKED_AT)
     uris = dataset.items["uri"].to_pylist()[::step]
-    heads = [decoder.header(Path(listing.locate(dataset.root, uri))) for uri in uris]
+    source = Contents(dataset.root)
+    heads = [decoder.header(source.read(uri)) for uri in uris]
     side = int(np.median([min(head.width, head.height) for head in heads]))
     grey = all(head.mode in ("1", "L", "I;16", "LA") for head in heads)
     return Road(small=side <= SMALL, side=_even(min(side, SMALL)), channels=1 if grey else 3)

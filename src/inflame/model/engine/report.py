@@ -19,7 +19,6 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from inflame import __version__, store
-from inflame.artifact import listing
 from inflame.artifact.contents import Contents
 from inflame.artifact.preprocess import canvas
 from inflame.artifact.texts import decode
@@ -148,7 +147,7 @@ def _pixels(root: Path, uri: str) -> Any:
     if name.endswith(".npy") and row.isdigit():
         array = np.load(root / name, mmap_mode="r", allow_pickle=False)[int(row)]
         return np.ascontiguousarray(array if array.ndim == 3 else array[:, :, None])
-    return canvas(listing.locate(root, uri), Preprocess(size=SIDE, resize=SIDE))
+    return canvas(Contents(root).read(uri), Preprocess(size=SIDE, resize=SIDE))
 
 
 def _charts(found: dict[str, Any]) -> dict[str, Any]:
