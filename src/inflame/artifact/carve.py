@@ -6,10 +6,12 @@ Only `train` is ever divided: an official test split stays exactly as it is, so 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from inflame.artifact import split
 from inflame.records import Fault
@@ -17,17 +19,33 @@ from inflame.records import Fault
 _MOST = 5000  # items for a split carved out of an official train split: more tells nothing new
 
 
-def carve(items: pa.Table, fractions: Mapping[str, float] | None, seed: int) -> tuple[pa.Table, tuple[Fault, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How items are divided: `by` is "content" (default), "time", "random", or a regular expression on the uri whose
+    first bracket names a group; `together` are pairs of rows [M,2] that stay on one side; `previous` an earlier index,
+    which nothing moves against; `anew`: also where the data brings its own splits."""
+
+    by: str = "content"
+    together: NDArray[np.int64] | None = None
+    previous: pa.Table | None = None
+    anew: bool = False
+
+
+def carve(
+    items: pa.Table, fractions: Mapping[str, float] | None, seed: int, way: Way | None = None
+) -> tuple[pa.Table, tuple[Fault, ...]]:
     """The items with a split each, and what to know about it.
 
     Items that have a split keep it. Those without get one by `split.assign`; when all have one and val or test lacks,
     it comes out of train. `fractions` default to 0.7, 0.15, 0.15, and to at most 5,000 items for what is carved out.
     """
-    wanted = dict(fractions or split.DEFAULT)
+    wanted, way = dict(fractions or split.DEFAULT), way or Way()
+    if way.anew:
+        items = items.set_column(items.schema.get_field_index("split"), "split", pa.array([""] * items.num_rows))
     free = pc.equal(items["split"], "")
     given = [name for name in pc.unique(items["split"]).to_pylist() if name]
     if not given:
-        return split.assign(items, wanted, seed), ()
+        return _divided(items, wanted, seed, way)
     if pc.any(free).as_py():
         done = split.assign(items.filter(free), wanted, seed, previous=items.filter(pc.invert(free)))
         return _put(items, free, done["split"]), (_note("no split is written for them: divided by content", []),)
@@ -42,6 +60,34 @@ def carve(items: pa.Table, fractions: Mapping[str, float] | None, seed: int) -> 
     return _put(items, train, done["split"]), (_note(note, lacking), *_unheard(fractions, given))
 
 
+def _divided(items: pa.Table, wanted: Mapping[str, float], seed: int, way: Way) -> tuple[pa.Table, tuple[Fault, ...]]:
+    """All items, divided in the wanted way."""
+    if way.by == "time":
+        return split.by_time(items, wanted), (_note("divided by time: the oldest to learn from", []),)
+    if way.by == "random":
+        return _at_random(items, wanted, seed, way)
+    if way.by != "content":
+        items = split.grouped(items, way.by)
+    return split.assign(items, wanted, seed, way.previous, way.together), ()
+
+
+def _at_random(items: pa.Table, wanted: Mapping[str, float], seed: int, way: Way) -> tuple[pa.Table, tuple[Fault, ...]]:
+    """Each item by itself, whatever it is a copy of; and what that costs."""
+    blind = items
+    for name in ("sha256", "group"):
+        blind = blind.set_column(blind.schema.get_field_index(name), name, pa.array([""] * items.num_rows, pa.string()))
+    column = split.assign(blind, wanted, seed)["split"]
+    items = items.set_column(items.schema.get_field_index("split"), "split", column)
+    lost, outside = split.leaked(items, way.together), items.num_rows - column.to_pylist().count("train")
+    if not lost:
+        return items, ()
+    reason = (
+        f"{lost:,} of {outside:,} held-out items have a copy, near copy or member of their group in train: the score "
+        f"is flattered by up to {lost / outside:.0%}; divide by content (the default) to keep them together"
+    )
+    return items, (Fault(kind="split_leak", severity="warning", reason=reason),)
+
+
 def _put(items: pa.Table, rows: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.Table:
     """The items with other splits in the rows where the mask is true."""
     column = np.array(items["split"].to_pylist(), dtype=object)
@@ -54,9 +100,9 @@ def _unheard(fractions: Mapping[str, float] | None, given: list[str]) -> tuple[F
     overruled = [name for name in fractions or () if name in given]
     if not overruled:
         return ()
-    return (
-        _note(f"the data brings its own {' and '.join(overruled)}: kept, whatever fractions were asked", overruled),
-    )
+    names = " and ".join(overruled)
+    reason = f"the data brings its own {names}: kept, whatever fractions were asked (--resplit divides anew)"
+    return (_note(reason, overruled),)
 
 
 def _note(reason: str, splits: list[str]) -> Fault:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,10 @@ from inflame.artifact import (
     packed,
     tabular,
     thumbs,
+    twins,
     unpack,
 )
-from inflame.errors import DataError, did_you_mean
+from inflame.errors import DataError, StorageError, did_you_mean
 from inflame.records import Dataset, Fault, Preprocess
 
 DESCRIPTION, ITEMS = "dataset.json", "items.parquet"
@@ -45,6 +47,7 @@ DESCRIPTION, ITEMS = "dataset.json", "items.parquet"
 Progress = Callable[[int, int], None]
 
 _KEPT = listing.COLUMNS
+_COMPARED = 20_000  # pictures among which near copies are looked for when splits are made
 _STRETCH, _EVERY = 4000, 20.0  # pictures read in one go; seconds after which what was found is kept
 _Ints = NDArray[np.int64]
 
@@ -70,6 +73,8 @@ def open(
     progress: Progress | None = None,
     canvas: Preprocess | None = None,
     skip_bad: bool = False,
+    by: str = "content",
+    anew: bool = False,
 ) -> Dataset:
     """The data set of a name (`mnist`), a folder of class folders (of pictures or texts; also in a bucket), a zip or
     tar of one, a table of path (or text) and label, or shards: TFRecord, WebDataset, Parquet, Arrow.
@@ -81,11 +86,13 @@ def open(
     about the same mixture of classes and splits. A damaged shard is an error, or with `skip_bad` a fault: then the rest
     of it is read. Nothing is written to the user's folder.
 
+    by: "content" (copies, near copies and groups stay on one side), "time" (the oldest to learn from), "random", or a
+    regular expression on the uri whose first bracket names a group. anew: also where the data brings its own splits.
+
     Raises DataError when there is nothing to learn from, NetworkError when a named set can't be fetched.
     """
-    return _prepared(
-        listed(data, skip_bad=skip_bad), seed=seed, splits=splits, limit=limit, progress=progress, canvas=canvas
-    )
+    found = listed(data, skip_bad=skip_bad)
+    return _prepared(found, seed=seed, splits=splits, limit=limit, progress=progress, canvas=canvas, by=by, anew=anew)
 
 
 def save(dataset: Dataset, folder: Path) -> None:
@@ -274,6 +281,8 @@ def _prepared(
     limit: int | None = None,
     progress: Progress | None = None,
     canvas: Preprocess | None = None,
+    by: str = "content",
+    anew: bool = False,
 ) -> Dataset:
     """The listed data set with what reading it tells: checksums, faults, splits, version."""
     kept_in, decided = overlay.apply(found.items, found.root)
@@ -284,14 +293,26 @@ def _prepared(
     if not packed.is_packed(found):
         reading = _read(found, progress, canvas)
         found = _judged(found, reading.scans)
-    items, notes = carve.carve(found.items.select(list(_KEPT)), splits, seed)
+    items = found.items.select(list(_KEPT))
+    ours = anew or not any(pc.unique(items["split"]).to_pylist())  # else the data brings its own
+    kept = _index_place(found, splits, seed, by)
+    way = carve.Way(
+        by=by,
+        together=_near(items, reading) if ours else None,
+        previous=_known(kept) if ours else None,
+        anew=anew,
+    )
+    items, notes = carve.carve(items, splits, seed, way)
+    if ours and by != "random":
+        with suppress(StorageError), store.atomic(kept) as part:
+            pq.write_table(items.select(["uri", "label", "split", "sha256", "group"]), part)
     if limit is not None:
         items = sample(items, limit)
     if reading is not None and reading.squares is not None and canvas is not None:
         row = {scan.uri: number for number, scan in enumerate(reading.scans)}
         rows = [row[uri] for uri in items["uri"].to_pylist()]
-        kept = reading.squares if rows == list(range(len(reading.squares))) else reading.squares[rows]
-        cache.keep(kept, items["sha256"].to_pylist(), canvas)
+        squares = reading.squares if rows == list(range(len(reading.squares))) else reading.squares[rows]
+        cache.keep(squares, items["sha256"].to_pylist(), canvas)
     present = set(pc.unique(items["label"]).to_pylist())
     return dataclasses.replace(
         found,
@@ -300,6 +321,30 @@ def _prepared(
         faults=(*found.faults, *notes),
         version=version(items),
     )
+
+
+def _near(items: pa.Table, reading: _Reading | None) -> NDArray[np.int64] | None:
+    """Pairs of rows of `items` that are nearly the same picture; not looked for in very large sets."""
+    if reading is None or items.num_rows > _COMPARED or not reading.scans or reading.scans[0].format == "TEXT":
+        return None
+    row = {uri: number for number, uri in enumerate(items["uri"].to_pylist())}
+    good = [number for number, scan in enumerate(reading.scans) if scan.uri in row]
+    sizes = np.array([(reading.scans[number].width, reading.scans[number].height) for number in good]).reshape(-1, 2)
+    place = np.array([row[reading.scans[number].uri] for number in good], dtype=np.int64)
+    links = twins.pairs(thumbs.grey(reading.small[good]), sizes)
+    return place[links] if len(links) else None
+
+
+def _index_place(found: Dataset, splits: Mapping[str, float] | None, seed: int, by: str) -> Path:
+    """Where the index of this way to divide this data set is kept, so that growing it moves nothing."""
+    key = json.dumps([found.root, found.name, dict(splits or {}), seed, by])
+    return store.home() / "splits" / f"{fetch.digest_text(key)[:32]}.parquet"
+
+
+def _known(place: Path) -> pa.Table | None:
+    with suppress(OSError, pa.ArrowException):
+        return pq.read_table(place, columns=["uri", "label", "split", "sha256", "group"])
+    return None
 
 
 @dataclass(frozen=True, slots=True)

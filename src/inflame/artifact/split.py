@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,12 +32,17 @@ _FREE = -1
 
 
 def assign(
-    items: pa.Table, fractions: Mapping[str, float] = DEFAULT, seed: int = 0, previous: pa.Table | None = None
+    items: pa.Table,
+    fractions: Mapping[str, float] = DEFAULT,
+    seed: int = 0,
+    previous: pa.Table | None = None,
+    together: NDArray[np.int64] | None = None,
 ) -> pa.Table:
     """The items with their `split` column filled, whatever it held.
 
     Columns read: uri, label, sha256, group (an item without a hash goes by its uri). Items of one group, and items
-    with the same content, are on one side. What the fractions leave over goes to the first split; labels play no
+    with the same content, are on one side, and so are the pairs of rows in `together` [M,2] (near duplicates). What the
+    fractions leave over goes to the first split; labels play no
     part, so in expectation every class is split alike.
 
     Then a repair: a class with as many different contents as there are splits gets at least one in each, and any
@@ -44,7 +50,7 @@ def assign(
     table as `previous` and whatever it holds stays where it is.
     """
     shares = checked(fractions)
-    components = _components(items)
+    components = _linked(_components(items), together)
     places = _places(components.keys, seed)
     chosen = _thrown(places, shares)
     pinned = np.zeros(len(chosen), dtype=bool)
@@ -132,6 +138,92 @@ def _components(items: pa.Table) -> _Components:
     for component, name in named.items():  # a group goes by its own name: new members don't change it
         keys[component] = f"group {name}"
     return _Components(of_item.astype(np.int64), keys)
+
+
+def _linked(components: _Components, links: NDArray[np.int64] | None) -> _Components:
+    """Components that links [M,2] between items tie together are one; it goes by the least of their names, so that
+    what doesn't know of the link is moved as little as can be."""
+    if links is None or not len(links):
+        return components
+    ends = components.of_item[links]
+    lowest = np.arange(len(components.keys))
+    while True:
+        reached = lowest.copy()
+        least = np.minimum(reached[ends[:, 0]], reached[ends[:, 1]])
+        np.minimum.at(reached, ends[:, 0], least)
+        np.minimum.at(reached, ends[:, 1], least)
+        reached = reached[reached]
+        if np.array_equal(reached, lowest):
+            break
+        lowest = reached
+    kept, place = np.unique(lowest, return_inverse=True)
+    names: list[list[str]] = [[] for _ in kept]
+    for component, key in zip(place.tolist(), components.keys, strict=True):
+        names[component].append(key)
+    # A group's own name wins (see `_components`); else any of the contents: the least.
+    keys = [min(found, key=lambda key: (not key.startswith("group "), key)) for found in names]
+    return _Components(place[components.of_item].astype(np.int64), keys)
+
+
+def by_time(items: pa.Table, fractions: Mapping[str, float] = DEFAULT) -> pa.Table:
+    """The items with their `split` column filled by the `time` column: the oldest first, in the order of the fractions
+    (train, val, test). Copies go with the oldest of them; items of one moment are never parted.
+
+    Times are compared as text, so they must be ISO dates or numbers of one length. Raises DataError for items without.
+    """
+    shares = checked(fractions)
+    empty = np.flatnonzero(~_filled(items["time"]).to_numpy(zero_copy_only=False))
+    if len(empty):
+        first = items["uri"][int(empty[0])].as_py()
+        raise DataError(
+            f"{len(empty):,} items have no time; the first is {first}.",
+            where="time",
+            remedy="Give a table with a column time (2024-05-31T12:00), or divide in another way.",
+        )
+    components = _components(items)
+    moments = np.array(items["time"].to_pylist(), dtype=object)
+    oldest: dict[int, str] = {}
+    for component, moment in zip(components.of_item.tolist(), moments.tolist(), strict=True):
+        oldest[component] = min(oldest.get(component, moment), moment)
+    own = np.array([oldest[component] for component in components.of_item.tolist()])
+    ranks = np.searchsorted(np.sort(own), own, side="left") / max(len(own), 1)
+    edges = np.cumsum(list(shares.values()))[:-1]
+    chosen = np.searchsorted(edges - 1e-12, ranks, side="right")
+    column = pa.array(list(shares)).take(pa.array(np.minimum(chosen, len(shares) - 1)))
+    return items.set_column(items.schema.get_field_index("split"), "split", column)
+
+
+def folds(items: pa.Table, count: int, seed: int = 0, together: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """The fold of each item, 0 … count - 1, int64 [N]: by content like `assign`, whole groups and copies together, so
+    a growing set moves nothing. Raises SettingError for fewer than two folds."""
+    if count < 2:
+        raise SettingError(f"{count} folds are none.", where="folds", remedy="Give two or more: --folds 5")
+    components = _linked(_components(items), together)
+    found = (_places(components.keys, seed) * count).astype(np.int64)
+    return found[components.of_item]
+
+
+def grouped(items: pa.Table, pattern: str) -> pa.Table:
+    """The items with their `group` column filled by a regular expression on the uri: its first bracket, or all it
+    matches; empty where it doesn't match. Raises SettingError for a broken expression."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise SettingError(
+            f"{pattern} is no regular expression: {error}.", where="by", remedy=r"For IMG_0123_2.jpg: --by 'IMG_(\d+)'"
+        ) from error
+    found = [compiled.search(uri) for uri in items["uri"].to_pylist()]
+    names = ["" if match is None else match.group(1 if compiled.groups else 0) or "" for match in found]
+    return items.set_column(items.schema.get_field_index("group"), "group", pa.array(names, pa.string()))
+
+
+def leaked(items: pa.Table, together: NDArray[np.int64] | None = None) -> int:
+    """How many items outside the first split have a copy, near copy or member of their group inside it."""
+    components = _linked(_components(items), together)
+    names = np.array(items["split"].to_pylist())
+    inside = np.zeros(len(components.keys), dtype=bool)
+    inside[components.of_item[names == "train"]] = True
+    return int((inside[components.of_item] & (names != "train")).sum())
 
 
 def _lowest(codes: _Ints, values: _Ints) -> _Ints:

@@ -24,7 +24,7 @@ TEXTS = ("text", "body", "content", "document", "sentence", "message")  # column
 _COLUMNS = {
     "path": ("path", "filename", "file", "image", "uri", "file_name", "filepath", "file_path", "image_path"),
     "label": ("label", "class", "category", "target"),
-    "split": ("split", "subset", "fold"),
+    "split": ("split", "subset"),
     "group": ("group",),
     "time": ("time", "date", "timestamp"),
 }

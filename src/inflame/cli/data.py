@@ -210,19 +210,28 @@ def _out(name: str, data: Path | str) -> Path:
 
 def split_words(parser: Parser) -> None:
     """The data, the fractions, the seed, and the file to write."""
-    parser.usage = "inflame split DATA [--splits NAME=FRACTION …] [--seed N] [--out FILE]"
+    parser.usage = "inflame split DATA [--splits NAME=FRACTION …] [--by WAY] [--folds K] [--out FILE]"
     parser.description = (
         "Say which split each item is in: a function of its content and the seed, so that growing the set\n"
-        "moves nothing. Equal pictures stay on one side. Nothing is copied or moved: the split is an index."
+        "moves nothing. Copies, near copies and groups (a column group) stay on one side, else a score is\n"
+        "flattered. Nothing is copied or moved: the split is an index."
     )
     parser.epilog = (
         "examples:\n"
         "  inflame split photos/\n"
-        "  inflame split photos/ --splits train=0.8 val=0.2 --seed 1 --out index.csv"
+        "  inflame split photos/ --splits train=0.8 val=0.2 --seed 1 --out index.csv\n"
+        "  inflame split photos/ --by 'bird(\\d+)_'      pictures of one bird stay on one side\n"
+        "  inflame split letters.csv --by time         learn from the old, test on the new\n"
+        "  inflame split photos/ --folds 5 --out folds.parquet"
     )
     parser.add_argument("data", nargs="?", metavar="DATA", help="a folder of class folders, a zip, a CSV, or a name")
     parser.add_argument("--splits", nargs="+", metavar="NAME=FRACTION", help="default: train=0.7 val=0.15 test=0.15")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another split (default: 0)")
+    parser.add_argument(
+        "--by", default="content", metavar="WAY", help="content (default), time, random, or a regular expression"
+    )
+    parser.add_argument("--folds", type=int, metavar="K", help="number the items 0 … K-1 for cross-validation as well")
+    parser.add_argument("--resplit", action="store_true", help="divide anew what brings its own splits")
     parser.add_argument("--out", metavar="FILE", help="write path,label,split,sha256 as .csv or .parquet")
 
 
@@ -237,16 +246,30 @@ def split(words: Namespace) -> int:
     from inflame.artifact import open as open_data
 
     with progress("reading") as update:
-        found = open_data(data, seed=words.seed, splits=fractions, progress=update)
+        found = open_data(data, seed=words.seed, splits=fractions, progress=update, by=words.by, anew=words.resplit)
+    folds = _folds(found, words.folds, words.seed) if words.folds else None
     if words.out:
-        _write_index(Path(words.out), found)
+        _write_index(Path(words.out), found, folds)
     if words.json:
         print(as_json(_members(found)))
         return 0
     _tell(found)
+    for fault in found.faults:
+        if fault.kind in ("split", "split_leak") and fault.severity != "error":
+            print(f"{'note' if fault.kind == 'split' else 'warning'}   {fault.reason}")
+    if folds is not None:
+        print(f"folds  {', '.join(f'{folds.count(number):,}' for number in range(words.folds))} items")
     if words.out:
         print(f"\nwrote  {words.out}")
+        print(f"next   inflame train {shlex.quote(words.out)} --in 60s")
     return 0
+
+
+def _folds(found: Dataset, count: int, seed: int) -> list[int]:
+    from inflame.artifact import split as dividing
+
+    numbers: list[int] = dividing.folds(found.items, count, seed).tolist()
+    return numbers
 
 
 def _fractions(pairs: Sequence[str]) -> tuple[dict[str, float] | None, list[str]]:
@@ -278,13 +301,15 @@ def _writable(name: str | None) -> None:
         raise UserError(f"An index is a .csv or a .parquet file, not {name}.", remedy="--out index.csv")
 
 
-def _write_index(path: Path, found: Dataset) -> None:
+def _write_index(path: Path, found: Dataset, folds: list[int] | None) -> None:
     """A table that is a data set itself: `inflame train index.csv` finds the files beside it."""
     import pyarrow as pa
 
     here = os.path.relpath(found.root, path.expanduser().absolute().parent)
     paths = [os.path.normpath(f"{here}/{uri}") for uri in found.items["uri"].to_pylist()]
     index = pa.table({"path": paths, **{name: found.items[name] for name in ("label", "split", "sha256")}})
+    if folds is not None:
+        index = index.append_column("fold", pa.array(folds))
     with store.atomic(path) as temporary:
         if path.suffix == ".csv":
             from pyarrow import csv

@@ -100,3 +100,27 @@ def test_growing_moves_nothing() -> None:
     after, _ = carve.carve(items(["train"] * 500 + ["test"] * 50 + ["train"] * 500), None, 0)
     large = dict(zip(after["uri"].to_pylist(), after["split"].to_pylist(), strict=True))
     assert all(large[uri] == split for uri, split in small.items())
+
+
+def test_random_says_what_it_costs() -> None:
+    items = listing.table(
+        uri=[f"{n}.jpg" for n in range(400)],
+        label=["a", "b"] * 200,
+        sha256=[f"{n // 4:064x}" for n in range(400)],
+    )
+    found, (fault,) = carve.carve(items, None, 0, carve.Way(by="random"))
+    assert fault.kind == "split_leak"
+    assert "flattered by up to" in fault.reason
+    assert set(found["split"].to_pylist()) == {"train", "val", "test"}
+    assert found["sha256"].equals(items["sha256"])
+
+
+def test_data_with_splits_is_divided_anew_when_asked() -> None:
+    items = listing.table(
+        uri=[f"{n}.jpg" for n in range(100)],
+        label=["a", "b"] * 50,
+        sha256=[f"{n:064x}" for n in range(100)],
+        split=["train"] * 100,
+    )
+    found, _ = carve.carve(items, {"train": 0.5, "dev": 0.5}, 0, carve.Way(anew=True))
+    assert set(found["split"].to_pylist()) == {"train", "dev"}

@@ -513,9 +513,43 @@ def test_importing_the_room_is_cheap() -> None:
 
 
 def test_what_the_room_offers() -> None:
-    assert set(inflame.artifact.__all__) == {"check", "getdata", "open", "split_datafiles"}
+    assert set(inflame.artifact.__all__) == {
+        "check",
+        "getdata",
+        "open",
+        "split_datafiles",
+        "to_arrow",
+        "to_huggingface",
+        "to_pandas",
+        "to_torch",
+    }
     for name in inflame.artifact.__all__:
         assert callable(getattr(inflame.artifact, name))
     with pytest.raises(AttributeError, match="no attribute 'opne'"):
         inflame.artifact.opne  # noqa: B018
     assert isinstance(manifest.open("digits").items, pa.Table)
+
+
+def test_near_copies_stay_on_one_side_and_growing_moves_nothing(tmp_path: Path) -> None:
+    """A picture saved again, smaller and worse, is on the side of the first; and what is there stays when more come."""
+    rng = np.random.default_rng(0)
+
+    def photo(place: Path, seed: int, quality: int = 95, size: int = 96) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC)
+        image.resize((size, size)).save(place, quality=quality)
+
+    root = tmp_path / "set"
+    for number in range(60):
+        photo(root / f"k{number % 2}" / f"{number}.jpg", number)
+        if number % 3 == 0:
+            photo(root / f"k{number % 2}" / f"{number}_again.jpg", number, quality=40, size=64)
+    first = {row["uri"]: row["split"] for row in manifest.open(root).items.to_pylist()}
+    for number in range(0, 60, 3):
+        name = f"k{number % 2}/{number}"
+        assert first[f"{name}.jpg"] == first[f"{name}_again.jpg"]
+    for number in rng.integers(100, 999, 40).tolist():
+        photo(root / f"k{number % 2}" / f"{number}.jpg", number)
+    later = {row["uri"]: row["split"] for row in manifest.open(root).items.to_pylist()}
+    assert {uri: later[uri] for uri in first} == first

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, final
 
@@ -34,11 +34,10 @@ class Writer:
     def __init__(self, target: Path | IO[bytes], classes: tuple[str, ...] = (), *, kind: str = "image") -> None:
         content = pa.string() if kind == "text" else pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         name = "text" if kind == "text" else "image"
-        feature = {"dtype": "string", "_type": "Value"} if kind == "text" else {"_type": "Image"}
-        features: dict[str, Any] = {name: feature, "label": {"names": list(classes), "_type": "ClassLabel"}}
-        features |= {extra: {"dtype": "string", "_type": "Value"} for extra in _EXTRA}
         fields = [pa.field(name, content), pa.field("label", pa.int64()), *((n, pa.string()) for n in _EXTRA)]
-        self._schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+        self._schema = pa.schema(
+            fields, metadata={"huggingface": json.dumps({"info": {"features": features(kind, classes)}})}
+        )
         self._file: IO[bytes] = target.open("wb") if isinstance(target, Path) else target
         self._writer = pq.ParquetWriter(self._file, self._schema, compression="none" if kind != "text" else "zstd")
         self._number = {label: number for number, label in enumerate(classes)}
@@ -126,6 +125,14 @@ def opened(path: Path) -> Callable[[str], bytes]:
         return _bytes(value, path)
 
     return read
+
+
+def features(kind: str, classes: Sequence[str]) -> dict[str, Any]:
+    """The columns as Hugging Face's metadata describes them."""
+    value = {"dtype": "string", "_type": "Value"}
+    content = {"text": value} if kind == "text" else {"image": {"_type": "Image"}}
+    label = {"names": list(classes), "_type": "ClassLabel"}
+    return {**content, "label": label, **dict.fromkeys(_EXTRA, value)}
 
 
 def content_column(schema: pa.Schema) -> str | None:
