@@ -17,15 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from inflame.artifact import cache, packed
 from inflame.artifact import preprocess as decoder
+from inflame.artifact.augment import Transform
 from inflame.artifact.contents import Contents
 from inflame.errors import StorageError
 from inflame.records import Dataset, Preprocess
-
-Transform = Callable[[Tensor, Tensor], Tensor]  # (uint8 [B,H,W,C], random numbers [B,8] in [0,1)) → the same shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,74 +182,3 @@ def generator(seed: int, epoch: int, stream: int) -> torch.Generator:
     """A generator whose state is a hash of its arguments, so that neighbouring seeds share nothing."""
     digest = hashlib.sha256(f"{seed}/{epoch}/{stream}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-# --- augmentation: whole batches of uint8 [B,H,W,C]; `dice` [B,8] uniform numbers, one row an item --------------------
-
-
-def flip(pixels: Tensor, dice: Tensor) -> Tensor:
-    """Mirror left to right with probability one half."""
-    chosen = dice[:, 0] < 0.5
-    if pixels.device.type != "cpu":
-        return torch.where(chosen[:, None, None, None], pixels.flip(2), pixels)
-    mirrored, rows = pixels.numpy().copy(), chosen.numpy()
-    mirrored[rows] = mirrored[rows, :, ::-1]
-    return torch.from_numpy(mirrored)
-
-
-def shift(pixels: Tensor, dice: Tensor, *, by: int, mode: str = "constant") -> Tensor:
-    """Move by up to `by` pixels each way; the border is black (`constant`) or mirrored (`reflect`)."""
-    if by == 0:
-        return pixels
-    side = pixels.shape[1]
-    steps = (dice[:, 1:3] * (2 * by + 1)).long()
-    if pixels.device.type == "cpu":  # copies of windows: ten times as fast as picking pixels one by one
-        border = ((0, 0), (by, by), (by, by), (0, 0))
-        framed = np.pad(pixels.numpy(), border, mode="reflect" if mode == "reflect" else "constant")
-        moved = np.empty(tuple(pixels.shape), dtype=np.uint8)
-        for row, (top, left) in enumerate(steps.tolist()):
-            moved[row] = framed[row, top : top + side, left : left + side]
-        return torch.from_numpy(moved)
-    if mode == "reflect":
-        index = torch.arange(-by, side + by, device=pixels.device).abs()
-        index = torch.where(index >= side, 2 * (side - 1) - index, index)
-        padded = pixels[:, index][:, :, index]
-    else:
-        padded = functional.pad(pixels, (0, 0, by, by, by, by))
-    span = torch.arange(side, device=pixels.device)
-    rows, columns = steps[:, :1] + span, steps[:, 1:] + span
-    items = torch.arange(len(pixels), device=pixels.device)
-    return padded[items[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def zoom(pixels: Tensor, dice: Tensor, *, size: int, smallest: float) -> Tensor:
-    """A random square or slightly oblong window of at least `smallest` of the area, resized to `size` x `size`.
-
-    After Szegedy et al. (2015); the aspect ratio is drawn from [3/4, 4/3].
-    """
-    side = pixels.shape[1]
-    area = smallest + (1 - smallest) * dice[:, 3]
-    aspect = torch.exp((dice[:, 4] - 0.5) * 2 * 0.2877)
-    height = (side * (area / aspect).sqrt()).clamp(8, side).round().long()
-    width = (side * (area * aspect).sqrt()).clamp(8, side).round().long()
-    top = (dice[:, 1] * (side - height + 1)).long()
-    left = (dice[:, 2] * (side - width + 1)).long()
-    out = torch.empty((len(pixels), size, size, pixels.shape[3]), dtype=torch.uint8, device=pixels.device)
-    for row in range(len(pixels)):
-        window = pixels[row, top[row] : top[row] + height[row], left[row] : left[row] + width[row]]
-        resized = functional.interpolate(
-            window.permute(2, 0, 1)[None].float(), size=(size, size), mode="bilinear", antialias=True
-        )
-        out[row] = resized[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
-    return out
-
-
-def chain(*transforms: Transform) -> Transform:
-    """One transform after another, all from the same row of dice."""
-
-    def run(pixels: Tensor, dice: Tensor) -> Tensor:
-        for transform in transforms:
-            pixels = transform(pixels, dice)
-        return pixels
-
-    return run

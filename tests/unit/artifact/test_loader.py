@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from inflame.artifact import loader
+from inflame.artifact import augment, loader
 from inflame.records import Preprocess
 
 PLAIN = Preprocess(size=12, resize=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
@@ -22,7 +22,7 @@ def pictures() -> loader.Pictures:
 
 
 def batches(pictures: loader.Pictures, size: int, seed: int = 0) -> loader.Batches:
-    move = loader.chain(loader.flip, partial(loader.shift, by=2, mode="reflect"))
+    move = augment.chain(augment.flip, partial(augment.shift, by=2, mode="reflect"))
     return loader.Batches(pictures, SAME, batch_size=size, seed=seed, shuffle=True, transform=move)
 
 
@@ -52,7 +52,7 @@ def test_how_an_item_is_moved_does_not_depend_on_its_batch(pictures: loader.Pict
 
 
 def test_two_epochs_show_an_item_and_its_mirror_image(pictures: loader.Pictures) -> None:
-    turned = loader.Batches(pictures, SAME, batch_size=50, shuffle=True, transform=loader.flip)
+    turned = loader.Batches(pictures, SAME, batch_size=50, shuffle=True, transform=augment.flip)
     first, second = by_item(turned, 0), by_item(turned, 1)
     assert all(torch.equal(first[item], second[item].flip(2)) for item in first)
 
@@ -60,14 +60,14 @@ def test_two_epochs_show_an_item_and_its_mirror_image(pictures: loader.Pictures)
 @pytest.mark.parametrize("mode", ["constant", "reflect"])
 def test_shift_is_a_window_of_the_framed_picture(pictures: loader.Pictures, mode: str) -> None:
     dice = torch.rand(50, 8, generator=torch.Generator().manual_seed(1))
-    moved = loader.shift(pictures.pixels, dice, by=3, mode=mode)
+    moved = augment.shift(pictures.pixels, dice, by=3, mode=mode)
     top, left = (int(value) for value in (dice[7, 1:3] * 7).long())
     framed = np.pad(pictures.pixels[7].numpy(), ((3, 3), (3, 3), (0, 0)), mode=mode)  # type: ignore[call-overload]
     assert np.array_equal(moved[7].numpy(), framed[top : top + 16, left : left + 16])
 
 
 def test_zoom_keeps_shape_kind_and_range(pictures: loader.Pictures) -> None:
-    seen = loader.zoom(pictures.pixels, torch.rand(50, 8), size=12, smallest=0.5)
+    seen = augment.zoom(pictures.pixels, torch.rand(50, 8), size=12, smallest=0.5)
     assert seen.shape == (50, 12, 12, 3)
     assert seen.dtype == torch.uint8
 

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from inflame.artifact import listing, split
+from inflame.artifact import listing
+from inflame.artifact import split as dividing
 from inflame.artifact.split import DEFAULT, assign, checked, split_datafiles
 from inflame.errors import DataError, SettingError
 
@@ -288,7 +289,7 @@ def things(count: int = 60, **columns: list[str]) -> pa.Table:
 def test_pairs_stay_together_and_others_stay_where_they_are() -> None:
     items = things(200)
     links = np.array([[0, 1], [1, 2], [50, 120]])
-    before, after = (split.assign(items, together=link)["split"].to_pylist() for link in (None, links))
+    before, after = (dividing.assign(items, together=link)["split"].to_pylist() for link in (None, links))
     assert len({after[0], after[1], after[2]}) == 1
     assert after[50] == after[120]
     moved = [row for row in range(200) if before[row] != after[row]]
@@ -297,13 +298,13 @@ def test_pairs_stay_together_and_others_stay_where_they_are() -> None:
 
 def test_a_link_ties_whole_groups() -> None:
     items = things(40, group=[f"g{n // 4}" for n in range(40)])
-    found = split.assign(items, together=np.array([[0, 39]]))["split"].to_pylist()
+    found = dividing.assign(items, together=np.array([[0, 39]]))["split"].to_pylist()
     assert len({*found[:4], *found[36:]}) == 1
 
 
 def test_the_oldest_are_learned_from() -> None:
     times = [f"2020-01-{1 + n // 3:02d}" for n in range(60)]
-    found = split.by_time(things(60, time=times), {"train": 0.5, "val": 0.25, "test": 0.25})["split"].to_pylist()
+    found = dividing.by_time(things(60, time=times), {"train": 0.5, "val": 0.25, "test": 0.25})["split"].to_pylist()
     order = {"train": 0, "val": 1, "test": 2}
     assert [order[name] for name in found] == sorted(order[name] for name in found)
     assert all(len({found[row] for row in range(60) if times[row] == time}) == 1 for time in times)
@@ -313,34 +314,34 @@ def test_the_oldest_are_learned_from() -> None:
 def test_an_item_without_a_time_is_named() -> None:
     times = ["2020"] * 59 + [""]
     with pytest.raises(DataError, match="bird14_59"):
-        split.by_time(things(60, time=times))
+        dividing.by_time(things(60, time=times))
 
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_folds_keep_groups_together_and_move_nothing(count: int) -> None:
     groups = [f"g{n // 4}" for n in range(60)]
-    found = split.folds(things(60, group=groups), count)
+    found = dividing.folds(things(60, group=groups), count)
     assert set(found.tolist()) <= set(range(count))
     assert all(len(set(found[4 * g : 4 * g + 4].tolist())) == 1 for g in range(15))
-    assert np.array_equal(split.folds(things(40, group=groups[:40]), count), found[:40])
+    assert np.array_equal(dividing.folds(things(40, group=groups[:40]), count), found[:40])
 
 
 def test_one_fold_is_none() -> None:
     with pytest.raises(SettingError, match="1 folds"):
-        split.folds(things(), 1)
+        dividing.folds(things(), 1)
 
 
 def test_a_pattern_names_groups() -> None:
-    found = split.grouped(things(8), r"bird(\d+)_")
+    found = dividing.grouped(things(8), r"bird(\d+)_")
     assert found["group"].to_pylist() == ["0"] * 4 + ["1"] * 4
-    assert split.grouped(things(1), "nothing")["group"].to_pylist() == [""]
+    assert dividing.grouped(things(1), "nothing")["group"].to_pylist() == [""]
     with pytest.raises(SettingError, match="no regular expression"):
-        split.grouped(things(1), "bird(")
+        dividing.grouped(things(1), "bird(")
 
 
 def test_what_random_splits_cost_is_counted() -> None:
     items = things(60, group=[f"g{n // 2}" for n in range(60)])
     sides = ["train" if n % 2 else "test" for n in range(60)]
     items = items.set_column(items.schema.get_field_index("split"), "split", pa.array(sides))
-    assert split.leaked(items) == 30
-    assert split.leaked(split.assign(items)) == 0
+    assert dividing.leaked(items) == 30
+    assert dividing.leaked(dividing.assign(items)) == 0

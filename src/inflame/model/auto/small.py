@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from inflame.artifact import loader
+from inflame.artifact import augment, loader
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.model.engine import conclude, nets, optim
@@ -89,10 +89,10 @@ def _coloured(plain: Preprocess, train: Pictures) -> Preprocess:
     return Preprocess.from_json({**plain.to_json(), "mean": mean.tolist(), "std": std.tolist()})
 
 
-def _moves(road: Road, by: int, *, mirror: bool) -> loader.Transform:
+def _moves(road: Road, by: int, *, mirror: bool) -> augment.Transform:
     """Shifts, and mirrors where that is safe."""
-    shift = partial(loader.shift, by=by, mode="constant" if road.channels == 1 else "reflect")
-    return loader.chain(loader.flip, shift) if mirror else shift
+    shift = partial(augment.shift, by=by, mode="constant" if road.channels == 1 else "reflect")
+    return augment.chain(augment.flip, shift) if mirror else shift
 
 
 def _mirror_safe(linear: Model, preprocess: Preprocess, held: Pictures) -> tuple[float, bool]:

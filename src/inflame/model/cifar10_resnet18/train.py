@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from inflame.artifact import loader
+from inflame.artifact import augment, loader
 from inflame.config import Settings
 from inflame.model.engine import conclude, hooks, optim, session
 from inflame.model.engine.device import One
@@ -31,7 +31,7 @@ def train(settings: Settings) -> dict[str, Any]:
             batch_size=h.batch_size,
             seed=settings.seed,
             shuffle=True,
-            transform=loader.chain(loader.flip, partial(loader.shift, by=h.shift, mode="reflect")),
+            transform=augment.chain(augment.flip, partial(augment.shift, by=h.shift, mode="reflect")),
             device=device.place,
         )
         held_out = loader.Batches(pictures["val"], PICTURES, batch_size=1000, device=device.place)

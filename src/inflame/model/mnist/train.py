@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from inflame.artifact import loader
+from inflame.artifact import augment, loader
 from inflame.config import Settings
 from inflame.model.engine import conclude, hooks, optim, session
 from inflame.model.engine.device import One
@@ -32,7 +32,7 @@ def train(settings: Settings) -> dict[str, Any]:
             batch_size=h.batch_size,
             seed=settings.seed,
             shuffle=True,
-            transform=partial(loader.shift, by=h.shift),
+            transform=partial(augment.shift, by=h.shift),
         )
 
         # 2. What learns, and how.
