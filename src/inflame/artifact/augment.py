@@ -23,8 +23,10 @@ def flip(pixels: Tensor, dice: Tensor) -> Tensor:
     chosen = dice[:, 0] < 0.5
     if pixels.device.type != "cpu":
         return torch.where(chosen[:, None, None, None], pixels.flip(2), pixels)
-    mirrored, rows = pixels.numpy().copy(), chosen.numpy()
-    mirrored[rows] = mirrored[rows, :, ::-1]
+    given = pixels.numpy()
+    mirrored = np.empty_like(given)
+    for row, turn in enumerate(chosen.tolist()):
+        mirrored[row] = given[row, :, ::-1] if turn else given[row]
     return torch.from_numpy(mirrored)
 
 

@@ -20,7 +20,8 @@ from inflame.records import Check, Fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from inflame.artifact.examining import Embed, Examined
+    from inflame.artifact.examining import Examined
+    from inflame.artifact.features import Embed
 
 __all__ = ["KINDS", "SMALL", "Scan", "check", "conflicting", "examine", "faults", "scan", "sheet"]
 

@@ -14,44 +14,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from inflame import store
-from inflame.artifact import checks, packed, preprocess, prose, shortcuts, suspects, texts, thumbs, twins
+from inflame.artifact import checks, features, packed, prose, shortcuts, suspects, texts, thumbs, twins
 from inflame.artifact.contents import Contents
+from inflame.artifact.features import Embed
 from inflame.artifact.scanning import Scan
 from inflame.errors import StorageError
 from inflame.records import Check, Dataset, Fault, Preprocess, dumps
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
-_FORMAT = 1  # of what is kept: a change of the checks makes it old
+_FORMAT = 2  # of what is kept: a change of the checks makes it old
 _SMALL = 64  # pictures up to this side are judged by their pixels, not by a net for photos
-_SAMPLE = 800  # pictures on which bodies are compared
+_TINY = 10_000  # so many of those in colour are shown to a net all the same
+_SAMPLE = 300  # pictures on which bodies are compared
+_FEW = 1_000  # pictures that every body looks at
 _AT_ONCE = 10_000  # pictures whose squares are kept in memory while the files are read for the first time
-_BATCH = 256
 _FLAT, _DARK = 2.0, 14  # grey levels: deviation of a blank picture, 98th percentile of a dark one
-
-
-class Embed(Protocol):
-    """Features of pictures: uint8 [N,size,size,3] → float32 [N,D]. The same `name`, the same features."""
-
-    @property
-    def name(self) -> str:
-        """What tells it from others."""
-
-    @property
-    def size(self) -> int:
-        """The side of its squares."""
-
-    def __call__(self, squares: Pixels) -> Floats:
-        """The features."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +67,7 @@ def examine(
     place = _place(dataset, embeds)
     kept = _recalled(place)
     if kept is None:
-        kept = _judged(dataset, seen, embeds)
+        kept = _judged(dataset, seen, embeds, progress)
         _remember(place, *kept)
     faults, features = kept
     check = Check(
@@ -128,23 +115,26 @@ def _fields(listed: Dataset) -> dict[str, object]:
     return {name: getattr(listed, name) for name in Dataset.__dataclass_fields__}
 
 
-def _judged(dataset: Dataset, seen: _Seen, embeds: Sequence[Embed]) -> tuple[tuple[Fault, ...], Floats]:
+def _judged(
+    dataset: Dataset, seen: _Seen, embeds: Sequence[Embed], progress: Progress | None
+) -> tuple[tuple[Fault, ...], Floats]:
     labels, splits = (dataset.items[name].to_pylist() for name in ("label", "split"))
     good = np.array([row for row, scan in enumerate(seen.scans) if not scan.kind], dtype=np.int64)
+    judges: list[suspects.Judge] = []
     if dataset.kind == "text":
-        features, links, more = _of_texts(dataset, seen, good)
+        views, links, more, judges = _of_texts(dataset, seen, good)
     else:
-        features, links, more = _of_pictures(dataset, seen, good, embeds)
+        views, links, more = _of_pictures(dataset, seen, good, embeds, progress)
     uris = dataset.items["uri"].to_pylist()
     found = [
         *checks.faults(Path(dataset.root), uris, labels, seen.scans, (), dataset.classes, splits, links),
         *more,
-        *_suspected(seen.scans, labels, features, good, links),
+        *_suspected(seen.scans, labels, views, judges, good, links),
         *shortcuts.imbalance([labels[row] for row in good]),
         *shortcuts.shortcuts(seen.scans, labels, None if dataset.kind == "text" else thumbs.colours(seen.small)),
     ]
-    whole = np.zeros((len(labels), features.shape[1]), dtype=np.float32)
-    whole[good] = features
+    whole = np.zeros((len(labels), views[0].shape[1]), dtype=np.float32)
+    whole[good] = views[0]
     if packed.is_packed(dataset):  # nothing of an official set is left out
         found = [
             Fault(**{**fault.to_json(), "severity": "warning", "items": fault.items})
@@ -159,81 +149,40 @@ def _judged(dataset: Dataset, seen: _Seen, embeds: Sequence[Embed]) -> tuple[tup
 
 
 def _of_pictures(
-    dataset: Dataset, seen: _Seen, good: NDArray[np.int64], embeds: Sequence[Embed]
-) -> tuple[Floats, twins.Ints, list[Fault]]:
+    dataset: Dataset, seen: _Seen, good: Ints, embeds: Sequence[Embed], progress: Progress | None
+) -> tuple[list[Floats], twins.Ints, list[Fault]]:
     """Features of the good ones, near duplicates (rows of all), and what is wrong with single pictures."""
     small = seen.small[good]
     sizes = np.array([(seen.scans[row].width, seen.scans[row].height) for row in good]).reshape(-1, 2)
     links = good[twins.pairs(thumbs.grey(small), sizes)] if len(good) else twins.NONE
-    tiny = not len(good) or float(np.median(sizes.min(axis=1))) <= _SMALL
-    features = _described(small)
-    if embeds and not tiny:
-        features = _embedded(dataset, seen, good, embeds)
-    return features, links, list(_blank(seen.scans, good, small))
+    return _views(dataset, seen, good, embeds, progress), links, list(_blank(seen.scans, good, small))
 
 
-def _described(small: Pixels) -> Floats:
-    """Simple descriptors of thumbs: brightness pattern and colours, float32 [N, 16·16 + 8·8·3]."""
-    if not len(small):
-        return np.zeros((0, 1), dtype=np.float32)
-    blocks = thumbs.grey(small).astype(np.float32).reshape(-1, 16, 2, 16, 2)
-    grey = blocks.mean(axis=(2, 4)).reshape(len(small), 256)
-    colours = thumbs.colours(small).astype(np.float32).reshape(len(small), -1)
-    found: Floats = (np.concatenate([grey, 0.5 * colours], axis=1) / 255).astype(np.float32)
-    return found
-
-
-def _embedded(dataset: Dataset, seen: _Seen, good: NDArray[np.int64], embeds: Sequence[Embed]) -> Floats:
-    """Features by the body that tells the classes apart best; kept by content."""
-    labels = dataset.items["label"].to_pylist()
-    chosen = embeds[0]
+def _views(
+    dataset: Dataset, seen: _Seen, good: Ints, embeds: Sequence[Embed], progress: Progress | None
+) -> list[Floats]:
+    """The features of the good ones, the best first: by the body that tells the classes apart best (of a small set by
+    every body), and by simple descriptors. Tiny grey pictures need no net for photos."""
+    plain = features.described(seen.small[good])
+    sides = [min(seen.scans[row].width, seen.scans[row].height) for row in good]
+    tiny = not len(good) or float(np.median(sides)) <= _SMALL
+    grey = tiny and all(seen.scans[row].mode == "L" for row in good[:: max(1, len(good) // 100)])
+    if not embeds or grey or (tiny and len(good) > _TINY):
+        return [plain]
+    _, given = np.unique(dataset.items["label"].take(good).to_pylist(), return_inverse=True)
+    some = np.arange(0, len(good), max(1, len(good) // _SAMPLE))
+    ranked = list(embeds)
     if len(embeds) > 1:
-        sample = good[:: max(1, len(good) // _SAMPLE)]
-        _, given = np.unique([labels[row] for row in sample], return_inverse=True)
-        scores = [suspects.separation(_features(dataset, seen, sample, one), given.astype(np.int64)) for one in embeds]
-        chosen = embeds[int(np.argmax(scores))]
-    return _features(dataset, seen, good, chosen)
+        score = {
+            embed.name: suspects.separation(features.embedded(dataset, good[some], embed, seen.squares), given[some])
+            for embed in embeds
+        }
+        ranked.sort(key=lambda embed: -score[embed.name])
+    chosen = ranked if len(good) <= _FEW else ranked[:1]
+    return [*(features.embedded(dataset, good, one, seen.squares, progress) for one in chosen), plain]
 
 
-def _features(dataset: Dataset, seen: _Seen, rows: NDArray[np.int64], embed: Embed) -> Floats:
-    key = "\n".join([embed.name, *(seen.scans[row].sha256 for row in rows)])
-    place = store.home() / "cache" / "features" / f"check-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
-    with suppress(OSError, ValueError):
-        return np.load(place, allow_pickle=False)  # type: ignore[no-any-return]
-    parts = [embed(_squares(dataset, seen, rows[start : start + _BATCH], embed.size)) for start in _starts(rows)]
-    found: Floats = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
-    found = found.reshape(len(found), -1)
-    with suppress(StorageError), store.atomic(place) as part, part.open("wb") as file:
-        np.save(file, found, allow_pickle=False)
-    return found
-
-
-def _starts(rows: NDArray[np.int64]) -> range:
-    return range(0, len(rows), _BATCH)
-
-
-def _squares(dataset: Dataset, seen: _Seen, rows: NDArray[np.int64], size: int) -> Pixels:
-    """uint8 [n,size,size,3]: those of the first reading, or decoded again."""
-    if seen.squares is not None and seen.squares.shape[1] == size:
-        return seen.squares[rows]
-    from concurrent.futures import ThreadPoolExecutor
-
-    from inflame import host
-
-    source, plan = Contents(dataset.root), Preprocess(size=size, resize=size)
-    uris = dataset.items["uri"].to_pylist()
-
-    def decode(row: int) -> Pixels:
-        try:
-            return preprocess.canvas(source.read(uris[row]), plan)
-        except preprocess.PictureError:  # damaged since it was scanned
-            return np.zeros((size, size, 3), np.uint8)
-
-    with ThreadPoolExecutor(host.cores()) as pool:
-        return np.stack(list(pool.map(decode, rows.tolist())))
-
-
-def _blank(scans: Sequence[Scan], good: NDArray[np.int64], small: Pixels) -> Iterator[Fault]:
+def _blank(scans: Sequence[Scan], good: Ints, small: Pixels) -> Iterator[Fault]:
     if not len(small):
         return
     grey = thumbs.grey(small).reshape(len(small), -1)
@@ -251,27 +200,36 @@ def _blank(scans: Sequence[Scan], good: NDArray[np.int64], small: Pixels) -> Ite
 # --- texts ---------------------------------------------------------------------------------------------------
 
 
-def _of_texts(dataset: Dataset, seen: _Seen, good: NDArray[np.int64]) -> tuple[Floats, twins.Ints, list[Fault]]:
+def _of_texts(
+    dataset: Dataset, seen: _Seen, good: Ints
+) -> tuple[list[Floats], twins.Ints, list[Fault], list[suspects.Judge]]:
     source, uris = Contents(dataset.root), dataset.items["uri"].to_pylist()
     bodies = [texts.decode(source.read(uris[row]))[0] for row in good]
     words = [texts.words(body) for body in bodies]
-    sketch = prose.sketches(words)
+    counted = prose.count(words)
+    sketch = prose.sketches(counted)
     links = good[prose.pairs(words, sketch)] if len(good) else twins.NONE
-    return sketch, links, list(prose.faults([uris[row] for row in good], bodies, words))
+    found = list(prose.faults([uris[row] for row in good], bodies, words))
+    return [sketch], links, found, [prose.bayes(counted)]
 
 
 # --- labels --------------------------------------------------------------------------------------------------
 
 
 def _suspected(
-    scans: Sequence[Scan], labels: Sequence[str], features: Floats, good: NDArray[np.int64], links: twins.Ints
+    scans: Sequence[Scan],
+    labels: Sequence[str],
+    views: Sequence[Floats],
+    judges: Sequence[suspects.Judge],
+    good: Ints,
+    links: twins.Ints,
 ) -> Iterator[Fault]:
     """Labels that a model which hadn't seen them doesn't believe, by what it believes; and what is like nothing."""
     if not len(good):
         return
     names, given = np.unique([labels[row] for row in good], return_inverse=True)
     groups = twins.clusters(links, len(scans))[good]
-    judged = suspects.labels(features, given.astype(np.int64), groups)
+    judged = suspects.labels(views, given.astype(np.int64), groups, judges)
     if judged is not None:
         doubted: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
         for row in np.flatnonzero(judged.wrong >= suspects.WRONG).tolist():
@@ -281,7 +239,7 @@ def _suspected(
             reason = f'labelled "{own}", looks like "{other}": look at each, and move what is wrong'
             items = tuple(uri for _, uri in sorted(found))
             yield Fault(kind="suspected_label", severity="warning", reason=reason, items=items)
-    strange = suspects.outliers(features, given.astype(np.int64))
+    strange = suspects.outliers(views[0], given.astype(np.int64))
     if len(strange):
         items = tuple(scans[good[row]].uri for row in strange)
         reason = "like nothing else here: look whether it belongs to the data at all, else move it out"

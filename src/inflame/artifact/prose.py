@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inflame.artifact import twins
+from inflame.artifact.suspects import Doubles, Ints, Judge
 from inflame.records import Fault
 
 SHORT = 5  # words under which a text says too little
 HEADERS = 0.2  # share of texts that begin with header lines from which it is told
 ALIKE, COMMON = 0.9, 0.8  # cosine of sketches, share of words in common: nearly the same text
 
-_SKETCH = 1024
+_SKETCH, _COARSE = 1024, 256
+_SMOOTH = 0.1  # added to every sum of weights, for words not seen
 _BLOCK = 2048
 _HEADER = re.compile(r"[A-Z][\w-]{1,30}: ?\S.*")
 _LANGUAGES = {
@@ -31,6 +34,7 @@ _LANGUAGES = {
 _COMMON_WORDS = {name: frozenset(words.split()) for name, words in _LANGUAGES.items()}
 
 Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 
 def faults(uris: Sequence[str], bodies: Sequence[str], words: Sequence[list[str]]) -> Iterator[Fault]:
@@ -46,38 +50,89 @@ def faults(uris: Sequence[str], bodies: Sequence[str], words: Sequence[list[str]
     yield from _languages(uris, words)
 
 
-def sketches(words: Sequence[list[str]]) -> Floats:
-    """TF-IDF weights of words, hashed with signs into 1,024 numbers of length 1 each (Weinberger et al., 2009):
-    float32 [N,1024]. Likeness is kept up to about 0.03."""
-    seen: Counter[str] = Counter()
-    for told in words:
-        seen.update(set(told))
-    names = list(seen)
-    place = {name: number for number, name in enumerate(names)}
-    idf = np.log((1 + len(words)) / (1 + np.array([seen[name] for name in names], dtype=np.float64))) + 1
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The words of texts as one list of entries: which text, which word (int64 [E] each), and its TF-IDF weight of
+    (1 + log count) · idf, texts of length 1 (float64 [E]). `texts` and `vocabulary` say how many there are."""
+
+    text: Ints
+    word: Ints
+    weight: Doubles
+    texts: int
+    vocabulary: int
+
+
+def count(words: Sequence[list[str]]) -> Counted:
+    """The words of texts (`texts.words`), counted and weighted."""
+    place: dict[str, int] = {}
+    ids = np.fromiter((place.setdefault(word, len(place)) for told in words for word in told), dtype=np.int64)
+    text = np.repeat(np.arange(len(words)), [len(told) for told in words])
+    size = max(len(place), 1)
+    entries, counts = np.unique(text * size + ids, return_counts=True)
+    text, ids = np.divmod(entries, size)
+    idf = np.log((1 + len(words)) / (1 + np.bincount(ids, minlength=size))) + 1
+    weight = (1 + np.log(counts)) * idf[ids]
+    length = np.sqrt(np.bincount(text, weights=weight**2, minlength=len(words)))
+    return Counted(text, ids, weight / np.maximum(length[text], 1e-12), len(words), size)
+
+
+def sketches(counted: Counted) -> Floats:
+    """The weights of words hashed with signs into 1,024 numbers (Weinberger et al., 2009): float32 [N,1024], rows of
+    length 1. Likeness is kept up to about 0.03."""
     random = np.random.default_rng(0)
-    bucket, sign = random.integers(0, _SKETCH, len(names)), random.choice((-1.0, 1.0), len(names))
-    found = np.zeros((len(words), _SKETCH), dtype=np.float32)
-    for row, told in enumerate(words):
-        counts = Counter(told)
-        ids = np.fromiter((place[name] for name in counts), dtype=np.int64, count=len(counts))
-        weight = (1 + np.log(np.fromiter(counts.values(), dtype=np.float64, count=len(counts)))) * idf[ids]
-        np.add.at(found[row], bucket[ids], (weight * sign[ids]).astype(np.float32))
+    bucket, sign = random.integers(0, _SKETCH, counted.vocabulary), random.choice((-1.0, 1.0), counted.vocabulary)
+    found = np.zeros((counted.texts, _SKETCH), dtype=np.float32)
+    for start in range(0, counted.texts, _BLOCK):
+        low, high = np.searchsorted(counted.text, (start, start + _BLOCK))
+        word, rows = counted.word[low:high], counted.text[low:high] - start
+        sums = np.bincount(rows * _SKETCH + bucket[word], counted.weight[low:high] * sign[word], _BLOCK * _SKETCH)
+        some = found[start : start + _BLOCK]
+        some[:] = sums.reshape(_BLOCK, _SKETCH)[: len(some)]
     found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
     return found
+
+
+def bayes(counted: Counted) -> Judge:
+    """A judge for `suspects.labels`: complement naive Bayes (Rennie et al., 2003), each fold by the others."""
+
+    def judge(given: Ints, fold: Ints) -> Doubles:
+        classes = int(given.max()) + 1
+        scores = np.zeros((counted.texts, classes))
+        for number in np.unique(fold):
+            out = fold[counted.text] == number
+            scores += _complement(counted, given, ~out, out, classes)
+        return scores
+
+    return judge
+
+
+def _complement(counted: Counted, given: Ints, seen: Bools, out: Bools, classes: int) -> Doubles:
+    """Scores [N,K] of the entries `out`, with weights from the entries `seen`; zero for texts without any."""
+    size = counted.vocabulary
+    place = given[counted.text[seen]] * size + counted.word[seen]
+    sums = np.bincount(place, counted.weight[seen], classes * size).reshape(classes, size)
+    rest = sums.sum(0) - sums + _SMOOTH
+    table = np.log(rest) - np.log(rest.sum(1, keepdims=True))
+    table /= np.abs(table).sum(1, keepdims=True) / size
+    word, text, weight = counted.word[out], counted.text[out], counted.weight[out]
+    return np.stack([-np.bincount(text, table[label][word] * weight, counted.texts) for label in range(classes)], 1)
 
 
 def pairs(words: Sequence[list[str]], sketch: Floats) -> twins.Ints:
     """Texts that share nearly all words: rows int64 [M,2], first < second."""
     found = []
     sets = [frozenset(told) for told in words]
+    coarse = sketch.reshape(len(sketch), -1, _COARSE).sum(1)  # folded: a sketch of a sketch, to look sooner
+    coarse /= np.maximum(np.linalg.norm(coarse, axis=1, keepdims=True), 1e-9)
     for start in range(0, len(sketch), _BLOCK):
-        near = sketch[start : start + _BLOCK] @ sketch[start:].T
-        for one, other in np.argwhere(near > ALIKE):
-            if one < other and sets[start + one]:
-                a, b = sets[start + one], sets[start + other]
-                if len(a & b) >= COMMON * len(a | b) and len(a) >= SHORT:
-                    found.append((start + one, start + other))
+        near = coarse[start : start + _BLOCK] @ coarse[start:].T
+        links = np.argwhere(near > ALIKE - 0.15) + start
+        links = links[links[:, 0] < links[:, 1]]
+        links = links[(sketch[links[:, 0]] * sketch[links[:, 1]]).sum(1) > ALIKE]
+        for one, other in links.tolist():
+            a, b = sets[one], sets[other]
+            if len(a) >= SHORT and len(a & b) >= COMMON * len(a | b):
+                found.append((one, other))
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 

@@ -8,7 +8,7 @@ estimated with them. On clean sets it comes out as zero, and nobody is suspected
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Judge = Callable[[Ints, Ints], Doubles]
 
 FEWEST = 30  # items below which nothing can be said
 WRONG = 0.35  # probability of a wrong label from which it is shown: precision and recall are about equal here
@@ -44,21 +45,26 @@ class Suspects:
     accuracy: float
 
 
-def labels(features: Floats, given: Ints, groups: Ints | None = None) -> Suspects | None:
-    """Who is likely mislabelled. features: [N,D], rows of any length; given: the class of each row, 0 … K-1; groups:
-    rows of one group (twins) are never judged by each other. None when there is too little to judge by, or when the
-    features don't tell the classes apart."""
+def labels(
+    features: Sequence[Floats], given: Ints, groups: Ints | None = None, more: Sequence[Judge] = ()
+) -> Suspects | None:
+    """Who is likely mislabelled. features: one or several [N,D] of the same rows (of any length); given: the class of
+    each row, 0 … K-1; groups: rows of one group (twins) are never judged by each other; more: other judges, given
+    (classes [N], folds [N]) → scores [N,K] of each row by the folds that it isn't in. None when there is too little to
+    judge by, or when the features don't tell the classes apart."""
     classes = int(given.max()) + 1 if len(given) else 0
-    if len(given) < FEWEST or classes < 2 or not np.isfinite(features).all():
+    if len(given) < FEWEST or classes < 2 or not all(np.isfinite(one).all() for one in features):
         return None
     units = np.arange(len(given)) if groups is None else groups
     fold = _folds(given, units)
-    rows = projected(features)
-    scores = [
-        _out_of_fold(rows, given, classes, fold, _STRENGTHS),
-        _out_of_fold(_waves(rows), given, classes, fold, _WAVE_STRENGTHS),
-        np.log(_votes(rows, given, classes, units) + 0.02),
-    ]
+    scores = [judge(given, fold) for judge in more]
+    for one in features:
+        rows = projected(one)
+        scores += [
+            _out_of_fold(rows, given, classes, fold, _STRENGTHS),
+            _out_of_fold(_waves(rows), given, classes, fold, _WAVE_STRENGTHS),
+            np.log(_votes(rows, given, classes, units) + 0.02),
+        ]
     chances, noise = _calibrated(np.stack(scores, axis=2), given)
     mine = chances[np.arange(len(given)), given]
     slip = noise / (classes - 1)
@@ -220,6 +226,7 @@ def _calibrated(scores: Doubles, given: Ints) -> tuple[Doubles, float]:
     chances = softmax(scores · a + b); a label is right with probability 1 - e, else any other class. a, b and e have
     the highest likelihood, found by Adam on all rows at once. scores: [N,K,M] of M judges.
     """
+    scores = scores - scores.mean(1, keepdims=True)  # only differences between classes count
     scores = scores / np.maximum(scores.std((0, 1)), 1e-9)
     classes, judges = scores.shape[1:]
     step = max(1, len(scores) // _FIT)
