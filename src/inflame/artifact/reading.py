@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inflame import host, store
-from inflame.artifact import augment, contents, preprocess
+from inflame.artifact import augment, contents, preprocess, quick
 from inflame.artifact.loader import centre, generator, normalise
 from inflame.errors import InflameError
 from inflame.records import Dataset, Preprocess
@@ -97,7 +97,8 @@ class Stream:
         index = {name: number for number, name in enumerate(dataset.classes)}
         self._labels = [index[label] for label in dataset.items["label"].to_pylist()]
         self._source = contents.Contents(dataset.root)
-        self._cache = _Cache.made(dataset, plan, cache_gb, say)
+        self._quick = transform is not None and plan.channels == 3  # what is augmented need not be exact
+        self._cache = _Cache.made(dataset, plan, cache_gb, say, quick=self._quick)
         files = [contents.divided(uri)[0] for uri in self._uris]
         self._shards = np.unique(files, return_inverse=True)[1] if any(files) else None
 
@@ -149,7 +150,9 @@ class Stream:
             kept = self._cache.get(row)
             if kept is not None:
                 return kept
-        pixels = preprocess.canvas(self._source.read(self._uris[row]), self.plan)
+        data = self._source.read(self._uris[row])
+        made = quick.canvas(data, self.plan.resize) if self._quick else None
+        pixels = preprocess.canvas(data, self.plan) if made is None else made
         if self._cache is not None:
             self._cache.put(row, pixels)
         return pixels
@@ -184,14 +187,16 @@ class _Cache:
         self._squares, self._done, self._notes, self._fresh = squares, done, notes, 0
 
     @classmethod
-    def made(cls, dataset: Dataset, plan: Preprocess, most: float | None, say: Callable[[str], None]) -> _Cache | None:
+    def made(
+        cls, dataset: Dataset, plan: Preprocess, most: float | None, say: Callable[[str], None], *, quick: bool
+    ) -> _Cache | None:
         """The cache of these pictures, or None where there is no room for it."""
         shape = (len(dataset), plan.resize, plan.resize, plan.channels)
         size = int(np.prod(shape, dtype=np.int64))
         if not size or most == 0:
             return None
         hashes = dataset.items["sha256"].to_pylist()
-        how = json.dumps([plan.resize, plan.channels, plan.interpolation])
+        how = json.dumps([plan.resize, plan.channels, plan.interpolation, quick])
         key = hashlib.sha256("\n".join([how, *hashes]).encode()).hexdigest()[:24]
         place = store.home() / "cache" / "squares" / f"{key}.u8"
         try:

@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 Judge = Callable[[Ints, Ints], Doubles]
 
 FEWEST = 30  # items below which nothing can be said
-WRONG = 0.35  # probability of a wrong label from which it is shown: precision and recall are about equal here
+WRONG = 0.45  # probability of a wrong label from which it is shown: precision and recall are about equal here
 FOLDS = 5
 NEIGHBOURS = 12
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from inflame import artifact
-from inflame.artifact import augment, loader, manifest, preprocess, reading, shard
+from inflame.artifact import augment, loader, manifest, preprocess, quick, reading, shard
 from inflame.records import Dataset, Preprocess
 
 PLAN = Preprocess(size=32, resize=40)
@@ -112,6 +112,16 @@ def test_a_changed_picture_is_never_taken_from_the_cache(photos: Path) -> None:
     os.utime(path, (1, 1))
     after = artifact.open(photos)
     assert before.items["sha256"].to_pylist()[0] not in after.items["sha256"].to_pylist()
+
+
+def test_quick_squares_are_nearly_the_exact_ones(photos: Path) -> None:
+    for path in sorted(photos.rglob("*.jpg"))[:6]:
+        made = quick.canvas(path.read_bytes(), 40)
+        assert made is not None
+        exact = preprocess.canvas(path.read_bytes(), PLAN)
+        assert np.abs(made.astype(float) - exact).mean() < 12
+    assert quick.canvas(path.read_bytes()[:-50], 40) is None
+    assert quick.canvas(b"junk", 40) is None
 
 
 # --- augmentation ------------------------------------------------------------------------------------------
