@@ -21,7 +21,10 @@ def settings(tmp_path: Path, data: str | Path, *words: str) -> Settings:
     return config.load(folder, [f"io.training_input={data}", f"output={tmp_path / 'run'}", *words])
 
 
-def test_a_session_opens_data_and_run_and_says_both(tmp_path: Path, photos: Path) -> None:
+def test_a_session_opens_data_and_run_and_says_both(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(session.STARTED, str(time.time()))
     given = settings(tmp_path, photos, "in=60s")
     with session.begin(given) as s:
         assert len(s.dataset.classes) == 3

@@ -70,7 +70,8 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
         val_loader=loader.Batches(loader.head(held, WATCHED), preprocess, batch_size=500),
         hooks=s.hooks(),
     )
-    s.reserve += _answering(net, preprocess, held) * (len(held) + len(pictures.get("test", held))) * (2 if safe else 1)
+    looks = (len(held) + len(pictures.get("test", held))) * (2 if safe else 1)
+    s.reserve = min(s.reserve + looks * _answering(net, preprocess, held), s.most())
     s.fit(learner, stage="small", epochs=h.num_epochs)
     grown = s.model(learner, preprocess, pictures, how=f"a small net from scratch ({road.side} px)")
     if ladder.climb("small net", best.logits, grown.logits, labels, note=f"{learner.at.epoch} epochs"):

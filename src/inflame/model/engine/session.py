@@ -28,6 +28,7 @@ Pictured = Mapping[str, Pictures]
 STARTED = "INFLAME_STARTED"  # when the person's command began (seconds since 1970): set by the launcher
 BUDGET = 60.0  # seconds, where neither a time nor a number of epochs is given
 FIRST = 0.14  # share of the budget after which a net that still trains is published for the first time
+MOST = 0.15  # share of the budget that is kept for the last steps at most
 PACK = 2.0  # seconds for bundle, test and report of a small net, before any was measured
 
 
@@ -65,6 +66,11 @@ class Session:
     def left(self) -> float:
         """Seconds until the last steps must begin."""
         return float("inf") if self.budget is None else max(0.0, self.budget.left() - self.reserve)
+
+    def most(self) -> float:
+        """The most seconds that the last steps may be expected to take: where a busy machine makes the estimate larger
+        than that, a model that has learned and is late is worth more than one that hasn't and is in time."""
+        return float("inf") if self.budget is None else MOST * self.budget.seconds
 
     def fit(self, learner: Learner, *, stage: str = "net", epochs: int = 0) -> None:
         """Trains from the last checkpoint of this run, if there is one, until the epochs or the time are used up."""
