@@ -1,4 +1,4 @@
-"""The bytes of an item, wherever they are: a file of its own, or one record of a shard or table.
+"""The bytes of an item, wherever they are: a file of its own, or one record of a shard, table or packed array.
 
 `a/b.jpg` is a file; `train-0.tfrecord#12`, `train-0.tar#cats/1.jpg`, `part.parquet#12` and `news.jsonl#12` are parts
 of a file, which the module for its suffix opens. A file that bears the whole name wins.
@@ -18,6 +18,7 @@ from inflame.errors import DataError
 Opened = Callable[[str], bytes]  # the key of a record → its bytes
 
 OPENERS = {  # suffix → the module whose `opened(path)` gives the records
+    ".npy": "inflame.artifact.packed",
     ".tfrecords": "inflame.artifact.formats.tfrecord",
     ".tfrecord": "inflame.artifact.formats.tfrecord",
     ".tar": "inflame.artifact.formats.webdataset",

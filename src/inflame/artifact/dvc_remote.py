@@ -55,8 +55,7 @@ def track(folder: Path) -> Path:
     """
     root = repository(folder)
     if root is not None and root != _home() and _installed():
-        store.sweep(folder)
-        _dvc(root, "add", "--quiet", str(folder))
+        _add(root, folder)
     else:
         store.write(dvc_file(folder), describe(folder))
     return dvc_file(folder)
@@ -91,8 +90,10 @@ def push(folder: Path, remote: str = "", *, shown: bool = False) -> str:
     there = _there(place, folder)
     if there and there != _synced(folder):
         pull(folder, place, shown=shown)  # somebody else added versions: both sides' are kept
-    _dvc(_home(), "add", "--quiet", str(folder))
+    _add(_home(), folder)
     _dvc(_home(), "push", "-r", folder.name, str(dvc_file(folder)), shown=shown)
+    if any(path.stat().st_nlink == 1 for path in _files(folder)):  # else each pack is on this disk twice
+        _dvc(_home(), "checkout", "--relink", "--quiet", str(dvc_file(folder)), fails=False)
     _note(place, folder, dvc_file(folder).read_text(encoding="utf-8"))
     return place
 
@@ -138,7 +139,7 @@ def _of_home(folder: Path) -> None:
         raise UserError(
             f"{folder} is not in a DVC repository.",
             where=str(folder),
-            remedy="Make one: git init && dvc init; or leave out --to, and the versions are kept in the home of inflame.",
+            remedy="Make one: git init && dvc init; or leave out --to: then versions are kept in the home of inflame.",
         )
     if not (_home() / ".dvc" / "config").is_file():
         store.write(_home() / ".dvc" / "config", _OURS)
@@ -211,9 +212,9 @@ def _sums(folder: Path, files: list[Path]) -> dict[str, str]:
     found = {}
     for path in files:
         name, state = path.relative_to(folder).as_posix(), path.stat()
-        kept = known.get(name)
-        fresh = not kept or kept[:2] != [state.st_size, state.st_mtime_ns]
-        found[name] = [state.st_size, state.st_mtime_ns, fetch.digest(path, "md5") if fresh else kept[2]]
+        now = [state.st_size, state.st_mtime_ns]
+        kept = known.get(name, [])
+        found[name] = [*now, kept[2] if kept[:2] == now else fetch.digest(path, "md5")]
     with suppress(StorageError):
         store.write(memory, json.dumps(found))
     return {name: str(md5) for name, (_, _, md5) in found.items()}
@@ -226,6 +227,13 @@ def _installed() -> bool:
     from importlib.util import find_spec
 
     return find_spec("dvc") is not None
+
+
+def _add(root: Path, folder: Path) -> None:
+    """Lets DVC take in a folder while nobody writes to it."""
+    with fetch.alone(folder):
+        store.sweep(folder)
+        _dvc(root, "add", "--quiet", str(folder))
 
 
 def _need() -> None:
@@ -242,6 +250,7 @@ def _dvc(root: Path, *words: str, shown: bool = False, fails: bool = True) -> st
         stdout=subprocess.PIPE,
         stderr=None if shown else subprocess.PIPE,
         text=True,
+        check=False,
         errors="replace",
     )
     if done.returncode and fails:

@@ -32,7 +32,7 @@ Ints = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
-_FORMAT = 3  # of what is kept: a change of the checks makes it old
+_FORMAT = 4  # of what is kept: a change of the checks makes it old
 _SMALL = 64  # pictures up to this side are judged by their pixels, not by a net for photos
 _TINY = 10_000  # so many of those in colour are shown to a net all the same
 _SAMPLE = 300  # pictures on which bodies are compared
@@ -232,7 +232,8 @@ def _suspected(
     judged = suspects.labels(views, given.astype(np.int64), groups, judges)
     if judged is not None:
         doubted: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
-        for row in np.flatnonzero(judged.wrong >= suspects.WRONG).tolist():
+        limit = suspects.WRONG_TEXT if judges else suspects.WRONG
+        for row in np.flatnonzero(judged.wrong >= limit).tolist():
             pair = (str(names[given[row]]), str(names[judged.likely[row]]))
             doubted[pair].append((-float(judged.wrong[row]), scans[good[row]].uri))
         for (own, other), found in sorted(doubted.items()):

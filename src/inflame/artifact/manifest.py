@@ -177,6 +177,8 @@ def listed(data: str | Path, *, skip_bad: bool = False) -> Dataset:
         raise _missing('""', Path("nothing"))
     if path is None:
         path = _downloaded(text)
+    if (path / "images.npy").is_file() and (path / DESCRIPTION).is_file():  # what `get` made of a packed set
+        return dataclasses.replace(load(path), root=str(path.resolve()))
     if path.is_dir():
         return containers.read(path, skip_bad=skip_bad) if containers.shards(path) else listing.folder(path)
     if not path.exists():

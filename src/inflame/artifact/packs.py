@@ -36,15 +36,15 @@ def known(folder: Path) -> dict[bytes, Path]:
     return found
 
 
-def write(folder: Path, contents: Iterable[tuple[bytes, bytes]], *, small: bool = False, most: int = MOST) -> int:
-    """Puts (hash, data) pairs into new packs of at most about `most` bytes; returns how many bytes of data.
+def write(folder: Path, contents: Iterable[tuple[bytes, bytes]], *, small: bool = False, most: int = 0) -> int:
+    """Puts (hash, data) pairs into new packs of about `most` (0: `MOST`) bytes; returns how many bytes of data.
 
     A pack is there whole or not at all, and is named after the hashes in it. small: worth compressing (texts, rows of
     pixels). Needs the memory of one item and about 8 MB. The caller sees to it that no two processes write at once.
     """
     total, rest = 0, iter(contents)
     while (first := next(rest, None)) is not None:
-        total += _pack(folder, first, rest, small, most)
+        total += _pack(folder, first, rest, small, most or MOST)
     return total
 
 

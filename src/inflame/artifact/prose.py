@@ -122,7 +122,7 @@ def pairs(words: Sequence[list[str]], sketch: Floats) -> twins.Ints:
     """Texts that share nearly all words: rows int64 [M,2], first < second."""
     found = []
     sets = [frozenset(told) for told in words]
-    coarse = sketch.reshape(len(sketch), -1, _COARSE).sum(1)  # folded: a sketch of a sketch, to look sooner
+    coarse = sketch.reshape(len(sketch), _SKETCH // _COARSE, _COARSE).sum(1)  # folded, to look sooner
     coarse /= np.maximum(np.linalg.norm(coarse, axis=1, keepdims=True), 1e-9)
     for start in range(0, len(sketch), _BLOCK):
         near = coarse[start : start + _BLOCK] @ coarse[start:].T

@@ -109,12 +109,13 @@ class _Picked:
             return f"{self.path.name}#{number}", (len(cell), self.changed)
         tried = dict.fromkeys([cell.strip(), cell, cell.strip().replace("\\", "/")])
         for name in tried:
-            try:
-                state = os.stat(listing.locate(self.root, name))  # noqa: PTH116 - a million rows
-            except (OSError, ValueError):
-                continue
-            if os.path.isfile(self.root / name):  # noqa: PTH113
-                return name, (state.st_size, state.st_mtime_ns)
+            for place in (name, contents.divided(name)[0]):  # the file itself, or the shard or array it is in
+                try:
+                    state = os.stat(listing.locate(self.root, place))  # noqa: PTH116 - a million rows
+                except (OSError, ValueError):
+                    continue
+                if place and os.path.isfile(self.root / place):  # noqa: PTH113
+                    return name, (state.st_size, state.st_mtime_ns)
         return cell.strip(), None
 
     def split(self, line: int, word: str) -> str:

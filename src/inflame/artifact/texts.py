@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WORD = re.compile(r"\w\w+")  # two letters or digits at least
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_DENSE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # no spaces
+)
+_MARKS = "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0900-\u0963\u0966-\u0dff"  # accents and vowels that \w leaves out
+_RARE = re.compile(f"[{_DENSE}{_MARKS}]")
+_RARE_WORD = re.compile(rf"[{_DENSE}]|(?:[^\W{_DENSE}]|[{_MARKS}]){{2,}}")
+_BOMS = (  # UTF-32's begins like UTF-16's, so it comes first
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1a\x1b"))  # in no text, whatever its encoding of 8 bits
+_LEGIBLE = 0.02  # a larger share of control characters than this is no text
+_PEEK = 4096
 _MIX = np.int64(0x9E3779B1)  # 2³² divided by the golden ratio: neighbouring words land far apart
 
 Ints = NDArray[np.int64]
@@ -30,10 +46,13 @@ Ints = NDArray[np.int64]
 
 def decode(data: bytes) -> tuple[str, str]:
     r"""(text with `\n` line ends, name of the encoding): what a byte order mark says, else UTF-8, else Windows-1252
-    (Latin-1 where that has no letter). Never raises."""
+    (Latin-1 where that has no letter); UTF-16 without a mark shows by its zeros. Never raises."""
     for mark, name in _BOMS:
         if data.startswith(mark):
             return _lines(data.decode(name, errors="replace")), name
+    wide = _wide(data)
+    if wide:
+        return _lines(data.decode(wide, errors="replace")), wide
     for name in ("utf-8", "cp1252"):
         try:
             return _lines(data.decode(name)), name
@@ -46,9 +65,32 @@ def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
+def _wide(data: bytes) -> str:
+    """The UTF-16 that bytes without a mark seem to be: every second one is zero, the others hardly ever; or ""."""
+    head = data[:_PEEK]
+    if b"\0" not in head or len(data) % 2 or len(data) < 8:
+        return ""
+    even, odd, half = head[::2].count(0), head[1::2].count(0), len(head) / 2
+    if odd > 0.4 * half and even < 0.02 * half:
+        return "utf-16-le"
+    return "utf-16-be" if even > 0.4 * half and odd < 0.02 * half else ""
+
+
+def no_text(data: bytes) -> bool:
+    """Whether bytes are something else than a text (a picture, an archive, chance): control characters among them."""
+    head = data[:_PEEK]
+    if any(data.startswith(mark) for mark, _ in _BOMS) or _wide(data):
+        return False
+    return len(head) - len(head.translate(None, _CONTROL)) > _LEGIBLE * len(head)
+
+
 def words(text: str) -> list[str]:
-    """The words of a text, in order, in small letters: runs of two letters or digits and more."""
-    return _WORD.findall(text.lower())
+    """The words of a text, in order, in small letters: runs of two letters or digits and more. Of a script that puts
+    no spaces between words (Chinese, Japanese, Thai, …) each sign is a word."""
+    if text.isascii():
+        return _WORD.findall(text.lower())
+    small = unicodedata.normalize("NFKC", text).lower()
+    return (_RARE_WORD if _RARE.search(small) else _WORD).findall(small)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

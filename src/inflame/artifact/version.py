@@ -1,9 +1,9 @@
 """Versions of data sets: a snapshot keeps what a set was, so that it can be compared and brought back.
 
 A folder of versions holds `packs/` (every content once, see `packs`) and `versions/VERSION/` for each snapshot: the
-manifest (`dataset.json`, `items.parquet`) and `snapshot.json`, written last. Files are only ever added, so a new version
-costs what is new in it, folders of two people can be put together, and DVC moves a few large files instead of many
-small ones. VERSION is the hash that `manifest.version` gives and that every run notes.
+manifest (`dataset.json`, `items.parquet`) and `snapshot.json`, written last. Files are only ever added, so a new
+version costs what is new in it, folders of two people can be put together, and DVC moves a few large files instead of
+many small ones. VERSION is the hash that `manifest.version` gives and that every run notes.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def folders() -> list[Path]:
 def take(dataset: Dataset, folder: Path, *, note: str = "", progress: Progress | None = None) -> tuple[Snapshot, bool]:
     """The snapshot of an opened data set in a folder of versions, and whether it was made now.
 
-    Reads the items that no earlier version has. A killed one goes on where its last whole pack ended. An item that is no
-    longer what it was when the set was opened: DataError, and no snapshot.
+    Reads the items that no earlier version has. A killed one goes on where its last whole pack ended. An item that is
+    no longer what it was when the set was opened: DataError, and no snapshot.
     """
     place = folder / VERSIONS / dataset.version[:_SHORT]
     with fetch.alone(folder):
@@ -146,8 +146,9 @@ def restore(folder: Path, snapshot: Snapshot, target: Path, *, progress: Progres
     """Writes a version to a new folder; returns what to open: that folder, or the table in it that keeps labels and
     splits as they were. Opened again, it has the same version.
 
-    Files get their names back, rows of `images.npy` that array, texts that were rows of a table the table `items.jsonl`.
-    The folder is there whole or not at all. Raises DataError when it is there already or a content is missing.
+    Files get their names back, rows of `images.npy` that array, texts that were rows of a table
+    `items.jsonl`. The folder is there whole or not at all. Raises DataError when it is there already, or a content is
+    missing.
     """
     target = target.expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -119,7 +119,7 @@ def check(words: Namespace) -> int:
     from inflame.artifact import checks
 
     with progress("checking") as update:
-        examined = checks.examine(data, progress=update, embed=_embeds(words.weights))
+        examined = checks.examine(data, progress=update, embed=embeds(words.weights))
     found = examined.check
     folder = folder or store.make_folder(store.home() / "checks" / found.dataset)
     store.write(folder / "check.json", dumps(found))
@@ -136,7 +136,7 @@ def check(words: Namespace) -> int:
     return 0
 
 
-def _embeds(weights: str) -> Any:
+def embeds(weights: str) -> Any:
     """The pretrained networks at hand; none where training isn't installed: then simple features must do."""
     from inflame.model.engine import embedding
 

@@ -31,8 +31,10 @@ JOURNEY: dict[str, dict[str, Verb]] = {
     "your data": {
         "get": Verb("data", "NAME", "fetch a named data set (without NAME: list them)"),
         "check": Verb("data", "DATA", "find its faults, one by one, with a page of pictures"),
+        "look": Verb("look", "DATA", "look through it in the browser, item by item"),
         "shard": Verb("shard", "DATA TARGET", "write it as few large files: TFRecord, WebDataset, Parquet"),
         "split": Verb("data", "DATA", "see who is in train, val and test; nothing is copied"),
+        "version": Verb("version", "[DATA]", "keep what it is now; compare, push, pull, bring back"),
     },
     "a model": {
         "train": Verb("model", "DATA|MODEL", "check, split, train, test, report: in the time you give"),
@@ -45,7 +47,6 @@ JOURNEY: dict[str, dict[str, Verb]] = {
     },
     "this machine": {
         "doctor": Verb("project", "", "what is here, what is missing, which torch to take"),
-        "version": Verb("project", "", "the version"),
     },
 }
 VERBS: dict[str, Verb] = {name: verb for verbs in JOURNEY.values() for name, verb in verbs.items()}

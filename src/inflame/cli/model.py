@@ -124,9 +124,12 @@ def predict_words(parser: Parser) -> None:
         "  inflame predict inbox/ --csv answers.csv\n"
         "  inflame predict new.jpg --model mnist-digits-001 --json\n"
         "  inflame predict letter.txt\n"
-        '  inflame predict --text "The match ended in a draw."'
+        '  inflame predict --text "The match ended in a draw."\n'
+        "  cut -f3 letters.tsv | inflame predict - --csv answers.csv    (a text a line)"
     )
-    parser.add_argument("files", nargs="*", metavar="FILE|FOLDER", help="pictures or texts, or folders of them")
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE|FOLDER", help="pictures or texts, or folders of them; -: lines of stdin"
+    )
     parser.add_argument("--text", metavar="TEXT", action="append", help="a text itself, for a model of texts")
     parser.add_argument("--model", metavar="RUN", help="a run, its folder or its bundle (default: the last)")
     parser.add_argument("--csv", metavar="FILE", help="write the answers to this file")
@@ -155,10 +158,10 @@ def predict(words: Namespace) -> int:
 
 def _answers(words: Namespace) -> list[tuple[Path, Prediction | InflameError]]:
     """What was asked, and the answer."""
-    given = [text.encode() for text in words.text or ()]
-    if not words.files and not given:
+    if not words.files and not words.text:
         raise UserError("inflame predict needs a picture or a text.", remedy="inflame predict new.jpg")
-    for name in words.files:
+    named = [name for name in words.files if name != "-"]
+    for name in named:
         if not Path(name).expanduser().is_dir():
             places.file(name)
     bundle = _bundle(words.model)
@@ -166,11 +169,14 @@ def _answers(words: Namespace) -> list[tuple[Path, Prediction | InflameError]]:
 
     predictor = Predictor(bundle)
     text = hasattr(predictor.preprocess, "words")
-    files = list(_files(words.files, "text" if text else "picture"))
-    if given and not text:
+    if not text and (words.text or len(named) < len(words.files)):
         raise UserError("The model is one of pictures: it can't read a text.", remedy="inflame predict new.jpg")
-    names = [*files, *(Path(f"text {number}") for number, _ in enumerate(given, 1))]
-    return list(zip(names, predictor.predict([*files, *given], words.top, errors="collect"), strict=True))
+    files = list(_files(named, "text" if text else "picture"))
+    given = {f"text {number}": said.encode() for number, said in enumerate(words.text or (), 1)}
+    if len(named) < len(words.files):
+        given |= {f"line {number}": line for number, line in enumerate(sys.stdin.buffer, 1) if line.strip()}
+    names = [*files, *map(Path, given)]
+    return list(zip(names, predictor.predict([*files, *given.values()], words.top, errors="collect"), strict=True))
 
 
 def _files(names: Sequence[str], kind: str) -> Iterator[Path]:

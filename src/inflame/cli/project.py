@@ -1,4 +1,4 @@
-"""The verbs about this machine and about your own code: doctor, new, version."""
+"""The verbs about this machine and about your own code: doctor, new."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inflame import __version__
 from inflame.cli.show import as_json, bold, table
 from inflame.errors import UserError
 
@@ -14,19 +13,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from inflame.cli.words import Parser
-
-
-def version_words(parser: Parser) -> None:
-    """No words."""
-    parser.usage = "inflame version [--json]"
-    parser.description = "Print the version of inflame."
-    parser.epilog = "example:\n  inflame version"
-
-
-def version(words: Namespace) -> int:
-    """Prints the version."""
-    print(as_json({"version": __version__}) if words.json else f"inflame {__version__}")
-    return 0
 
 
 def doctor_words(parser: Parser) -> None:

@@ -22,6 +22,9 @@ from inflame.artifact import texts
         (b"costs \xa3 5", "costs £ 5", "cp1252"),
         (b"\x81\xa3", "\x81£", "latin-1"),  # no letter of Windows-1252
         (b"one\r\ntwo\rthree", "one\ntwo\nthree", "utf-8"),
+        ("grün".encode("utf-32"), "grün", "utf-32"),
+        ("grün und".encode("utf-16-le"), "grün und", "utf-16-le"),
+        ("grün und".encode("utf-16-be"), "grün und", "utf-16-be"),
         (b"", "", "utf-8"),
     ],
 )
@@ -38,6 +41,35 @@ def test_no_bytes_are_refused(data: bytes) -> None:
 
 def test_words_are_small_and_have_two_letters() -> None:
     assert texts.words("A Dog's 42 naïve_dogs, I said") == ["dog", "42", "naïve_dogs", "said"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("今天 rain", ["今", "天", "rain"]),
+        ("ฝนตก", ["ฝ", "น", "ต", "ก"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("cafe\u0301 café", ["café", "café"]),
+        ("ＡＢＣ ﬁne", ["abc", "fine"]),
+        ("ГРОЗА и дождь", ["гроза", "дождь"]),
+    ],
+)
+def test_words_of_other_scripts(text: str, words: list[str]) -> None:
+    assert texts.words(text) == words
+
+
+@given(st.text())
+def test_any_text_has_words_without_spaces(text: str) -> None:
+    assert all(word and word == word.strip() for word in texts.words(text))
+
+
+def test_what_is_no_text(photos: Path) -> None:
+    for file in photos.rglob("*.jpg"):
+        assert texts.no_text(file.read_bytes())
+    assert texts.no_text(np.random.default_rng(0).bytes(3000))
+    for encoding in ("utf-8", "utf-16", "utf-16-le", "cp1252", "utf-32"):
+        assert not texts.no_text("naïve dogs\n\tbark\x0c".encode(encoding))
+    assert not texts.no_text(b"")
 
 
 def vectoriser(pairs: int = 64, longest: int = 100) -> texts.Vectoriser:

@@ -25,7 +25,7 @@ def corpus(count: int = 120, classes: int = 3, telling: float = 0.25) -> tuple[t
 
 def test_weights_are_those_of_scikit_learn() -> None:
     counts, labels, entries = corpus()
-    x = bagging._tfidf(counts, bagging._idf(counts, entries))
+    x = bagging.weighted(counts, bagging._idf(counts, entries))
     raw = x.copy()
     raw.data = counts.counts.astype(np.float64)
     theirs = TfidfTransformer(sublinear_tf=True).fit_transform(raw)
@@ -42,7 +42,7 @@ def test_the_net_says_what_the_matrix_says() -> None:
     inputs = [torch.from_numpy(value) for value in counts.padded().values()]
     with torch.inference_mode():
         logits = net(*inputs).numpy()
-    expected = bagging._tfidf(counts, found.idf) @ found.weight + found.bias
+    expected = bagging.weighted(counts, found.idf) @ found.weight + found.bias
     assert np.abs(logits - expected).max() < 1e-4
     assert (logits.argmax(1) == labels).mean() > 0.99
 
@@ -102,3 +102,48 @@ def test_the_words_that_speak_for_a_class_are_its_own() -> None:
     )
     for label, words in enumerate(found.words(learned.words, most=4)):
         assert all(word.startswith(f"class{label}x") for word in words)
+
+
+def test_no_class_is_too_small() -> None:
+    learned = texts.learn([["red", "dog"], ["blue", "cat"], ["green", "fish"]], pairs=8)
+    counts = texts.Vectoriser(learned)([["red", "dog"], ["blue", "cat"], ["green", "fish"]])
+    found = bagging.fit(counts, np.arange(3), entries=len(learned.words) + 8, classes=3)
+    scores = bagging.weighted(counts, found.idf) @ found.weight + found.bias
+    assert scores.argmax(1).tolist() == [0, 1, 2]
+    assert np.isfinite(found.held).all()
+
+
+def test_texts_that_nothing_tells_apart_are_no_crash() -> None:
+    learned = texts.learn([["same"]] * 8, pairs=8)
+    counts = texts.Vectoriser(learned)([["same"]] * 8)
+    found = bagging.fit(counts, np.arange(8) % 2, entries=len(learned.words) + 8, classes=2)
+    assert np.isfinite(found.weight).all()
+    assert np.isfinite(found.held).all()
+
+
+def test_of_a_large_set_only_a_better_strength_is_tried_on_all_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, labels, entries = corpus(60)
+    wanted: list[tuple[float, int]] = []
+    fit = bagging._Trials.fit
+
+    def noted(self: bagging._Trials, keys: list[tuple[float, int]]) -> None:
+        wanted.extend(keys)
+        fit(self, keys)
+
+    monkeypatch.setattr(bagging._Trials, "fit", noted)
+    monkeypatch.setattr(bagging, "LARGE", 0)
+    monkeypatch.setattr(bagging.host, "cores", lambda: 1)
+    bagging.fit(counts, labels, entries=entries, classes=3, strengths=(1.0, 0.001))
+    assert (0.001, 0) in wanted
+    assert (0.001, 1) not in wanted
+    wanted.clear()
+    bagging.fit(counts, labels, entries=entries, classes=3, strengths=(1e-6, 1.0))  # the first leaves much to gain
+    assert ((1.0, 1) in wanted) == (found_more(counts, labels, entries) > bagging.MORE)
+
+
+def found_more(counts: texts.Counts, labels: np.ndarray, entries: int) -> float:
+    """How much better strength 1 is than 1e-6 on the first fold."""
+    x = bagging.weighted(counts, bagging._idf(counts, entries))
+    trials = bagging._Trials(x, labels, bagging.assigned(labels, 3, 0, None), 3, 3)
+    trials.fit([(1e-6, 0), (1.0, 0)])
+    return trials.judged(1.0, [0]).merit[0] - trials.judged(1e-6, [0]).merit[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from inflame import host
 from inflame.artifact.texts import Counts
-from inflame.model.engine import calibrate, nets
+from inflame.model.engine import calibrate, nets, svm
 
 Floats = NDArray[np.float32]
 
 STRENGTHS = (1.0, 0.3, 3.0)  # C of the SVM, in the order in which they are tried while there is time
 BLENDS = (0.0, 0.15, 0.25, 0.5, 0.75, 1.0)  # weight of naive Bayes beside the SVM's 1
 SMOOTHING = 0.1  # added to every count of naive Bayes
+MORE = 0.003  # by so much another strength must be better on one fold of a large set to be tried on all
 LARGE = 1_000_000  # entries from which it pays to start other processes
 
 
@@ -71,43 +72,99 @@ def fit(
 ) -> Blend:
     """The blend for texts of these labels [N].
 
-    Folds are stratified; items of one group (copies) are in one fold. The first strength is always tried; others only
-    while `left()` (seconds) would allow it. The final matrix is fitted on all texts.
+    Folds are stratified; items of one group (copies) are in one fold. The first strength is always tried on all folds;
+    others while `left()` (seconds) would allow it, and of large sets only those that clearly beat it on the first. The
+    final matrix is fitted on all texts.
     """
     idf = _idf(counts, entries)
-    x = _tfidf(counts, idf)
-    fold = assigned(labels, folds, seed, groups)
-    rows = [*(np.flatnonzero(fold != number) for number in range(folds)), np.arange(len(labels))]
-    bayes = [_bayes(x[part], labels[part], classes) for part in rows]
-    best: tuple[tuple[float, float], float, float, Any] | None = None
-    for strength in strengths:
-        began = time.monotonic()
-        margins = _svms(x, labels, rows, classes, strength)
-        svm, nb = np.zeros((len(labels), classes)), np.zeros((len(labels), classes))
-        for number in range(folds):
-            out = fold == number
-            svm[out] = x[out] @ margins[number][0] + margins[number][1]
-            nb[out] = x[out] @ bayes[number]
-        scales = (svm.std(), nb.std())
-        for blend in BLENDS:
-            scores = svm / scales[0] + blend * nb / scales[1]
-            merit = _merit(scores, labels)
-            if best is None or merit > best[0]:
-                best = (merit, strength, blend, (scores, scales, margins[-1]))
-        if left() < 1.2 * (time.monotonic() - began):
+    x = weighted(counts, idf)
+    folds = max(2, folds)
+    trials = _Trials(x, labels, assigned(labels, folds, seed, groups), folds, classes)
+    first, *others = strengths
+    began = time.monotonic()
+    trials.fit([(first, number) for number in range(folds + 1)])
+    best, took = trials.judged(first, range(folds)), 1.2 * (time.monotonic() - began)
+    if others and x.nnz >= LARGE and left() > took:
+        hurdle = trials.judged(first, [0]).merit[0] + MORE
+        trials.fit([(strength, 0) for strength in others])
+        others = [strength for strength in others if trials.judged(strength, [0]).merit[0] > hurdle]
+    for strength in others:
+        if left() < took:
             break
-    assert best is not None
-    merit, strength, blend, (held, scales, (margin, bias)) = best
-    weight = margin / scales[0] + blend * bayes[-1] / scales[1]
+        trials.fit([(strength, number) for number in range(folds)])
+        found = trials.judged(strength, range(folds))
+        best = found if found.merit > best.merit else best
+    weight, bias = trials.matrix(best)
     return Blend(
         weight=weight.astype(np.float32),
-        bias=(bias / scales[0]).astype(np.float32),
+        bias=bias.astype(np.float32),
         idf=idf,
-        held=held.astype(np.float32),
-        strength=strength,
-        blend=blend,
-        accuracy=merit[0],
+        held=best.scores.astype(np.float32),
+        strength=best.strength,
+        blend=best.blend,
+        accuracy=best.merit[0],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """The best blend at a strength: what it gives to held-out texts [n,K], and how good that is: accuracy, and the log
+    likelihood at the best temperature to tell equals apart. `scales` divide the SVM's and naive Bayes's scores."""
+
+    merit: tuple[float, float]
+    strength: float
+    blend: float
+    scales: tuple[float, float]
+    scores: NDArray[np.float64]
+
+
+@final
+class _Trials:
+    """What was fitted so far, by strength and fold: what was said to the texts of the fold; for the one after the last,
+    the matrix of all texts."""
+
+    def __init__(self, x: Any, labels: NDArray[np.int64], fold: NDArray[np.int64], folds: int, classes: int) -> None:
+        self.x, self.labels, self.fold, self.classes = x, labels, fold, classes
+        self.folds = folds
+        self.bayes = np.zeros((len(labels), classes))
+        for number in range(folds):
+            out, rest = fold == number, fold != number
+            self.bayes[out] = x[out] @ _bayes(x[rest], labels[rest], classes)
+        self.svms: dict[tuple[float, int], Any] = {}
+
+    def fit(self, wanted: Sequence[tuple[float, int]]) -> None:
+        """Fits the SVMs of these strengths and folds, where that wasn't done."""
+        missing = [key for key in wanted if key not in self.svms]
+        jobs = [self._job(strength, number) for strength, number in missing]
+        self.svms.update(zip(missing, _done(jobs, large=self.x.nnz >= LARGE), strict=True))
+
+    def _job(self, strength: float, number: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if number == self.folds:
+            return svm.matrix, (self.x, self.labels, self.classes, strength)
+        out, rest = self.fold == number, self.fold != number
+        return svm.scores, (self.x[rest], self.labels[rest], self.x[out], self.classes, strength)
+
+    def judged(self, strength: float, numbers: Sequence[int]) -> _Choice:
+        """The best blend for the texts of these folds."""
+        held = np.flatnonzero(np.isin(self.fold, numbers))
+        margins = np.zeros((len(self.labels), self.classes))
+        for number in numbers:
+            margins[self.fold == number] = self.svms[strength, number]
+        labels, margins, bayes = self.labels[held], margins[held], self.bayes[held]
+        scales = (float(margins.std()) or 1.0, float(bayes.std()) or 1.0)  # 0: nothing tells any two texts apart
+        tried = [(blend, margins / scales[0] + blend * bayes / scales[1]) for blend in BLENDS]
+        right = [float((scores.argmax(axis=1) == labels).mean()) for _, scores in tried]
+        equals = [(_likelihood(tried[row][1], labels), -row) for row, share in enumerate(right) if share == max(right)]
+        likelihood, row = max(equals)
+        blend, scores = tried[-row]
+        return _Choice(merit=(max(right), likelihood), strength=strength, blend=blend, scales=scales, scores=scores)
+
+    def matrix(self, choice: _Choice) -> tuple[Any, Any]:
+        """Weight [V,K] and bias [K] of this choice, fitted on all texts."""
+        self.fit([(choice.strength, self.folds)])
+        weight, bias = self.svms[choice.strength, self.folds]
+        bayes = _bayes(self.x, self.labels, self.classes)
+        return weight / choice.scales[0] + choice.blend * bayes / choice.scales[1], bias / choice.scales[0]
 
 
 def assigned(labels: NDArray[np.int64], folds: int, seed: int, groups: NDArray[np.int64] | None) -> NDArray[np.int64]:
@@ -123,11 +180,10 @@ def assigned(labels: NDArray[np.int64], folds: int, seed: int, groups: NDArray[n
     return fold[units]
 
 
-def _merit(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, float]:
-    """Accuracy, and the log likelihood at the best temperature to tell equals apart."""
+def _likelihood(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     logits = scores.astype(np.float32)
     p = calibrate.softmax(logits, calibrate.temperature(logits, labels))[np.arange(len(labels)), labels]
-    return float((scores.argmax(axis=1) == labels).mean()), float(np.log(np.clip(p, 1e-12, None)).mean())
+    return float(np.log(np.clip(p, 1e-12, None)).mean())
 
 
 def _idf(counts: Counts, entries: int) -> Floats:
@@ -137,8 +193,8 @@ def _idf(counts: Counts, entries: int) -> Floats:
     return np.where(seen > 0, idf, 0).astype(np.float32)
 
 
-def _tfidf(counts: Counts, idf: Floats) -> Any:
-    """Rows of length 1, sparse [N,V]."""
+def weighted(counts: Counts, idf: Floats) -> Any:
+    """TF-IDF weights as the net makes them: rows of length 1, scipy CSR [N,V]."""
     from scipy import sparse
 
     weights = (1 + np.log(counts.counts)) * idf[counts.ids]
@@ -150,33 +206,16 @@ def _tfidf(counts: Counts, idf: Floats) -> Any:
     return sparse.csr_matrix((weights, counts.ids.astype(np.int32), counts.starts.astype(np.int32)), shape=shape)
 
 
-def _svms(
-    x: Any, labels: NDArray[np.int64], parts: Sequence[NDArray[np.int64]], classes: int, strength: float
-) -> list[tuple[Any, Any]]:
-    """`_svm` for each of these parts of the rows. liblinear keeps the GIL, so large ones go to processes."""
-    if x.nnz < LARGE or host.cores() == 1:
-        return [_svm(x[part], labels[part], classes, strength) for part in parts]
+def _done(jobs: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], *, large: bool) -> list[Any]:
+    """The results of these calls. liblinear keeps the GIL, so large ones go to processes, the longest first."""
+    if not large or host.cores() == 1 or len(jobs) < 2:
+        return [call(*given) for call, given in jobs]
     from joblib import Parallel, delayed
 
-    longest_first = sorted(range(len(parts)), key=lambda number: -len(parts[number]))
-    jobs = (delayed(_svm)(x[parts[number]], labels[parts[number]], classes, strength) for number in longest_first)
-    found = Parallel(n_jobs=min(len(parts), host.cores()))(jobs)
-    return [found[longest_first.index(number)] for number in range(len(parts))]
-
-
-def _svm(x: Any, labels: NDArray[np.int64], classes: int, strength: float) -> tuple[Any, Any]:
-    """Weights [V,K] and bias [K] of one-against-the-rest SVMs with squared hinge loss; 0 for a class that is absent."""
-    from sklearn.svm import LinearSVC
-
-    fitted = LinearSVC(C=strength, tol=0.5, random_state=0).fit(x, labels)
-    weight, bias = np.zeros((x.shape[1], classes)), np.full(classes, -1.0)
-    if len(fitted.classes_) == 2:
-        low, high = fitted.classes_
-        weight[:, high], bias[high] = fitted.coef_[0], fitted.intercept_[0]
-        weight[:, low], bias[low] = -fitted.coef_[0], -fitted.intercept_[0]
-    else:
-        weight[:, fitted.classes_], bias[fitted.classes_] = fitted.coef_.T, fitted.intercept_
-    return weight, bias
+    order = sorted(range(len(jobs)), key=lambda number: -jobs[number][1][0].shape[0])
+    tasks = (delayed(jobs[number][0])(*jobs[number][1]) for number in order)
+    found = Parallel(n_jobs=min(len(jobs), host.cores()))(tasks)
+    return [found[order.index(number)] for number in range(len(jobs))]
 
 
 def _bayes(x: Any, labels: NDArray[np.int64], classes: int) -> Any:

@@ -65,15 +65,16 @@ def at_hand(weights: str = "", *, size: int = SIZE, say: Callable[[str], None] =
     """
     files = [Path(weights).expanduser().absolute()] if weights else _files()
     known = [_known(file, size) for file in files]
-    if known and all(known):
-        return [embed for embed in known if embed is not None and embed.name]
+    found = [embed for embed in known if embed is not None and embed.name]
+    if files and (len(found) == len(files) or (all(known) and not weights)):
+        return found
     try:
         from inflame.model.engine import backbones
     except ImportError as error:
         say(f"no pretrained features: {error.name} isn't installed (pip install 'inflame[train]')")
         return []
-    found = backbones.at_hand(weights, say) if weights else _local(backbones)
-    return [_compiled(backbone, size) for backbone in found if backbone.file is not None]
+    bodies = backbones.at_hand(weights, say) if weights else _local(backbones)
+    return [_compiled(body, size) for body in bodies if body.file is not None]
 
 
 def _local(backbones: Any) -> list[Any]:

@@ -91,12 +91,13 @@ class Predictor:
         prepared = [item.prepared for item in good if isinstance(item, _Input)]
         if not prepared:
             return [item for item in read if isinstance(item, InflameError)]
-        probabilities = self.calibration.apply(self.run(self._prepare.stack(prepared))[0])
-        rows = iter(zip(probabilities, *self._judged(probabilities), strict=True))
+        inputs = self._prepare.stack(prepared)
+        probabilities = self.calibration.apply(self.run(inputs)[0])
+        known, members = self.calibration.known(probabilities), self.calibration.sets(probabilities)
+        strange = inputs["counts"].max(axis=1) == 0 if "counts" in inputs else np.zeros(len(known), dtype=bool)
+        # Of a text without one word that the model knows nothing can be said: every class may be it.
+        rows = iter(zip(probabilities, known & ~strange, members | strange[:, None], strict=True))
         return [item if isinstance(item, InflameError) else self._prediction(item, *next(rows), top_k) for item in read]
-
-    def _judged(self, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        return self.calibration.known(probabilities), self.calibration.sets(probabilities)
 
     def _prediction(
         self, item: _Input, p: NDArray[np.float64], known: np.bool_, members: NDArray[np.bool_], top_k: int
@@ -162,7 +163,13 @@ class _Counting:
 
     def one(self, content: Any) -> list[str]:
         """The words of the text."""
-        found = texts.words(texts.decode(bytes(content))[0])
+        if not isinstance(content, bytes) or texts.no_text(content):
+            raise DataError(
+                "That is no text, and the model reads texts.",
+                where="",
+                remedy="Give it a text; for pictures choose another model: inflame runs",
+            )
+        found = texts.words(texts.decode(content)[0])
         if not found:
             raise DataError("The text has no words.", where="", remedy="Give a text with at least one word.")
         return found

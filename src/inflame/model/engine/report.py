@@ -59,11 +59,12 @@ def render(found: dict[str, Any]) -> str:
     )
     environment.filters |= {"percent": percent, "duration": duration, "soft": soft, "count": "{:,}".format}
     root, text = found["dataset"]["root"], found["dataset"].get("kind") == "text"
+    source = Contents(root)  # one for all: a table of texts is read once
     return environment.get_template("report.html").render(
         found,
         charts=_charts(found),
         thumbnail=lambda uri: "" if text else thumbnail(root, uri),
-        snippet=lambda uri: snippet(root, uri) if text else "",
+        snippet=lambda uri: snippet(source, uri) if text else "",
         thing="text" if text else "picture",
         example="letter.txt" if text else "photo.jpg",
         limits={"numbers": NUMBERS, "cells": CELLS, "worst": WORST},
@@ -133,10 +134,10 @@ def thumbnail(root: str, uri: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def snippet(root: str, uri: str) -> str:
+def snippet(source: Contents, uri: str) -> str:
     """The beginning of a text; empty when it can't be read."""
     try:
-        text = " ".join(decode(Contents(root).read(uri))[0].split())
+        text = " ".join(decode(source.read(uri))[0].split())
     except (InflameError, OSError, ValueError):
         return ""
     return text if len(text) <= SNIPPET else text[:SNIPPET].rsplit(" ", 1)[0] + " …"

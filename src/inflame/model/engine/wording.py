@@ -36,6 +36,13 @@ def load(s: Session, *, least: int = 1, pairs: int = 2**18) -> tuple[TextPreproc
     tokens = texts.tokenised(s.dataset, s.progress("reading"))
     rows = {"train": np.flatnonzero(names != "test"), "test": np.flatnonzero(names == "test")}
     preprocess = texts.learn((tokens[row] for row in rows["train"]), least=least, pairs=pairs)
+    if not preprocess.words:
+        raise DataError(
+            f"The texts of {s.dataset.name} have no word in common to learn from"
+            f"{f': none is in {least} of them' if least > 1 else ': no run of two letters is in them'}.",
+            where=s.dataset.root,
+            remedy="hyperparam.least=1" if least > 1 else "Look at what is in the files: inflame check DATA",
+        )
     count = texts.Vectoriser(preprocess)
     return preprocess, {
         split: Texts(
