@@ -111,13 +111,17 @@ class Preprocess(Record):
 class TextPreprocess(Record):
     """How a text becomes the numbers a net sees: the same object in training, website and ONNX.
 
-    Small letters; runs of two letters or digits are words (at most `longest` of them are read); the place of a known
-    word is its place in `words`, neighbouring known words are hashed into `pairs` buckets that follow. The net takes
-    the ids and how often each occurs."""
+    Small letters; runs of two letters or digits are words (at most `longest` of them are read; of a script without
+    spaces each sign is one); the place of a known word is its place in `words`, neighbouring known words are hashed
+    into `pairs` buckets that follow. The net takes the ids and how often each occurs.
+
+    With `pieces` ("small": of small letters without accents, "any") `words` are the pieces of words of BERT's family,
+    and the net takes their ids in the order of the text, each with a count of 1."""
 
     words: tuple[str, ...]
     pairs: int
     longest: int = 20_000
+    pieces: str = ""
     kind: str = "text"
 
 

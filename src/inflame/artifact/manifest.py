@@ -177,10 +177,18 @@ def listed(data: str | Path, *, skip_bad: bool = False) -> Dataset:
         raise _missing('""', Path("nothing"))
     if path is None:
         path = _downloaded(text)
-    if (path / "images.npy").is_file() and (path / DESCRIPTION).is_file():  # what `get` made of a packed set
+    return _of_folder(path, skip_bad=skip_bad) if path.is_dir() else _of_file(text, path, skip_bad=skip_bad)
+
+
+def _of_folder(path: Path, *, skip_bad: bool) -> Dataset:
+    """A packed set as `get` made it, shards, or class folders."""
+    if (path / packed.IMAGES).is_file() and (path / DESCRIPTION).is_file():
         return dataclasses.replace(load(path), root=str(path.resolve()))
-    if path.is_dir():
-        return containers.read(path, skip_bad=skip_bad) if containers.shards(path) else listing.folder(path)
+    return containers.read(path, skip_bad=skip_bad) if containers.shards(path) else listing.folder(path)
+
+
+def _of_file(text: str, path: Path, *, skip_bad: bool) -> Dataset:
+    """A table, a shard or an archive."""
     if not path.exists():
         raise _missing(text, path)
     if tabular.is_table(path):

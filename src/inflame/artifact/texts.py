@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from inflame.artifact import wordpiece
 from inflame.records import Dataset, TextPreprocess
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def words(text: str) -> list[str]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """How often each word and pair is in each of N texts. Row n has `ids[starts[n]:starts[n + 1]]` (int64, ascending,
-    each once) with their `counts` (float32); `unknown` [N] is the share of words that the vocabulary lacks."""
+    each once; of pieces: in the order of the text) with their `counts` (float32); `unknown` [N] is the share of words
+    that the vocabulary lacks."""
 
     starts: Ints
     ids: Ints
@@ -149,11 +151,18 @@ def learn(texts: Iterable[list[str]], *, least: int = 1, most: int = 300_000, pa
 
 
 class Vectoriser:
-    """Counts words and pairs by a vocabulary; safe to share between threads."""
+    """Counts words and pairs by a vocabulary, or looks up pieces; safe to share between threads."""
 
     def __init__(self, preprocess: TextPreprocess) -> None:
         self.preprocess = preprocess
         self._place = {word: place for place, word in enumerate(preprocess.words)}
+
+    def read(self, text: str) -> list[str]:
+        """The tokens of a text: its words, or its pieces."""
+        plan = self.preprocess
+        if not plan.pieces:
+            return words(text)
+        return wordpiece.pieces(text, self._place, small=plan.pieces == "small", longest=plan.longest)
 
     def __call__(self, texts: Sequence[list[str]]) -> Counts:
         """The counts of tokenised texts."""
@@ -171,6 +180,9 @@ class Vectoriser:
 
     def _row(self, places: Ints) -> tuple[Ints, NDArray[np.float32], np.float32]:
         vocabulary, buckets = len(self.preprocess.words), self.preprocess.pairs
+        if self.preprocess.pieces:
+            lost = np.mean(places == self._place[wordpiece.UNKNOWN]) if len(places) else 1.0
+            return places, np.ones(len(places), np.float32), np.float32(lost)
         known = places >= 0
         found = [places[known]]
         if buckets and len(places) > 1:
@@ -182,14 +194,19 @@ class Vectoriser:
         return ids, counts.astype(np.float32), lost
 
 
-def tokenised(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> list[list[str]]:
-    """The words of every item, in the order of the items. `progress` is told (done, all)."""
+def tokenised(
+    dataset: Dataset,
+    read: Callable[[str], list[str]] = words,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[str]]:
+    """The words of every item (or what `read` makes of it), in the order of the items. `progress` is told (done,
+    all)."""
     from inflame.artifact.contents import Contents
 
     source, uris = Contents(dataset.root), dataset.items["uri"].to_pylist()
     found = []
     for done, uri in enumerate(uris, 1):
-        found.append(words(decode(source.read(uri))[0]))
+        found.append(read(decode(source.read(uri))[0]))
         if progress is not None:
             progress(done, len(uris))
     return found

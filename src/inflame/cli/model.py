@@ -47,7 +47,7 @@ def train_words(parser: Parser) -> None:
     parser.add_argument("words", nargs="*", metavar="DATA|MODEL", help="what to train on; settings as key=value")
     parser.add_argument("--in", dest="budget", metavar="TIME", help="end by then: 60s, 10m, 1h")
     parser.add_argument("--epochs", metavar="N", help="the same as hyperparam.num_epochs=N")
-    parser.add_argument("--weights", metavar="FILE", help="begin from these weights (.safetensors)")
+    parser.add_argument("--weights", metavar="FILE", help="begin from these weights (.safetensors; for texts a folder)")
 
 
 def train(words: Namespace) -> int:
@@ -67,7 +67,7 @@ def _job(words: Namespace) -> JobSpec:
             f"inflame train takes one thing to train on, and got {found}.",
             remedy="inflame train photos/   or   inflame train mnist   or   inflame train MODEL io.training_input=DATA",
         )
-    weights = [f"weights={places.file(words.weights)}"] if words.weights else []
+    weights = [f"weights={_weights(words.weights)}"] if words.weights else []
     model, given = _target(targets[0])
     given += weights
     if words.budget:
@@ -76,6 +76,12 @@ def _job(words: Namespace) -> JobSpec:
         given.append(f"hyperparam.num_epochs={words.epochs}")
     flags = [f"--{flag}" for flag in ("json", "debug", "help") if getattr(words, flag)]
     return JobSpec(model=str(model), arguments=(*given, *settings, *flags))
+
+
+def _weights(name: str) -> Path:
+    """The file, or the folder of a sentence model."""
+    path = Path(name).expanduser()
+    return path.resolve() if path.is_dir() else places.file(name)
 
 
 def _is_setting(word: str) -> bool:

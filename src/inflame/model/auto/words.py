@@ -1,4 +1,4 @@
-"""The road for texts: majority → a linear model of words and pairs of words."""
+"""The road for texts: majority → a linear model of words and their pairs → the sentence model of `weights=FOLDER`."""
 
 from __future__ import annotations
 
@@ -21,5 +21,9 @@ def train(s: Session, settings: Settings) -> dict[str, Any]:
     ladder.first("majority", base, labels)
     found = wording.fit(s, preprocess, train, folds=min(h.folds, 3), strengths=STRENGTHS)
     ladder.climb("words", base, found.held, labels, note="out of fold")
+    if settings.weights:
+        other, pieces = wording.frozen(s, settings.weights, folds=h.folds)
+        if ladder.climb("sentences", found.held, other.logits, labels, note="out of fold"):
+            return conclude.conclude(s.run, s.dataset, other, pieces, ladder=ladder.rungs)
     model = wording.model(s, preprocess, train, found)
     return conclude.conclude(s.run, s.dataset, model, items, ladder=ladder.rungs)

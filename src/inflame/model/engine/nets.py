@@ -49,8 +49,15 @@ def build(spec: dict[str, Any]) -> Classifier:
         return linear(size=spec["size"], channels=spec["channels"], classes=spec["classes"])
     if spec["kind"] == "bag":
         return bag(entries=spec["entries"], classes=spec["classes"])
+    if spec["kind"] == "sentences":
+        from inflame.model.engine.sentences import Encoder
+
+        body = Encoder(spec["config"])
+        return Classifier(body, new_head(spec["head"], spec["config"]["hidden_size"], spec["classes"]), spec)
     raise SettingError(
-        f"no net of kind {spec['kind']!r}", remedy="Use kind small, timm, linear or bag.", where="the net's spec"
+        f"no net of kind {spec['kind']!r}",
+        remedy="Use kind small, timm, linear, bag or sentences.",
+        where="the net's spec",
     )
 
 

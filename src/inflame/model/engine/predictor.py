@@ -169,10 +169,10 @@ class _Counting:
                 where="",
                 remedy="Give it a text; for pictures choose another model: inflame runs",
             )
-        found = texts.words(texts.decode(content)[0])
-        if not found:
+        text = texts.decode(content)[0]
+        if not texts.words(text):
             raise DataError("The text has no words.", where="", remedy="Give a text with at least one word.")
-        return found
+        return self._vectoriser.read(text)
 
     def stack(self, prepared: list[list[str]]) -> dict[str, NDArray[Any]]:
         """ids int64 [N, L], counts float32 [N, L]."""

@@ -16,6 +16,13 @@ def train(settings: Settings) -> dict[str, Any]:
         # 2. The matrix: an SVM blended with naive Bayes; strength and blend by cross-validation.
         found = wording.fit(s, preprocess, items["train"], folds=h.folds, strengths=h.strengths)
 
-        # 3. Calibrate on the out-of-fold answers, look at the test split once, bundle, report.
         model = wording.model(s, preprocess, items["train"], found)
+
+        # 3. With weights=FOLDER: a sentence model, frozen, instead where it has more right answers out of fold.
+        if settings.weights:
+            other, pieces = wording.frozen(s, settings.weights, folds=h.folds)
+            if (other.logits.argmax(1) == other.labels).mean() > found.accuracy:
+                model, items = other, pieces
+
+        # 4. Calibrate on the out-of-fold answers, look at the test split once, bundle, report.
         return conclude.conclude(s.run, s.dataset, model, items)
