@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         x = parts["LayerNorm"](x + parts["token_type_embeddings"](torch.zeros_like(ids)))
         there = (counts > 0).to(x.dtype)
         hidden = (1 - there)[:, None, None] * torch.finfo(torch.float32).min
-        for layer in self.encoder["layer"]:  # type: ignore[union-attr]
+        for layer in self.encoder["layer"]:  # type: ignore[attr-defined]
             x = layer(x, hidden)
         pooled = x[:, 0] if self.first else (x * there[..., None]).sum(1) / there.sum(1, keepdim=True).clamp_min(1)
         return functional.normalize(pooled, dim=1)
