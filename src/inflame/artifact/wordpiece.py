@@ -11,6 +11,7 @@ START, END, UNKNOWN = "[CLS]", "[SEP]", "[UNK]"
 _LONGEST = 100  # signs of a word; what is longer is unknown
 # Words, single punctuation marks, and single Chinese characters, which are words of their own.
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
+_HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffd]")
 _TOKEN = re.compile(rf"[{_HAN}]|(?:(?![{_HAN}])[^\W_])+|[^\w\s]|_")
 
 
@@ -26,6 +27,7 @@ def pieces(text: str, known: Mapping[str, int], *, small: bool, longest: int) ->
 
 
 def _words(text: str, *, small: bool) -> list[str]:
+    text = _HIDDEN.sub("", text)
     if small and not text.isascii():
         plain = unicodedata.normalize("NFD", text.lower())
         text = "".join(sign for sign in plain if unicodedata.category(sign) != "Mn")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inflame.config import Settings
-from inflame.model.engine import conclude, wording
+from inflame.model.engine import conclude, sentences, wording
 from inflame.model.engine.bagging import STRENGTHS
 from inflame.model.engine.session import Session
 
@@ -14,6 +14,7 @@ from .ladder import Ladder, majority
 
 def train(s: Session, settings: Settings) -> dict[str, Any]:
     """Climbs the ladder; returns the result."""
+    body = sentences.load(settings.weights) if settings.weights else None
     preprocess, items = wording.load(s)
     train, h = items["train"], settings.hyperparam
     ladder, labels = Ladder(s, confidence=h.confidence), train.labels.numpy()
@@ -21,8 +22,8 @@ def train(s: Session, settings: Settings) -> dict[str, Any]:
     ladder.first("majority", base, labels)
     found = wording.fit(s, preprocess, train, folds=min(h.folds, 3), strengths=STRENGTHS)
     ladder.climb("words", base, found.held, labels, note="out of fold")
-    if settings.weights:
-        other, pieces = wording.frozen(s, settings.weights, folds=h.folds)
+    if body is not None:
+        other, pieces = wording.frozen(s, body, folds=h.folds)
         if ladder.climb("sentences", found.held, other.logits, labels, note="out of fold"):
             return conclude.conclude(s.run, s.dataset, other, pieces, ladder=ladder.rungs)
     model = wording.model(s, preprocess, train, found)

@@ -110,9 +110,8 @@ def model(s: Session, preprocess: TextPreprocess, train: Texts, found: bagging.B
     )
 
 
-def frozen(s: Session, folder: str, *, folds: int) -> tuple[Model, dict[str, Texts]]:
-    """A logistic regression on what the sentence model in `folder` makes of the texts, and the texts as its pieces."""
-    body = sentences.load(folder)
+def frozen(s: Session, body: sentences.Sentences, *, folds: int) -> tuple[Model, dict[str, Texts]]:
+    """A logistic regression on what a sentence model makes of the texts, and the texts as its pieces."""
     s.say("plan", f"{body.name}: {body.config['hidden_size']} features of each text, then a logistic regression")
     tokens = texts.tokenised(s.dataset, texts.Vectoriser(body.preprocess).read, s.progress("reading"))
     items = _counted(s, body.preprocess, tokens)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from inflame.config import Settings
-from inflame.model.engine import conclude, session, wording
+from inflame.model.engine import conclude, sentences, session, wording
 
 
 def train(settings: Settings) -> dict[str, Any]:
@@ -11,6 +11,7 @@ def train(settings: Settings) -> dict[str, Any]:
     h = settings.hyperparam
     with session.begin(settings) as s:
         # 1. Data: words and pairs of words are counted. What is held out is needed for nothing else: folds do it all.
+        body = sentences.load(settings.weights) if settings.weights else None
         preprocess, items = wording.load(s, least=h.least, pairs=h.pairs)
 
         # 2. The matrix: an SVM blended with naive Bayes; strength and blend by cross-validation.
@@ -19,8 +20,8 @@ def train(settings: Settings) -> dict[str, Any]:
         model = wording.model(s, preprocess, items["train"], found)
 
         # 3. With weights=FOLDER: a sentence model, frozen, instead where it has more right answers out of fold.
-        if settings.weights:
-            other, pieces = wording.frozen(s, settings.weights, folds=h.folds)
+        if body is not None:
+            other, pieces = wording.frozen(s, body, folds=h.folds)
             if (other.logits.argmax(1) == other.labels).mean() > found.accuracy:
                 model, items = other, pieces
 
