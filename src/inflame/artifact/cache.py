@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inflame import store
+from inflame import host, store
 from inflame.records import Preprocess
 
-MOST = 1 << 29  # bytes that a first reading keeps in memory for the cache; larger sets are decoded by the loader
+SHARE = 0.1  # of the memory, that a first reading keeps for the cache; larger sets are decoded by the loader
+LEAST = 1 << 29  # bytes that it may keep in any case
 
 Pixels = NDArray[np.uint8]
 
@@ -28,10 +29,10 @@ def place(hashes: Sequence[str], preprocess: Preprocess) -> Path:
     return store.home() / "cache" / "pictures" / f"{key}.npy"
 
 
-def empty(count: int, preprocess: Preprocess) -> Pixels | None:
-    """Room in memory for the squares of `count` pictures, or None when that is too much to ask."""
-    shape = (count, preprocess.resize, preprocess.resize, preprocess.channels)
-    return np.zeros(shape, dtype=np.uint8) if np.prod(shape, dtype=np.int64) <= MOST else None
+def room(count: int, preprocess: Preprocess) -> bool:
+    """Whether the squares of `count` pictures may be kept in memory."""
+    size = count * preprocess.resize * preprocess.resize * preprocess.channels
+    return size <= max(LEAST, SHARE * (host.memory() or 0))
 
 
 def keep(squares: Pixels, hashes: Sequence[str], preprocess: Preprocess) -> None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from inflame import store
-from inflame.artifact import checks, features, packed, prose, shortcuts, suspects, texts, thumbs, twins
+from inflame.artifact import checks, features, grouping, packed, prose, shortcuts, suspects, texts, thumbs, twins
 from inflame.artifact.contents import Contents
 from inflame.artifact.features import Embed
 from inflame.artifact.scanning import Scan
@@ -75,6 +75,7 @@ def examine(
         items=len(listed),
         classes=len(set(listed.items["label"].to_pylist())),
         faults=checks.ordered((*listed.faults, *faults)),
+        advice=tuple(grouping.advise(listed, str(data), seen.scans, faults)),
         seconds=round(time.perf_counter() - began, 3),
     )
     return Examined(check=check, dataset=dataset, features=features)
@@ -86,7 +87,7 @@ class _Seen:
 
     scans: list[Scan]
     small: Pixels
-    squares: Pixels | None = None
+    squares: list[Pixels] | None = None
 
 
 def _seen(listed: Dataset, progress: Progress | None, embeds: Sequence[Embed]) -> _Seen:

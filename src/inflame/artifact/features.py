@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -76,11 +76,11 @@ def embedded(
     dataset: Dataset,
     rows: Ints,
     embed: Embed,
-    squares: Pixels | None = None,
+    squares: Sequence[Pixels] | None = None,
     progress: Progress | None = None,
 ) -> Floats:
     """What `embed` says of these rows (each has a sha256): float32 [len(rows), D]. Contents that were seen before
-    aren't looked at again. squares: uint8 [N,S,S,3] of all rows, else they are decoded."""
+    aren't looked at again. squares: uint8 [S,S,3] of each row, else they are decoded."""
     place = _place(dataset.root, embed)
     hashes = dataset.items["sha256"].take(rows).to_pylist()
     known, kept = _recalled(place)
@@ -96,12 +96,15 @@ def embedded(
     return kept[[known[sha256] for sha256 in hashes]]
 
 
-def _fresh(dataset: Dataset, rows: Ints, embed: Embed, squares: Pixels | None, progress: Progress | None) -> Floats:
+def _fresh(
+    dataset: Dataset, rows: Ints, embed: Embed, squares: Sequence[Pixels] | None, progress: Progress | None
+) -> Floats:
     parts = []
     for start in range(0, len(rows), BATCH):
         some = rows[start : start + BATCH]
-        ready = squares is not None and squares.shape[1] == embed.size
-        parts.append(embed(squares[some] if ready and squares is not None else _decoded(dataset, some, embed.size)))
+        kept = [] if squares is None else [squares[row] for row in some.tolist()]
+        ready = bool(kept) and all(square.shape[:1] == (embed.size,) for square in kept)
+        parts.append(embed(np.stack(kept) if ready else _decoded(dataset, some, embed.size)))
         if progress is not None:
             progress(min(start + BATCH, len(rows)), len(rows))
     whole = np.concatenate(parts).astype(np.float32, copy=False)

@@ -7,7 +7,6 @@ to be saved to go on exactly where a run stopped.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inflame import host
 from inflame.artifact import cache, packed
 from inflame.artifact import preprocess as decoder
 from inflame.artifact.augment import Transform
@@ -70,6 +70,16 @@ def head(pictures: Pictures, count: int) -> Pictures:
     return Pictures(pixels=pictures.pixels[:count], labels=pictures.labels[:count], uris=pictures.uris[:count])
 
 
+def some(pictures: Pictures, share: float, seed: int) -> Pictures:
+    """A random part of the pictures, one at least; all of them for a share of 1."""
+    if share >= 1:
+        return pictures
+    wanted = max(1, round(share * len(pictures)))
+    rows = torch.randperm(len(pictures), generator=generator(seed, 0, 3))[:wanted]
+    uris = tuple(pictures.uris[row] for row in rows.tolist())
+    return Pictures(pixels=pictures.pixels[rows], labels=pictures.labels[rows], uris=uris)
+
+
 def _packed(dataset: Dataset, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Rows of a packed array; resized one by one only when they don't have the wanted shape already."""
     array = packed.images(dataset)
@@ -101,7 +111,7 @@ def _decoded(
     def decode(row: int) -> None:
         squares[row] = decoder.canvas(source.read(uris[row]), preprocess)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(host.cores()) as pool:
         for done, _ in enumerate(pool.map(decode, range(len(uris))), 1):
             if progress:
                 progress(done, len(uris))

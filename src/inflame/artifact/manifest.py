@@ -30,6 +30,7 @@ from inflame.artifact import (
     checks,
     containers,
     fetch,
+    grouping,
     index,
     listing,
     overlay,
@@ -49,6 +50,8 @@ Progress = Callable[[int, int], None]
 _KEPT = listing.COLUMNS
 _COMPARED = 20_000  # pictures among which near copies are looked for when splits are made
 _STRETCH, _EVERY = 4000, 20.0  # pictures read in one go; seconds after which what was found is kept
+_SHORT = 128  # pictures read in one go when the time for it is limited
+_FIRST = 20  # pictures of each class that are read before the others then
 _Ints = NDArray[np.int64]
 
 
@@ -64,7 +67,7 @@ def getdata(name: str | Path, root: str | Path | None = None) -> Dataset:
     return _prepared(_fetched(found, None if root is None else Path(root)))
 
 
-def open(
+def open(  # noqa: PLR0913 - each is a question that only the caller can answer
     data: str | Path,
     *,
     seed: int = 0,
@@ -75,6 +78,7 @@ def open(
     skip_bad: bool = False,
     by: str = "content",
     anew: bool = False,
+    seconds: float | None = None,
 ) -> Dataset:
     """The data set of a name (`mnist`), a folder of class folders (of pictures or texts; also in a bucket), a zip or
     tar of one, a table of path (or text) and label, or shards: TFRecord, WebDataset, Parquet, Arrow.
@@ -86,13 +90,27 @@ def open(
     about the same mixture of classes and splits. A damaged shard is an error, or with `skip_bad` a fault: then the rest
     of it is read. Nothing is written to the user's folder.
 
-    by: "content" (copies, near copies and groups stay on one side), "time" (the oldest to learn from), "random", or a
-    regular expression on the uri whose first bracket names a group. anew: also where the data brings its own splits.
+    by: "content" (copies, near copies and groups stay on one side), "burst" (so do photos that a camera took within
+    seconds), "time" (the oldest to learn from), "random", or a regular expression on the uri whose first bracket names
+    a group. anew: also where the data brings its own splits.
+
+    seconds: the time for reading; what isn't read then, a random part of each class, is left out, and `faults` say so
+    (kind "unread"); a second call reads on.
 
     Raises DataError when there is nothing to learn from, NetworkError when a named set can't be fetched.
     """
     found = listed(data, skip_bad=skip_bad)
-    return _prepared(found, seed=seed, splits=splits, limit=limit, progress=progress, canvas=canvas, by=by, anew=anew)
+    return _prepared(
+        found,
+        seed=seed,
+        splits=splits,
+        limit=limit,
+        progress=progress,
+        canvas=canvas,
+        by=by,
+        anew=anew,
+        seconds=seconds,
+    )
 
 
 def save(dataset: Dataset, folder: Path) -> None:
@@ -170,8 +188,10 @@ def listed(data: str | Path, *, skip_bad: bool = False) -> Dataset:
     named = _named(text) if isinstance(data, str) else None
     if named is not None:
         return _fetched(named)
+    if isinstance(data, str) and buckets.is_one(text):
+        return _of_file(text, buckets.brought(text), skip_bad=skip_bad)
     if isinstance(data, str) and buckets.is_bucket(text):
-        return buckets.folder(text)
+        return buckets.folder(text, skip_bad=skip_bad)
     path = store.local(text)
     if not text.strip():
         raise _missing('""', Path("nothing"))
@@ -293,6 +313,7 @@ def _prepared(
     canvas: Preprocess | None = None,
     by: str = "content",
     anew: bool = False,
+    seconds: float | None = None,
 ) -> Dataset:
     """The listed data set with what reading it tells: checksums, faults, splits, version."""
     kept_in, decided = overlay.apply(found.items, found.root)
@@ -301,9 +322,11 @@ def _prepared(
         found = dataclasses.replace(found, items=kept_in, classes=classes, faults=(*found.faults, *decided))
     reading = None
     if not packed.is_packed(found):
-        reading = _read(found, progress, canvas)
-        found = _judged(found, reading.scans)
+        reading = _read(found, progress, canvas, seconds)
+        found = _judged(_reached(found, reading.rows), reading.scans)
     items = found.items.select(list(_KEPT))
+    if by == "burst":
+        items = grouping.by_burst(items, [] if reading is None else reading.scans)
     ours = anew or not any(pc.unique(items["split"]).to_pylist())  # else the data brings its own
     kept = _index_place(found, splits, seed, by)
     way = carve.Way(
@@ -321,8 +344,7 @@ def _prepared(
     if reading is not None and reading.squares is not None and canvas is not None:
         row = {scan.uri: number for number, scan in enumerate(reading.scans)}
         rows = [row[uri] for uri in items["uri"].to_pylist()]
-        squares = reading.squares if rows == list(range(len(reading.squares))) else reading.squares[rows]
-        cache.keep(squares, items["sha256"].to_pylist(), canvas)
+        cache.keep(np.stack([reading.squares[row] for row in rows]), items["sha256"].to_pylist(), canvas)
     present = set(pc.unique(items["label"]).to_pylist())
     return dataclasses.replace(
         found,
@@ -359,29 +381,39 @@ def _known(place: Path) -> pa.Table | None:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What was found in each file, their thumbs (uint8 [N, thumbs.BYTES]; `twins.pairs(thumbs.grey(…))`), and their
-    decoded squares if they were wanted and all files were read."""
+    """What was found in each file that was reached (the `rows` of the list, in order), their thumbs (uint8 [N,
+    thumbs.BYTES]; `twins.pairs(thumbs.grey(…))`), and their decoded squares if they were wanted, none of the files was
+    known before, and there is room for all."""
 
+    rows: list[int]
     scans: list[checks.Scan]
     small: cache.Pixels
-    squares: cache.Pixels | None = None
+    squares: list[cache.Pixels] | None = None
 
 
-def _read(found: Dataset, progress: Progress | None, canvas: Preprocess | None) -> _Reading:
-    """Looks at every picture: in the index when it hasn't changed since, else in the file.
+def _read(
+    found: Dataset, progress: Progress | None, canvas: Preprocess | None, seconds: float | None = None
+) -> _Reading:
+    """Looks at every picture: in the index when it hasn't changed since, else in the file, until the time is over.
 
     What was found goes into the index from time to time and at the end, also when it is an error or Ctrl-C.
     """
     key, uris = f"{found.root}\0{found.name}", found.items["uri"].to_pylist()
     scans, small = index.recall(key, found.items)
     unknown = [row for row, scan in enumerate(scans) if scan is None]
-    whole = canvas is not None and len(unknown) == len(uris)
-    squares = cache.empty(len(uris), canvas) if whole and canvas is not None else None
+    squares: dict[int, cache.Pixels] | None = {} if canvas is not None and len(unknown) == len(uris) else None
     begun = saved = index.now()
+    if seconds is not None:
+        unknown = _mixed(found.items["label"].to_pylist(), unknown)
+    stretch = _STRETCH if seconds is None else _SHORT
     try:
-        for start in range(0, len(unknown), _STRETCH):
-            rows = unknown[start : start + _STRETCH]
+        for start in range(0, len(unknown), stretch):
+            if start and seconds is not None and index.now() - begun > seconds:
+                break
+            rows = unknown[start : start + stretch]
             part = thumbs.empty(len(rows))
+            if squares is not None and canvas is not None and not cache.room(len(squares) + len(rows), canvas):
+                squares = None
             read = _scan(found, rows, part, squares, canvas, _later(progress, start, len(unknown)))
             for row, scan in zip(rows, read, strict=True):
                 scans[row] = scan
@@ -392,18 +424,50 @@ def _read(found: Dataset, progress: Progress | None, canvas: Preprocess | None) 
     finally:
         if unknown:
             index.remember(key, found.items, scans, small, begun)
-    return _Reading([scan for scan in scans if scan is not None], small, squares)
+    reached = [row for row, scan in enumerate(scans) if scan is not None]
+    blank = np.zeros(0, np.uint8)  # where a file was no picture
+    return _Reading(
+        reached,
+        [scan for scan in scans if scan is not None],
+        small if len(reached) == len(uris) else small[reached],
+        None if squares is None else [squares.get(row, blank) for row in reached],
+    )
+
+
+def _mixed(labels: list[str], rows: list[int]) -> list[int]:
+    """The rows in random order, the first few of each class before all others."""
+    order = np.random.default_rng(0).permutation(len(rows)).tolist()
+    seen: dict[str, int] = {}
+    early: list[int] = []
+    late: list[int] = []
+    for place in order:
+        row = rows[place]
+        seen[labels[row]] = seen.get(labels[row], 0) + 1
+        (early if seen[labels[row]] <= _FIRST else late).append(row)
+    return early + late
+
+
+def _reached(found: Dataset, rows: list[int]) -> Dataset:
+    """The data set without the items that there was no time to read."""
+    everything = len(found.items)
+    if len(rows) == everything:
+        return found
+    reason = (
+        f"only {len(rows):,} of {everything:,} items could be read in the time; the next time it goes on from there"
+    )
+    fault = Fault(kind="unread", severity="warning", reason=reason)
+    return dataclasses.replace(found, items=found.items.take(pa.array(rows)), faults=(*found.faults, fault))
 
 
 def _scan(
     found: Dataset,
     rows: list[int],
     small: cache.Pixels,
-    squares: cache.Pixels | None,
+    squares: dict[int, cache.Pixels] | None,
     canvas: Preprocess | None,
     progress: Progress | None,
 ) -> list[checks.Scan]:
-    """Reads the items of these rows; their thumbs go to `small`, their squares to the same rows of `squares`."""
+    """Reads the items of these rows; their thumbs go to `small`, their squares to `squares` by row."""
 
     def sink(number: int, square: cache.Pixels) -> None:
         if squares is not None:

@@ -7,7 +7,6 @@ refused by their header, and memory is shared out between the threads.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inflame import host
 from inflame.artifact import contents, exif, listing, pillow, preprocess, thumbs
-from inflame.errors import DataError
+from inflame.errors import DataError, NetworkError
 from inflame.records import Preprocess
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def scan(
             stop.set()
             raise
 
-    threads = max(1, min(workers or os.cpu_count() or 1, len(uris)))
+    threads = max(1, min(workers or host.cores(), len(uris)))
     with pillow.quiet(), ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
         try:
             for future in [pool.submit(work) for _ in range(threads)]:
@@ -156,6 +156,8 @@ class _Look:
             return self.shards.read(uri), f"{self.root}/{uri}"
         except DataError as error:
             raise preprocess.PictureError(error.message.rstrip("."), kind="unreachable", remedy=error.remedy) from error
+        except NetworkError:
+            raise  # the place is at fault, not the item
         except Exception as error:  # readers of strangers' shards can raise nearly anything, like decoders
             what = f"its record can't be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
             raise preprocess.PictureError(what, kind="unreachable", remedy="get the shard again") from error

@@ -234,9 +234,27 @@ def test_first_reading_keeps_the_squares(photos: Path, stretch: int, monkeypatch
 
 
 def test_too_large_a_cache_is_left_to_the_loader(photos: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    monkeypatch.setattr(cache, "MOST", 1000)
+    monkeypatch.setattr(cache, "LEAST", 1000)
+    monkeypatch.setattr(cache, "SHARE", 0)
     assert len(manifest.open(photos, canvas=SQUARES)) == 36
     assert not (home / "cache" / "pictures").exists()
+
+
+def test_what_there_is_no_time_to_read_is_left_for_the_next_time(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setattr(manifest, "_SHORT", 8)
+    first = manifest.open(photos, canvas=SQUARES, seconds=0)
+    assert len(first) == 8
+    assert len(first.classes) == 3  # a few of each class come first
+    assert ("unread", "warning") in [(fault.kind, fault.severity) for fault in first.faults]
+    kept = np.load(cache.place(first.items["sha256"].to_pylist(), SQUARES))
+    expected = [preprocess.canvas(photos / uri, SQUARES) for uri in first.items["uri"].to_pylist()]
+    np.testing.assert_array_equal(kept, expected)
+    second = manifest.open(photos, seconds=0)
+    assert len(second) == 16
+    assert set(first.items["uri"].to_pylist()) < set(second.items["uri"].to_pylist())
+    assert len(manifest.open(photos)) == 36
 
 
 def test_a_place_that_cannot_be_listed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,16 @@ def test_with_fewer_items_than_features_the_answer_is_the_same() -> None:
     assert np.abs(found.weight - found.weight.mean(0) - theirs.coef_).max() < 2e-2
 
 
+def test_of_many_items_a_sample_chooses_the_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = blobs(count=2000, noise=4.0)
+    whole = probe.fit([x], y, classes=3)
+    monkeypatch.setattr(probe, "ENOUGH", 500)
+    found = probe.fit([x], y, classes=3)
+    assert found.held.shape == (2000, 3)
+    assert found.strength < max(probe.STRENGTHS)
+    assert abs(found.loss - whole.loss) < 0.01
+
+
 def test_held_out_answers_are_held_out() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(90, 60)).astype(np.float32), rng.integers(0, 3, 90)

@@ -70,12 +70,16 @@ def train(s: Session, settings: Settings, found: Sequence[Backbone]) -> dict[str
     """Climbs the ladder until the time is over; returns the result."""
     h, classes = settings.hyperparam, len(s.dataset.classes)
     squares = Preprocess(size=CANVAS, resize=CANVAS)
+    s.hold(squares)
     pictures = loader.load(s.dataset, squares, progress=s.progress("decoding"))
     hashes = dict(zip(s.dataset.items["uri"].to_pylist(), s.dataset.items["sha256"].to_pylist(), strict=True))
     s.reserve = 4.0
-    choice = _choose(s, found, pictures, hashes, seed=settings.seed)
-    # What will be seen: the centre of the squares at the chosen size.
-    pictures = {name: _resized(part, choice.preprocess.size) for name, part in pictures.items()}
+    choice, share = _choose(s, found, pictures, hashes, seed=settings.seed)
+    # What will be seen: the squares at the chosen size; a random part of them where the time isn't enough for all.
+    pictures = {
+        name: _resized(loader.some(part, share, settings.seed), choice.preprocess.size)
+        for name, part in pictures.items()
+    }
     known: list[str] = [name for name in ("train", "val") if name in pictures]
     cuts = {name: _cut(s, choice, pictures[name], hashes) for name in known}
 
@@ -120,14 +124,14 @@ def train(s: Session, settings: Settings, found: Sequence[Backbone]) -> dict[str
 
 def _choose(
     s: Session, found: Sequence[Backbone], pictures: Mapping[str, Pictures], hashes: Mapping[str, str], *, seed: int
-) -> Choice:
-    """The backbone whose features separate a sample best in cross-validation, at a size that the time allows."""
+) -> tuple[Choice, float]:
+    """The backbone whose features separate a sample best in cross-validation, at a size that the time allows; and the
+    share of the pictures that it allows."""
     train = pictures["train"]
-    rows = torch.randperm(len(train), generator=loader.generator(seed, 0, 3))[:SAMPLE]
-    sample = Pictures(pixels=train.pixels[rows], labels=train.labels[rows], uris=tuple(train.uris[row] for row in rows))
+    sample = loader.some(train, SAMPLE / len(train), seed)
     everything = sum(len(part) for part in pictures.values())
     first = _cut_open(s, found[0], CANVAS)
-    size, views = _size(s, first, sample, looks=len(found) * len(sample), everything=everything)
+    size, views, share = _size(s, first, sample, looks=len(found) * len(sample), everything=everything)
     scores = []
     for backbone in found:
         choice = first if backbone is found[0] and size == CANVAS else _cut_open(s, backbone, size)
@@ -144,7 +148,9 @@ def _choose(
     if others:
         text += ", against " + ", ".join(f"{other[0]:.2f} of {other[2].name}" for other in others[:3])
     s.say("plan", f"{text}; {views} view{'s' if views > 1 else ''}; {_left(s)}")
-    return Choice(
+    if share < 1:
+        s.say("plan", f"time for {share:.0%} of the {everything:,} photos; more time, or a GPU, would show it all")
+    chosen = Choice(
         backbone=backbone,
         preprocess=choice.preprocess,
         net=choice.net,
@@ -153,14 +159,16 @@ def _choose(
         key=choice.key,
         views=views,
     )
+    return chosen, share
 
 
 def _left(s: Session) -> str:
     return "no time limit" if s.budget is None else f"{s.left():.0f} s left"
 
 
-def _size(s: Session, choice: Choice, sample: Pictures, *, looks: int, everything: int) -> tuple[int, int]:
-    """The largest size, and 2 or 1 views, at which all pictures run through the frozen part in `SHARE` of the time."""
+def _size(s: Session, choice: Choice, sample: Pictures, *, looks: int, everything: int) -> tuple[int, int, float]:
+    """The largest size, and 2 or 1 views, at which all pictures run through the frozen part in `SHARE` of the time; at
+    the smallest size a share of the pictures where even that is too much."""
     pixels = _resized(sample, CANVAS).pixels[: probe.BATCH].numpy()
     choice.stem(pixels)  # the first time, room is made
     began = time.perf_counter()
@@ -170,8 +178,9 @@ def _size(s: Session, choice: Choice, sample: Pictures, *, looks: int, everythin
     for size in SIZES:
         for views in (2, 1) if size == SIZES[0] else (1,):
             if seconds * (size / CANVAS) ** 2 * (looks + views * everything) <= allowed:
-                return size, views
-    return SIZES[-1], 1
+                return size, views, 1.0
+    possible = allowed / (seconds * (SIZES[-1] / CANVAS) ** 2) - looks
+    return SIZES[-1], 1, min(1.0, max(possible, SAMPLE) / everything)
 
 
 def _cut_open(s: Session, backbone: Backbone, size: int, *, tail: bool = True) -> Choice:

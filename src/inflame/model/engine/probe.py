@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from inflame.model.engine.backbones import Frozen
 Floats = NDArray[np.float32]
 STRENGTHS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # L2, from strong to weak: each fit starts from the one before
 BATCH = 32
+ENOUGH = 4000  # items on which the strength is chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +98,10 @@ def fit(
     """A probe on the features [N,D] of one or more views (plain, mirrored) of the same items.
 
     The strength with the least out-of-fold cross-entropy wins; views of an item, and items of one group, are always
-    in the same fold. With fewer than two items in every class there is nothing to hold out: the strongest penalty.
+    in the same fold. Of more than `ENOUGH` items a sample chooses. With fewer than two items in every class there is
+    nothing to hold out: the strongest penalty.
     """
-    with _one_thread():
+    with _one_thread() if len(labels) <= ENOUGH else nullcontext():
         return _fit(views, labels, classes, folds, seed, strengths, groups)
 
 
@@ -114,6 +116,18 @@ def _fit(
 ) -> Probe:
     stacked = [_scaled(view) for view in views]
     y = torch.from_numpy(np.ascontiguousarray(labels))
+    if len(y) > ENOUGH and len(strengths) > 1:
+        some = np.sort(np.random.default_rng(seed).permutation(len(y))[:ENOUGH])
+        fewer = _fit(
+            [view[some] for view in views],
+            labels[some],
+            classes,
+            folds,
+            seed,
+            strengths,
+            None if groups is None else groups[some],
+        )
+        strengths = [fewer.strength * ENOUGH / len(y)]  # the penalty on all weights is the same, the mean loss has more
     fold = _folds(labels, folds, seed, groups)
     held = {strength: torch.zeros(len(y), classes) for strength in strengths}
     for number in range(int(fold.max()) + 1):

@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, final
 
-from inflame import artifact
+from inflame import artifact, host
+from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError
@@ -27,7 +29,9 @@ Pictured = Mapping[str, Pictures]
 
 STARTED = "INFLAME_STARTED"  # when the person's command began (seconds since 1970): set by the launcher
 BUDGET = 60.0  # seconds, where neither a time nor a number of epochs is given
+HELD = 0.5  # share of the memory that decoded photos may take, which are there twice for a while
 FIRST = 0.14  # share of the budget after which a net that still trains is published for the first time
+LOOK = 0.4  # share of the budget that may go into reading a data set for the first time
 MOST = 0.15  # share of the budget that is kept for the last steps at most
 PACK = 2.0  # seconds for bundle, test and report of a small net, before any was measured
 
@@ -43,6 +47,14 @@ class Session:
     def say(self, topic: str, text: str) -> None:
         """A line on stderr and in the log: the topic in a column of its own."""
         self.run.say(f"{topic:<8} {text}")
+
+    def hold(self, squares: Preprocess) -> None:
+        """Takes a sample of the data set where the memory isn't enough for the decoded squares of all of it."""
+        memory, count = host.memory(), len(self.dataset)
+        most = count if memory is None else int(HELD * memory / (2 * squares.channels * squares.resize**2))
+        if most < count:
+            self.dataset = replace(self.dataset, items=manifest.sample(self.dataset.items, most))
+            self.say("data", f"{most:,} of the {count:,} photos: what the memory holds")
 
     def progress(self, what: str) -> Callable[[int, int], None]:
         """A progress bar for something that may take more than two seconds; on a terminal only."""
@@ -143,7 +155,7 @@ def begin(
     """
     clock = _clock(settings, epochs)
     notes: list[str] = []
-    dataset = _open(settings, canvas, fallback, notes)
+    dataset = _open(settings, canvas, fallback, None if clock is None else LOOK * clock.left(), notes)
     identity = hashlib.sha256(f"{settings.identity()} {dataset.version}".encode()).hexdigest()
     with Run.begin(settings, identity, dataset.name) as run:
         run.provenance(settings)
@@ -183,13 +195,16 @@ def faults(dataset: Dataset, most: int = 3) -> list[str]:
     return lines
 
 
-def _open(settings: Settings, canvas: Preprocess | None, fallback: str, notes: list[str]) -> Dataset:
+def _open(
+    settings: Settings, canvas: Preprocess | None, fallback: str, seconds: float | None, notes: list[str]
+) -> Dataset:
     wanted = partial(
         artifact.open,
         seed=settings.seed,
         splits=settings.splits,
         limit=settings.limit,
         canvas=canvas,
+        seconds=seconds,
         progress=_bar("checking"),
     )
     try:
