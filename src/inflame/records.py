@@ -74,6 +74,15 @@ class Fault(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Advice(Record):
+    """Structure of the data that a random split would tear apart, and the command that keeps it together."""
+
+    kind: str  # "burst", "name", "folder", "time" or "near_duplicate"
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check(Record):
     """What `inflame check` found; its JSON is `check.json`."""
 
@@ -81,13 +90,15 @@ class Check(Record):
     items: int
     classes: int
     faults: tuple[Fault, ...] = ()
+    advice: tuple[Advice, ...] = ()
     seconds: float = 0.0
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The check that `to_json` described."""
         faults = tuple(Fault.from_json(fault) for fault in value.get("faults", ()))
-        return super(Check, cls).from_json({**value, "faults": faults})
+        advice = tuple(Advice.from_json(one) for one in value.get("advice", ()))
+        return super(Check, cls).from_json({**value, "faults": faults, "advice": advice})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,6 +178,12 @@ summary { margin-top: .35rem; cursor: pointer; color: var(--soft); font-size: .8
 {{ "%.1f" | format(check.seconds) }} s. Nothing in the data was changed.</p>
 <p class="soft">All names are relative to <code>{{ root }}</code>; a click on a list of names selects it all.</p>
 </header>
+{% for advice in check.advice %}
+<div class="card">
+<div class="reason">{{ advice.reason }}</div>
+<pre>{{ advice.command }}</pre>
+</div>
+{% endfor %}
 {% if groups %}
 <table>
 <tr><th>what</th><th class="number">faults</th><th class="number">files</th><th>meaning</th></tr>

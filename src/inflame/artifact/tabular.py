@@ -25,10 +25,11 @@ _COLUMNS = {
     "path": ("path", "filename", "file", "image", "uri", "file_name", "filepath", "file_path", "image_path"),
     "label": ("label", "class", "category", "target"),
     "split": ("split", "subset"),
-    "group": ("group",),
+    "group": ("group", "group_id", "patient", "patient_id", "subject_id", "person_id", "video", "video_id"),
     "time": ("time", "date", "timestamp"),
 }
 _ALIAS = {alias: name for name, aliases in _COLUMNS.items() for alias in aliases}
+_GUESSED = [alias for alias in _ALIAS if alias not in _COLUMNS["group"][1:]]  # the others are like too many words
 _SHOWN = 5  # lines named in one message
 
 
@@ -279,7 +280,7 @@ def _columns(path: Path, header: list[str]) -> dict[str, int]:
         if any(alias in names for alias in aliases)
     }
     for name, cell in zip(names, header, strict=True):
-        close = [] if name in _ALIAS else difflib.get_close_matches(name, list(_ALIAS), n=1, cutoff=0.8)
+        close = [] if name in _ALIAS else difflib.get_close_matches(name, _GUESSED, n=1, cutoff=0.8)
         if close and _ALIAS[close[0]] not in found:
             raise _bad(path, 1, f'has a column "{cell.strip()}"; did you mean "{close[0]}"?')
     body = next((names.index(name) for name in TEXTS if name in names), -1)

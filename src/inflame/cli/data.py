@@ -160,6 +160,13 @@ def _fix(dataset: Dataset, found: Check) -> tuple[int, Path]:
 
 def _summarise(found: Check) -> None:
     print(f"{found.dataset}: {found.items:,} items in {found.classes} classes, {found.seconds:.1f} s")
+    _tell_faults(found)
+    for advice in found.advice:
+        print("\n".join(_wrapped(f"{'advice':<8} {advice.kind:<14} {'':>6}  ", advice.reason)))
+        print(f"{'':<33}{advice.command}")
+
+
+def _tell_faults(found: Check) -> None:
     if not found.faults:
         print("no faults found")
         return
@@ -189,11 +196,16 @@ def _gathered(faults: Sequence[Fault]) -> list[Fault]:
 def _said(fault: Fault) -> str:
     """The fault in as many lines as the terminal needs: what, how many, why, and the first item."""
     head = f"{fault.severity:<8} {fault.kind:<14} {len(fault.items):>6,}  "
-    width = min(110, shutil.get_terminal_size().columns) - 1
-    lines = textwrap.wrap(fault.reason, max(30, width - len(head))) or [""]
     more = f" and {len(fault.items) - 1:,} more" if len(fault.items) > 1 else ""
-    items = [f"{fault.items[0]}{more}"] if fault.items else []
-    return head + ("\n" + " " * len(head)).join([*lines, *items])
+    items = [" " * len(head) + f"{fault.items[0]}{more}"] if fault.items else []
+    return "\n".join([*_wrapped(head, fault.reason), *items])
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    """The text behind the head, in lines that fit the terminal."""
+    width = min(110, shutil.get_terminal_size().columns) - 1
+    lines = textwrap.wrap(text, max(30, width - len(head))) or [""]
+    return [head + lines[0], *(" " * len(head) + line for line in lines[1:])]
 
 
 def _out(name: str, data: Path | str) -> Path:
@@ -221,6 +233,7 @@ def split_words(parser: Parser) -> None:
         "  inflame split photos/\n"
         "  inflame split photos/ --splits train=0.8 val=0.2 --seed 1 --out index.csv\n"
         "  inflame split photos/ --by 'bird(\\d+)_'      pictures of one bird stay on one side\n"
+        "  inflame split photos/ --by burst            photos taken within seconds stay on one side\n"
         "  inflame split letters.csv --by time         learn from the old, test on the new\n"
         "  inflame split photos/ --folds 5 --out folds.parquet"
     )
@@ -228,7 +241,10 @@ def split_words(parser: Parser) -> None:
     parser.add_argument("--splits", nargs="+", metavar="NAME=FRACTION", help="default: train=0.7 val=0.15 test=0.15")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another split (default: 0)")
     parser.add_argument(
-        "--by", default="content", metavar="WAY", help="content (default), time, random, or a regular expression"
+        "--by",
+        default="content",
+        metavar="WAY",
+        help="content (default), time, burst (photos of one camera within seconds), random, or a regular expression",
     )
     parser.add_argument("--folds", type=int, metavar="K", help="number the items 0 … K-1 for cross-validation as well")
     parser.add_argument("--resplit", action="store_true", help="divide anew what brings its own splits")
@@ -256,7 +272,7 @@ def split(words: Namespace) -> int:
     _tell(found)
     for fault in found.faults:
         if fault.kind in ("split", "split_leak") and fault.severity != "error":
-            print(f"{'note' if fault.kind == 'split' else 'warning'}   {fault.reason}")
+            print(f"{'note' if fault.severity == 'info' else 'warning'}   {fault.reason}")
     if folds is not None:
         print(f"folds  {', '.join(f'{folds.count(number):,}' for number in range(words.folds))} items")
     if words.out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pyarrow as pa
 
 from inflame.artifact import carve, listing
@@ -124,3 +125,22 @@ def test_data_with_splits_is_divided_anew_when_asked() -> None:
     )
     found, _ = carve.carve(items, {"train": 0.5, "dev": 0.5}, 0, carve.Way(anew=True))
     assert set(found["split"].to_pylist()) == {"train", "dev"}
+
+
+def test_every_way_but_the_safe_one_says_what_it_costs() -> None:
+    items = listing.table(
+        uri=[f"shot{n}.jpg" for n in range(40)],
+        label=["a", "b"] * 20,
+        sha256=[f"{n:064x}" for n in range(40)],
+        group=[f"g{n % 4}" for n in range(40)],
+        time=[f"2020-01-{1 + n // 2:02}" for n in range(40)],
+    )
+    for by in ("time", r"shot(\d+)", "random"):
+        found, notes = carve.carve(items, None, 0, carve.Way(by=by))
+        assert any("flattered by up to" in note.reason for note in notes) == (by != "time"), by
+    assert set(found["group"].to_pylist()) == {"g0", "g1", "g2", "g3"}
+    near = np.array([[0, 39]])
+    blank = items.set_column(items.schema.get_field_index("group"), "group", pa.array([""] * 40))
+    _, notes = carve.carve(blank, None, 0, carve.Way(by="time", together=near))
+    assert "flattered" in notes[-1].reason
+    assert carve.carve(items, None, 0, carve.Way(by="content", together=near))[1] == ()

@@ -334,7 +334,7 @@ def test_check_of_clean_photos(photos: Path) -> None:
 
 def test_check_json_is_as_promised(faulty: Path) -> None:
     value = json.loads(dumps(check(faulty)))
-    assert set(value) == {"dataset", "items", "classes", "faults", "seconds"}
+    assert set(value) == {"dataset", "items", "classes", "faults", "advice", "seconds"}
     for fault in value["faults"]:
         assert set(fault) == {"kind", "severity", "reason", "items"}
         assert fault["kind"] in checks.KINDS

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from inflame.cli import data
 from inflame.cli.main import main
@@ -143,3 +144,44 @@ def test_the_data_may_come_last(photos: Path, capsys: pytest.CaptureFixture[str]
     assert main(["split", "--splits", "train=0.8", "val=0.2", str(photos), "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {"train", "val"}
     assert main(["split", "--splits", "train=0.8"]) == 2
+
+
+@pytest.fixture
+def bursts(photos: Path) -> Path:
+    """The photos, as if taken in bursts of three."""
+    for number, path in enumerate(sorted(photos.rglob("*.jpg"))):
+        exif = Image.Exif()
+        exif[0x0110] = "Canon"
+        exif.get_ifd(0x8769)[0x9003] = f"2021:05:03 10:{number // 3:02}:{number % 3:02}"
+        with Image.open(path) as image:
+            image.save(path, quality=95, exif=exif)
+    return photos
+
+
+def test_bursts_are_advised_and_kept_together(bursts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(bursts), "--out", str(tmp_path / "found")]) == 0
+    said = capsys.readouterr().out
+    assert "advice   burst" in said
+    assert f"inflame split {bursts} --by burst" in said
+    (advice,) = json.loads((tmp_path / "found" / "check.json").read_text())["advice"]
+    assert advice["command"] in (tmp_path / "found" / "check.html").read_text()
+    assert main([*advice["command"].split()[1:], "--folds", "3", "--out", str(tmp_path / "index.csv")]) == 0
+    with (tmp_path / "index.csv").open(encoding="utf-8", newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["path"])
+    for column in ("split", "fold"):
+        assert all(len({row[column] for row in rows[start : start + 3]}) == 1 for start in range(0, 36, 3))
+
+
+def test_a_way_that_the_data_overrules_is_said(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["split", str(photos), "--out", str(tmp_path / "index.csv")]) == 0
+    assert main(["split", str(tmp_path / "index.csv"), "--by", "random"]) == 0
+    assert "kept, not divided by random (--resplit divides anew)" in capsys.readouterr().out
+    assert main(["split", str(tmp_path / "index.csv"), "--resplit"]) == 0
+    assert "numbers can't be compared" in capsys.readouterr().out
+
+
+def test_no_bursts_without_times(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["split", str(photos), "--by", "burst"]) == 2
+    assert "No photo says when it was taken" in capsys.readouterr().err
