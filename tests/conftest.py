@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,10 @@ from PIL import Image
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Started in the background, as by `nohup make test &`, Python inherits that these are ignored; so would every child.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 _CLOSED_PROXY = "http://127.0.0.1:9"  # the discard port: child processes can't get out either

@@ -98,7 +98,7 @@ def begun(home: Path, seed: int) -> subprocess.Popen[str]:
     """A training that has saved its first checkpoint."""
     child = subprocess.Popen(training(seed), stderr=subprocess.PIPE, text=True)
     for _ in range(600):
-        if list(home.glob("runs/*/last/*.safetensors")):
+        if list(home.glob("runs/*/last/checkpoint.safetensors")):
             return child
         time.sleep(0.1)
     child.kill()
@@ -124,7 +124,7 @@ def test_a_killed_training_goes_on_with_the_same_command(home: Path) -> None:
 def test_a_damaged_checkpoint_is_said_and_survived(home: Path) -> None:
     with begun(home, 2) as child:
         child.send_signal(signal.SIGKILL)
-    for path in home.glob("runs/*/last/*.safetensors"):
+    for path in home.glob("runs/*/last/checkpoint.safetensors"):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
