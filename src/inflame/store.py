@@ -14,15 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from inflame.errors import DataError, InflameError, MissingExtra, NetworkError, StorageError, UserError, nearest
+from inflame import remote
+from inflame.errors import DataError, StorageError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "http": "http", "https": "http"}
-SCHEMES = ("file", "memory", *EXTRAS)
-
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _TEMPORARY = re.compile(r"^\.tmp-(\d+)-[0-9a-f]{8}")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM}
@@ -56,7 +53,7 @@ def mirror() -> Path | None:
 def local(uri: str | os.PathLike[str]) -> Path | None:
     """The path that a plain path or a `file://` uri names; None for any other uri."""
     text = os.fspath(uri)
-    found = _SCHEME.match(text)
+    found = remote.SCHEME.match(text)
     if found is None:
         return Path(text).expanduser()
     if found[1].lower() != "file":
@@ -70,15 +67,13 @@ def local(uri: str | os.PathLike[str]) -> Path | None:
 def join(uri: str | os.PathLike[str], *parts: str) -> str:
     """The uri (or path) of something below `uri`."""
     text = os.fspath(uri)
-    return str(Path(text, *parts)) if not _SCHEME.match(text) else "/".join([text.rstrip("/"), *parts])
+    return str(Path(text, *parts)) if not remote.SCHEME.match(text) else "/".join([text.rstrip("/"), *parts])
 
 
 def shown(uri: str | os.PathLike[str]) -> str:
     """The uri without a password or a signed query: fit for messages and logs."""
     text = os.fspath(uri)
-    if local(text) is not None:
-        return text
-    return re.sub(r"://[^/@]*:[^/@]*@", "://", text).partition("?")[0]
+    return text if local(text) is not None else remote.shown(text)
 
 
 def make_folder(path: Path, *, remedy: str = "") -> Path:
@@ -198,22 +193,42 @@ def write(uri: str | os.PathLike[str], content: bytes | str) -> None:
         with atomic(path) as temporary:
             temporary.write_bytes(data)
         return
-    with _border(uri):
-        system, place = _remote(uri)
-        parent = place.rpartition("/")[0]
-        if parent and os.fspath(uri).startswith("memory:"):
-            system.makedirs(parent, exist_ok=True)
+
+    def put(system: Any, place: str) -> None:
+        _make_parent(system, place, os.fspath(uri))
         system.pipe_file(place, data)
+
+    remote.ask(os.fspath(uri), put)
+
+
+def upload(path: Path, uri: str | os.PathLike[str]) -> None:
+    """Puts a copy of a local file at `uri`, whole or not at all, in pieces: no matter how large it is."""
+    target = local(uri)
+    if target is not None:
+        with atomic(target) as temporary:
+            shutil.copyfile(path, temporary)
+        return
+
+    def put(system: Any, place: str) -> None:
+        _make_parent(system, place, os.fspath(uri))
+        system.put_file(str(path), place)
+
+    remote.ask(os.fspath(uri), put)
+
+
+def download(uri: str, path: Path) -> None:
+    """Puts a copy of what is at a remote `uri` at `path`, whole or not at all, in pieces."""
+    with atomic(path) as temporary:
+        remote.ask(uri, lambda system, place: system.get_file(place, str(temporary)))
 
 
 def read_bytes(uri: str | os.PathLike[str]) -> bytes:
     """What is at `uri`. Nothing there: DataError."""
-    with _border(uri):
-        path = local(uri)
-        if path is not None:
-            return path.read_bytes()
-        system, place = _remote(uri)
-        return bytes(system.cat_file(place))
+    path = local(uri)
+    if path is None:
+        return remote.ask(os.fspath(uri), lambda system, place: bytes(system.cat_file(place)))
+    with _border(path):
+        return path.read_bytes()
 
 
 def read_text(uri: str | os.PathLike[str]) -> str:
@@ -228,23 +243,22 @@ def read_text(uri: str | os.PathLike[str]) -> str:
 
 def exists(uri: str | os.PathLike[str]) -> bool:
     """Whether a file or folder is at `uri`."""
-    with _border(uri):
-        path = local(uri)
-        if path is not None:
-            return path.exists()
-        system, place = _remote(uri)
-        return bool(system.exists(place))
+    path = local(uri)
+    if path is None:
+        return remote.ask(os.fspath(uri), lambda system, place: bool(system.exists(place)))
+    with _border(path):
+        return path.exists()
 
 
 def listdir(uri: str | os.PathLike[str]) -> list[str]:
     """The names in the folder `uri`, sorted, without leftovers of killed writers."""
-    with _border(uri):
-        path = local(uri)
-        if path is not None:
+    path = local(uri)
+    if path is None:
+        found = remote.ask(os.fspath(uri), lambda system, place: system.ls(place, detail=False))
+        names = [str(entry).rstrip("/").rpartition("/")[2] for entry in found]
+    else:
+        with _border(path):
             names = [entry.name for entry in path.iterdir()]
-        else:
-            system, place = _remote(uri)
-            names = [str(entry).rstrip("/").rpartition("/")[2] for entry in system.ls(place, detail=False)]
     return sorted(name for name in names if not _TEMPORARY.match(name))
 
 
@@ -257,12 +271,12 @@ def open_uri(uri: str | os.PathLike[str], mode: str = "rb") -> Iterator[IO[Any]]
         with atomic(path) as temporary, temporary.open(mode, encoding=encoding) as file:
             yield file
         return
-    with _border(uri):
-        if path is not None:
-            opened: Any = path.open(mode, encoding=encoding)
-        else:
-            system, place = _remote(uri)
-            opened = system.open(place, mode) if encoding is None else system.open(place, mode, encoding=encoding)
+    if path is None:
+        how = {} if encoding is None else {"encoding": encoding}
+        opened: Any = remote.ask(os.fspath(uri), lambda system, place: system.open(place, mode, **how))
+    else:
+        with _border(path):
+            opened = path.open(mode, encoding=encoding)
     with opened as file:
         yield file
 
@@ -303,52 +317,18 @@ def _exchange(one: Path, other: Path) -> bool:
     return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
-def _remote(uri: str | os.PathLike[str]) -> tuple[Any, str]:
-    """The fsspec file system of `uri`, and the place in it."""
-    from importlib import import_module
-
-    text = os.fspath(uri)
-    found = _SCHEME.match(text)
-    scheme = found[1].lower() if found else ""
-    if scheme not in SCHEMES:
-        guess = nearest(scheme, SCHEMES)
-        raise UserError(
-            f"{scheme}:// is not a place that inflame can reach." + (f' Did you mean "{guess}://"?' if guess else ""),
-            where=shown(uri),
-            remedy="Use a path, or one of " + " ".join(f"{name}://" for name in SCHEMES) + ".",
-        )
-    try:
-        kind = import_module("fsspec").get_filesystem_class(scheme)
-    except ImportError as error:
-        raise MissingExtra(
-            f"Reading and writing {scheme}:// needs a package that isn't installed ({error}).",
-            extra=EXTRAS.get(scheme, "remote"),
-            where=shown(uri),
-        ) from error
-    return kind(**kind._get_kwargs_from_urls(text)), str(kind._strip_protocol(text))
+def _make_parent(system: Any, place: str, uri: str) -> None:
+    """Memory has folders; buckets only have names with slashes in them."""
+    if uri.startswith("memory:") and "/" in place:
+        system.makedirs(place.rpartition("/")[0], exist_ok=True)
 
 
 @contextmanager
-def _border(uri: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns what file systems and cloud drivers raise into ours. Drivers can raise nearly anything."""
+def _border(path: Path) -> Iterator[None]:
+    """Turns what the operating system says about a path into our errors."""
     try:
         yield
-    except InflameError:
-        raise
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        what = "is a folder, not a file" if isinstance(error, IsADirectoryError) else "does not exist"
-        raise DataError(
-            f"{shown(uri)} {what}.",
-            where=shown(uri),
-            remedy="Check the name; relative paths start at the folder you are in.",
-        ) from error
-    except Exception as error:
-        if local(uri) is not None:
-            if isinstance(error, OSError):
-                raise storage_error(error, uri) from error
-            raise
-        raise NetworkError(
-            f"{shown(uri)} could not be reached: {type(error).__name__}: {error}",
-            where=shown(uri),
-            remedy="Check the address, the network and the credentials in the environment, then try again.",
-        ) from error
+        raise remote.absent(str(path), error) from error
+    except OSError as error:
+        raise storage_error(error, path) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from inflame import plugins, store
+from inflame import plugins, remote
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "inflame"
@@ -56,7 +56,7 @@ def test_every_requirement_has_a_lower_bound() -> None:
 
 
 def test_every_extra_that_code_names_is_there() -> None:
-    named = {plugin.extra for seam in plugins.SEAMS.values() for plugin in seam.values()} | set(store.EXTRAS.values())
+    named = {plugin.extra for seam in plugins.SEAMS.values() for plugin in seam.values()} | set(remote.EXTRAS.values())
     for file in SOURCE.rglob("*.py"):
         text = file.read_text(encoding="utf-8")
         named |= set(re.findall(r'extra="([\w-]+)"', text)) | set(re.findall(r"inflame\[([\w-]+)\]", text))

@@ -1,25 +1,30 @@
-"""Folders of pictures in buckets (gs:// s3:// az:// abfs://, and what else fsspec reads), item by item.
+"""Data sets in buckets (gs:// s3:// az:// abfs://, and what else fsspec reads): class folders, shards, archives.
 
-Nothing is copied as a whole: files are listed once and read when they are wanted. A request that fails is tried again,
-later and later; a bucket that may not be read is told at once. Secrets come from the environment only.
+Class folders are listed once and read item by item, when an item is wanted. A shard or an archive is brought here as a
+whole, once: its records can't be found from afar. `inflame.remote` is patient with what fails.
 """
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from inflame import store
-from inflame.artifact import listing
-from inflame.errors import DataError, InflameError, NetworkError
+from inflame import remote, store
+from inflame.artifact import containers, listing
+from inflame.errors import DataError
 from inflame.records import Dataset, Fault
 
-TRIES = 6
-FIRST = 0.1  # seconds before the second try; twice as long before each further one
 
-T = TypeVar("T")
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file in a bucket: its name below the folder, bytes, and a number that changes with the content."""
+
+    name: str
+    size: int
+    changed: int
 
 
 def is_bucket(text: str) -> bool:
@@ -28,40 +33,61 @@ def is_bucket(text: str) -> bool:
     return bool(colons) and scheme not in ("http", "https", "file")
 
 
-def read(uri: str) -> bytes:
-    """The bytes of a file in a bucket. Still failing after several tries: NetworkError; not there: DataError."""
-    return patiently(uri, lambda: store.read_bytes(uri))
+def is_one(text: str) -> bool:
+    """Whether the address is that of one file that holds a data set: an archive, a table or a shard."""
+    from inflame.artifact import tabular, unpack
+
+    path = Path(text)
+    return is_bucket(text) and (unpack.is_archive(path) or tabular.is_table(path) or containers.is_named(path))
 
 
-def patiently(uri: str, task: Callable[[], T], *, sleep: Callable[[float], Any] = time.sleep) -> T:
-    """What the task gives, tried up to `TRIES` times with growing pauses (exponential backoff with jitter)."""
-    trouble: Exception | None = None
-    for turn in range(TRIES):
-        if turn:
-            sleep(FIRST * 2 ** (turn - 1) * (0.5 + random.random()))
-        try:
-            return task()
-        except DataError:
-            raise  # not there, or no right to read it: trying again won't help
-        except (InflameError, OSError) as error:
-            if _refused(error):
-                raise _forbidden(uri, error) from error
-            trouble = error
-    raise NetworkError(
-        f"{store.shown(uri)} could not be reached in {TRIES} tries ({trouble}).",
-        where=store.shown(uri),
-        remedy="Check the network and the bucket's name, then give the same command again: what is done is kept.",
-    ) from trouble
+def brought(uri: str) -> Path:
+    """The copy here of a file in a bucket, made when there is none of this content; kept in inflame's home."""
+    about = remote.ask(uri, lambda system, place: system.info(place))
+    key = hashlib.sha256(f"{uri}\0{about.get('size')}\0{_changed(about)}".encode()).hexdigest()[:32]
+    path = store.home() / "cache" / "buckets" / key / uri.rpartition("/")[2]
+    if not path.is_file():
+        store.download(uri, path)
+    return path
 
 
-def folder(uri: str) -> Dataset:
-    """The data set of class folders (with or without train, val and test above them) in a bucket. Sizes and times of
-    change (or version tags) are kept, by which a second look knows what it has seen."""
+def folder(uri: str, *, skip_bad: bool = False) -> Dataset:
+    """The data set of class folders (with or without train, val and test above them), or of shards, in a bucket.
+
+    Sizes and times of change (or version tags) are kept, by which a second look knows what it has seen. A damaged
+    shard: DataError that names it; with `skip_bad` a fault.
+    """
     uri = uri.rstrip("/")
-    files = patiently(uri, lambda: list(_listed(uri)))
-    splits = {split for name, _, _ in files if (split := listing.split_name(name.split("/")[0]))}
+    files = list(_listed(uri))
+    found = _shards(uri, files)
+    if found:
+        names = {file.name for file in files}
+        beside = [brought(f"{uri}/{name}") for name in containers.NAMES if name in names]
+        return containers.gathered(found, uri, beside, skip_bad=skip_bad)
+    return _of_classes(uri, files)
+
+
+def _shards(uri: str, files: list[_File]) -> list[containers.Part]:
+    """The shards in the folder or right below it, none of them brought yet; empty when it is none of shards."""
+    named = [file for file in files if file.name.count("/") < 2 and containers.is_named(Path(file.name))]
+    if not named or not containers.is_shard(brought(f"{uri}/{named[0].name}")):
+        return []
+    return [
+        containers.Part(
+            name=file.name,
+            size=file.size,
+            changed=file.changed,
+            path=lambda place=f"{uri}/{file.name}": brought(place),  # type: ignore[misc]
+        )
+        for file in named
+    ]
+
+
+def _of_classes(uri: str, files: list[_File]) -> Dataset:
+    splits = {split for file in files if (split := listing.split_name(file.name.split("/")[0]))}
     rows, others = [], []
-    for name, size, changed in files:
+    for file in files:
+        name = file.name
         parts = name.split("/")
         split = listing.split_name(parts[0]) if len(splits) > 1 or "train" in splits else ""
         label = parts[1] if split and len(parts) > 2 else parts[0] if not split and len(parts) > 1 else ""
@@ -69,7 +95,7 @@ def folder(uri: str) -> Dataset:
         if not label or listing.is_junk(parts[-1]) or not (text or listing.is_picture(parts[-1])):
             others.append(name)
         else:
-            rows.append((name, label, split, size, changed, bool(text)))
+            rows.append((name, label, split, file.size, file.changed, bool(text)))
     if not rows:
         raise DataError(
             f"{store.shown(uri)} holds no pictures or texts in class folders.",
@@ -96,47 +122,18 @@ def folder(uri: str) -> Dataset:
     )
 
 
-def _listed(uri: str) -> Iterator[tuple[str, int, int]]:
-    """(name below the folder, bytes, a number that changes with the content) of every file."""
-    system, root = store._remote(uri)
-    with store._border(uri):
-        system.invalidate_cache()
-        found = system.find(root, detail=True)
-    start = root.rstrip("/") + "/"
+def _listed(uri: str) -> Iterator[_File]:
+    """Every file below the folder, by name."""
+
+    def find(system: Any, place: str) -> tuple[str, dict[str, dict[str, Any]]]:
+        return place.rstrip("/") + "/", system.find(place, detail=True)
+
+    start, found = remote.ask(uri, find)
     for path, about in sorted(found.items()):
-        tag = about.get("ETag") or about.get("etag") or about.get("md5Hash") or about.get("LastModified") or ""
-        moment = about.get("mtime") or about.get("created") or tag
-        number = int(hash_of(str(moment))[:12], 16)
-        yield path.removeprefix(start), int(about.get("size") or 0), number
+        yield _File(path.removeprefix(start), int(about.get("size") or 0), _changed(about))
 
 
-def hash_of(text: str) -> str:
-    """Hex digits that stand for a text."""
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _refused(error: Exception) -> bool:
-    told = f"{type(error).__name__} {error} {getattr(error, 'where', '')}".casefold()
-    return any(
-        word in told
-        for word in (
-            "accessdenied",
-            "access denied",
-            "forbidden",
-            "permission",
-            "nocredentials",
-            "unable to locate credentials",
-            "invalidaccesskeyid",
-            "unauthorized",
-        )
-    )
-
-
-def _forbidden(uri: str, error: Exception) -> DataError:
-    return DataError(
-        f"{store.shown(uri)} may not be read: {error}.",
-        where=store.shown(uri),
-        remedy="Give the rights, or put the right keys into the environment (AWS_ACCESS_KEY_ID and so on).",
-    )
+def _changed(about: dict[str, Any]) -> int:
+    tag = about.get("ETag") or about.get("etag") or about.get("md5Hash") or about.get("LastModified") or ""
+    moment = str(about.get("mtime") or about.get("created") or tag)
+    return int(hashlib.sha256(moment.encode()).hexdigest()[:12], 16)

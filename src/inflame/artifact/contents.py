@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import final
 
+from inflame import store
 from inflame.artifact import buckets, listing
 from inflame.errors import DataError
 
@@ -43,10 +44,11 @@ class Contents:
     def read(self, uri: str) -> bytes:
         """The encoded bytes of the item. Nothing there, or a record that is damaged: DataError or OSError."""
         container, key = divided(uri)
-        if "://" in str(self.root):
-            return buckets.read(f"{self.root}/{uri}")
-        path = Path(listing.locate(self.root, uri))
-        if not container or path.is_file():
+        path = listing.locate(self.root, uri)
+        if store.local(self.root) is None:
+            if not container:
+                return store.read_bytes(f"{self.root}/{uri}")
+        elif not container or path.is_file():
             return path.read_bytes()
         return self._opened(container)(key)
 
@@ -54,7 +56,9 @@ class Contents:
         with self._lock:
             if container not in self._open:
                 module = import_module(OPENERS[PurePosixPath(container).suffix.lower()])
-                self._open[container] = module.opened(Path(listing.locate(self.root, container)))
+                away = store.local(self.root) is None
+                path = buckets.brought(f"{self.root}/{container}") if away else listing.locate(self.root, container)
+                self._open[container] = module.opened(path)
             return self._open[container]
 
 

@@ -157,7 +157,7 @@ def make(job: Job) -> dict[str, Any]:
             "classes": dict(sorted(counts.items())),
             "skipped": skipped,
         }
-        _put(part, store.join(job.target, job.name))
+        store.upload(part, store.join(job.target, job.name))
     finally:
         part.unlink(missing_ok=True)
     store.write(_note_place(job), dumps(note))
@@ -363,19 +363,6 @@ def _note(job: Job) -> dict[str, Any] | None:
         note: dict[str, Any] = json.loads(store.read_text(place))
         return note if store.exists(store.join(job.target, job.name)) else None
     return None
-
-
-def _put(part: Path, target: str) -> None:
-    """Moves a finished file to its place, whole or not at all."""
-    local = store.local(target)
-    if local is None:
-        from inflame.artifact import buckets
-
-        buckets.patiently(target, lambda: store.write(target, part.read_bytes()))
-        return
-    with store.atomic(local) as temporary, part.open("rb") as source, temporary.open("wb") as sink:
-        while block := source.read(1 << 22):
-            sink.write(block)
 
 
 def _digest(path: Path) -> str:

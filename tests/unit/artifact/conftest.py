@@ -1,4 +1,4 @@
-"""A web server on this machine that misbehaves on purpose."""
+"""A web server on this machine that misbehaves on purpose, and a real S3 server."""
 
 from __future__ import annotations
 
@@ -119,3 +119,14 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> Patience:
 
     monkeypatch.setitem(fetch.download.__kwdefaults__, "patience", HASTY)
     return HASTY
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of a real S3 server on this machine."""
+    server = pytest.importorskip("moto.server", reason="needs moto[server]")
+    started = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    started.start()
+    host, port = started.get_host_and_port()
+    yield f"http://{host}:{port}"
+    started.stop()

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -122,17 +121,6 @@ def test_a_folder_outside_of_any_repository(photos: Path, tmp_path: Path) -> Non
 
 
 # --- S3 ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The address of a real S3 server on this machine."""
-    server = pytest.importorskip("moto.server", reason="needs moto[server]")
-    started = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    started.start()
-    host, port = started.get_host_and_port()
-    yield f"http://{host}:{port}"
-    started.stop()
 
 
 @pytest.fixture
