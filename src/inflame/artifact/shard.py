@@ -173,7 +173,7 @@ def _item(source: Contents, row: tuple[str, str, str, str, str], job: Job) -> tu
         data = source.read(uri)
     except OSError as error:
         raise DataError(
-            f"{uri} can't be read: {error.strerror}.", where=uri, remedy="Correct it, or --skip-bad"
+            f"{uri} can't be read: {error.strerror or error}.", where=uri, remedy="Correct it, or --skip-bad"
         ) from None
     sha256 = hashlib.sha256(data).hexdigest()
     height = width = 0

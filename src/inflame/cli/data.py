@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from inflame.cli.words import Parser
 
 _FAULTS = 12  # so many are told; the page has all
+_SKIP_BAD = "read the rest of a damaged shard, and say what is left out"
 _SEVERAL = 2  # faults of one kind that are told one by one
 
 
@@ -94,7 +95,7 @@ def _splits(counts: dict[str, dict[str, int]]) -> list[str]:
 
 def check_words(parser: Parser) -> None:
     """The data and where to put what was found."""
-    parser.usage = "inflame check DATA [--out FOLDER] [--fix] [--weights FILE]"
+    parser.usage = "inflame check DATA [--out FOLDER] [--fix] [--weights FILE] [--skip-bad]"
     parser.description = (
         "Find the faults of a data set, one by one: unreadable files, junk, blank ones, copies and near\n"
         "copies (also across splits), the same under two labels, likely wrong labels, outliers, shortcuts\n"
@@ -110,16 +111,18 @@ def check_words(parser: Parser) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="where the two files go (default: in the home of inflame)")
     parser.add_argument("--fix", action="store_true", help="leave out copies and blank items from now on")
     parser.add_argument("--weights", metavar="FILE", default="", help="judge labels by this pretrained network")
+    parser.add_argument("--skip-bad", action="store_true", help=_SKIP_BAD)
 
 
 def check(words: Namespace) -> int:
     """Prints the faults by kind, and where the page with all of them is."""
     data = places.data(words.data)
     folder = _out(words.out, data) if words.out else None
-    from inflame.artifact import checks
+    from inflame.artifact import checks, manifest
 
+    given: Any = manifest.listed(data, skip_bad=True) if words.skip_bad else data
     with progress("checking") as update:
-        examined = checks.examine(data, progress=update, embed=embeds(words.weights))
+        examined = checks.examine(given, progress=update, embed=embeds(words.weights))
     found = examined.check
     folder = folder or store.make_folder(store.home() / "checks" / found.dataset)
     store.write(folder / "check.json", dumps(found))
@@ -248,6 +251,7 @@ def split_words(parser: Parser) -> None:
     )
     parser.add_argument("--folds", type=int, metavar="K", help="number the items 0 … K-1 for cross-validation as well")
     parser.add_argument("--resplit", action="store_true", help="divide anew what brings its own splits")
+    parser.add_argument("--skip-bad", action="store_true", help=_SKIP_BAD)
     parser.add_argument("--out", metavar="FILE", help="write path,label,split,sha256 as .csv or .parquet")
 
 
@@ -262,7 +266,15 @@ def split(words: Namespace) -> int:
     from inflame.artifact import open as open_data
 
     with progress("reading") as update:
-        found = open_data(data, seed=words.seed, splits=fractions, progress=update, by=words.by, anew=words.resplit)
+        found = open_data(
+            data,
+            seed=words.seed,
+            splits=fractions,
+            progress=update,
+            skip_bad=words.skip_bad,
+            by=words.by,
+            anew=words.resplit,
+        )
     folds = _folds(found, words.folds, words.seed) if words.folds else None
     if words.out:
         _write_index(Path(words.out), found, folds)
@@ -270,6 +282,8 @@ def split(words: Namespace) -> int:
         print(as_json(_members(found)))
         return 0
     _tell(found)
+    bad = [fault for fault in found.faults if words.skip_bad and fault.kind == "unreadable"]
+    print("".join(f"{_said(fault)}\n" for fault in _gathered(bad)), end="")
     for fault in found.faults:
         if fault.kind in ("split", "split_leak") and fault.severity != "error":
             print(f"{'note' if fault.severity == 'info' else 'warning'}   {fault.reason}")

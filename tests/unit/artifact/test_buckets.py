@@ -252,6 +252,7 @@ def test_every_third_answer_fails_and_all_works(photos: Path, monkeypatch: pytes
     index = shard.shard(manifest.listed("memory://third/raw"), "memory://third/out", SMALL, workers=1)
     assert index["shards"] == whole["shards"]
     assert len(artifact.open("memory://third/raw")) == 36
+    monkeypatch.undo()
     memory().rm("/third", recursive=True)
 
 

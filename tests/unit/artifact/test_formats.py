@@ -182,6 +182,42 @@ def test_a_changed_byte_costs_one_record(tmp_path: Path) -> None:
     assert len(artifact.open(path, skip_bad=True)) == 9
 
 
+def test_a_changed_header_of_a_tar_is_named_and_costs_one_item(tmp_path: Path) -> None:
+    """tarfile takes a header that it can't read for the end, and says nothing."""
+    path = tmp_path / "a.tar"
+    items = written(path)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"00000004.jpg")
+    data[place + 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.tar, file 12 in it: its header was changed") as told:
+        artifact.open(path)
+    assert "--skip-bad" in told.value.remedy
+    found = artifact.open(path, skip_bad=True)
+    assert len(found) == len(items) - 1
+    assert [fault.items for fault in found.faults if fault.kind == "unreadable"] == [("a.tar#12",)]
+
+
+def test_a_tar_cut_between_two_files_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    items = written(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"00000004.jpg")])
+    with pytest.raises(DataError, match=r"the end of the tar is missing"):
+        artifact.open(path)
+    assert 0 < len(artifact.open(path, skip_bad=True)) < len(items)
+
+
+def test_a_changed_byte_in_a_picture_of_parquet_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    written(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"JFIF") + 40] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.parquet, rows 0 to 9, can't be read.*CRC"):
+        FORMATS["a.parquet"].opened(path)("3")  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
 def test_other_shards_cut_short_are_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

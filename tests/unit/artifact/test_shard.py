@@ -21,6 +21,7 @@ from inflame import artifact
 from inflame.artifact import manifest, shard
 from inflame.artifact.preprocess import PictureError
 from inflame.artifact.shard import Recipe
+from inflame.cli.main import main
 from inflame.errors import DataError, SettingError
 
 SMALL = Recipe(shard_mb=0.02, size=32)
@@ -95,6 +96,31 @@ def test_a_bad_item_is_named_or_left_out(photos: Path, tmp_path: Path) -> None:
     index = shard.shard(manifest.listed(photos), tmp_path / "skipped", skipping, workers=1)
     assert [item["uri"] for item in index["skipped"]] == [uri]
     assert index["items"] == len(manifest.listed(photos)) - 1
+
+
+@pytest.mark.parametrize("verb", ["check", "split", "shard"])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_the_rest_of_a_damaged_shard_is_read_when_asked(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, damage: str
+) -> None:
+    shards = tmp_path / "shards"
+    index = shard.shard(manifest.listed(photos), shards, SMALL, workers=1)
+    path = shards / index["shards"][0]["name"]
+    data = bytearray(path.read_bytes())
+    record = 0 if damage == "flipped" else index["shards"][0]["items"] - 1
+    if damage == "flipped":
+        data[500] ^= 1
+    path.write_bytes(data if damage == "flipped" else data[:-9])
+    words = [verb, str(shards), *([str(tmp_path / "again"), "--workers", "1"] if verb == "shard" else [])]
+    assert main(words) == 2
+    assert f"{path.name}, record {record} " in capsys.readouterr().err
+    assert main([*words, "--skip-bad", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    if verb == "check":
+        named = [item for fault in found["faults"] if fault["kind"] == "unreadable" for item in fault["items"]]
+        assert named == [f"{path.name}#{record}"]
+    count = sum(map(len, found.values())) if verb == "split" else found["items"]
+    assert count == index["items"] - 1
 
 
 def picture(size: tuple[int, int], form: str = "JPEG", **how: object) -> bytes:

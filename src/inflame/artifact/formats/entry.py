@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+REMEDY = "Get or make the file again, or keep the rest of it: inflame shard DATA NEW_FOLDER --skip-bad"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:

@@ -14,7 +14,7 @@ from typing import IO, Any, final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from inflame.artifact.formats.entry import Entry
+from inflame.artifact.formats.entry import REMEDY, Entry
 from inflame.errors import DataError
 
 SUFFIX = ".parquet"
@@ -39,7 +39,8 @@ class Writer:
             fields, metadata={"huggingface": json.dumps({"info": {"features": features(kind, classes)}})}
         )
         self._file: IO[bytes] = target.open("wb") if isinstance(target, Path) else target
-        self._writer = pq.ParquetWriter(self._file, self._schema, compression="none" if kind != "text" else "zstd")
+        compression = "none" if kind != "text" else "zstd"
+        self._writer = pq.ParquetWriter(self._file, self._schema, compression=compression, write_page_checksum=True)
         self._number = {label: number for number, label in enumerate(classes)}
         self._name, self._kind = name, kind
         self._rows: list[dict[str, Any]] = []
@@ -106,7 +107,7 @@ def opened(path: Path) -> Callable[[str], bytes]:
         whole = _arrow(path)
         column = whole[content_column(whole.schema) or whole.column_names[0]]
         return lambda key: _bytes(column[int(key)].as_py(), path)
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path, page_checksum_verification=True)
     name = content_column(file.schema_arrow)
     starts = [0]
     for group in range(file.num_row_groups):
@@ -120,7 +121,10 @@ def opened(path: Path) -> Callable[[str], bytes]:
         group = next(number for number in range(len(starts) - 1) if row < starts[number + 1])
         with lock:
             if kept[0] != group:
-                kept[:] = [group, file.read_row_group(group, columns=[name])[name]]
+                try:
+                    kept[:] = [group, file.read_row_group(group, columns=[name])[name]]
+                except (pa.ArrowException, OSError) as error:
+                    raise _damaged(path, error, f"rows {starts[group]:,} to {starts[group + 1] - 1:,}") from error
             value = kept[1][row - starts[group]].as_py()
         return _bytes(value, path)
 
@@ -156,7 +160,7 @@ def _described(path: Path) -> tuple[pa.Schema, pa.Table]:
         whole = _arrow(path)
         content = content_column(whole.schema)
         return whole.schema, whole.drop_columns([content] if content else [])
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(path, page_checksum_verification=True)
     content = content_column(file.schema_arrow)
     return file.schema_arrow, file.read(columns=[name for name in file.schema_arrow.names if name != content])
 
@@ -178,9 +182,9 @@ def _bytes(value: Any, path: Path) -> bytes:
     return value.encode() if isinstance(value, str) else bytes(value or b"")
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
+def _damaged(path: Path, error: Exception, where: str = "") -> DataError:
     return DataError(
-        f"{path.name} can't be read: {str(error).splitlines()[0]}",
+        f"{path.name}{where and f', {where},'} can't be read: {str(error).splitlines()[0]}",
         where=str(path),
-        remedy="Get or make the file again, or leave it out: --skip-bad",
+        remedy=REMEDY,
     )

@@ -17,7 +17,7 @@ from typing import IO, Any, final
 import google_crc32c
 
 from inflame.artifact.formats import example
-from inflame.artifact.formats.entry import Entry
+from inflame.artifact.formats.entry import REMEDY, Entry
 from inflame.errors import DataError
 
 SUFFIX = ".tfrecord"
@@ -155,7 +155,7 @@ def damaged(path: Path, number: int, offset: int, reason: str) -> DataError:
     return DataError(
         f"{path.name}, record {number:,} (byte {offset:,}): {reason}.",
         where=str(path),
-        remedy="Get or make the file again, or read the rest of it: --skip-bad",
+        remedy=REMEDY,
     )
 
 

@@ -11,11 +11,13 @@ import json
 import mmap
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, final
 
 from inflame.artifact import listing
-from inflame.artifact.formats.entry import Entry
+from inflame.artifact.formats.entry import REMEDY, Entry
 from inflame.errors import DataError
 
 SUFFIX = ".tar"
@@ -63,48 +65,29 @@ class Writer:
 
 def entries(path: Path, *, on_bad: Callable[[int, str], Any] | None = None) -> Iterator[Entry]:
     """What is in the tar, item by item; keys are the names of the pictures. Labels come from `.json`, `.cls`, or the
-    folder inside the tar. Damage: DataError, or with `on_bad(number, reason)` the rest is left out."""
+    folder inside the tar. Damage: DataError, or with `on_bad(number, reason)` told, and the rest is read."""
     members: dict[str, dict[str, tuple[str, bytes | None]]] = {}
-    count = 0
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if not member.isfile() or listing.is_junk(PurePosixPath(member.name).name):
-                    continue
-                folder, name = PurePosixPath(member.name).parent.as_posix(), PurePosixPath(member.name).name
-                stem, _, ext = name.partition(".")
-                small = ext.lower() in ("json", *_LABELS)
-                stream = tar.extractfile(member) if small else None
-                data = stream.read() if stream is not None else None
-                key = f"{folder}/{stem}"
-                if key not in members and len(members) > 4:  # files of one item stand together
-                    yield from _made(members)
-                    members = {}
-                members.setdefault(key, {})[ext.lower()] = (member.name, data)
-                count += 1
-    except (tarfile.TarError, OSError, EOFError) as error:
-        reason = f"the tar is damaged after {count:,} files ({error})"
-        if on_bad is None:
-            raise DataError(
-                f"{path.name}: {reason}.",
-                where=str(path),
-                remedy="Get or make the file again, or read the rest of it: --skip-bad",
-            ) from error
-        on_bad(count, reason)
+    for tar, member in _walk(path, on_bad or partial(_refuse, path)):
+        if not member.isfile() or listing.is_junk(PurePosixPath(member.name).name):
+            continue
+        folder, name = PurePosixPath(member.name).parent.as_posix(), PurePosixPath(member.name).name
+        stem, _, ext = name.partition(".")
+        small = ext.lower() in ("json", *_LABELS)
+        stream = tar.extractfile(member) if small else None
+        data = stream.read() if stream is not None else None
+        key = f"{folder}/{stem}"
+        if key not in members and len(members) > 4:  # files of one item stand together
+            yield from _made(members)
+            members = {}
+        members.setdefault(key, {})[ext.lower()] = (member.name, data)
     yield from _made(members)
 
 
 def opened(path: Path) -> Callable[[str], bytes]:
-    """The bytes of a member by its name."""
+    """The bytes of a member by its name; what stands after a damaged place is found as well."""
     from inflame.artifact.contents import missing
 
-    places: dict[str, tuple[int, int]] = {}
-    with tarfile.open(path) as tar:
-        try:
-            for member in tar:
-                places[member.name] = (member.offset_data, member.size)
-        except (tarfile.TarError, OSError, EOFError):
-            pass  # what comes before is still there
+    places = {member.name: (member.offset_data, member.size) for _, member in _walk(path, lambda number, reason: None)}
     with path.open("rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
@@ -115,6 +98,42 @@ def opened(path: Path) -> Callable[[str], bytes]:
         return bytes(data[start : start + size])
 
     return read
+
+
+def _walk(path: Path, on_bad: Callable[[int, str], Any]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The members of the tar. A damaged place is told once, as (number of the member, reason); if that raises nothing,
+    the members after it follow."""
+    count = 0
+    with path.open("rb") as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    yield tar, member
+                    count += 1
+                # tarfile takes a header that it can't read for the end, but a tar ends with blocks of zeros.
+                file.seek(tar.offset)
+                end = file.read(tarfile.BLOCKSIZE)
+                if len(end) == tarfile.BLOCKSIZE and not any(end):
+                    return
+            reason = "its header was changed" if end else "the end of the tar is missing"
+        except (tarfile.TarError, OSError, EOFError) as error:
+            reason = str(error)
+        on_bad(count, reason)
+        file.seek(tar.offset if count else 0)
+        with (
+            suppress(tarfile.TarError, OSError, EOFError),
+            tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as rest,
+        ):
+            for member in rest:
+                yield rest, member
+
+
+def _refuse(path: Path, number: int, reason: str) -> None:
+    raise DataError(
+        f"{path.name}, file {number:,} in it: {reason}.",
+        where=str(path),
+        remedy=REMEDY,
+    )
 
 
 def _made(members: dict[str, dict[str, tuple[str, bytes | None]]]) -> Iterator[Entry]:
