@@ -37,7 +37,8 @@ def train_words(parser: Parser) -> None:
     parser.epilog = (
         "settings, the same everywhere (inflame train MODEL --help has those of the model):\n"
         "  output=URI  seed=N  limit=N  devices=N  tracker=NAME  fresh=true  io.training_input=DATA\n"
-        "  hyperparam.num_epochs=N  hyperparam.learning_rate=X  hyperparam.batch_size=N\n\n"
+        "  hyperparam.num_epochs=N  hyperparam.learning_rate=X  hyperparam.batch_size=N\n"
+        "  debug=overfit (learns it one batch?)  debug=tiny (does all hold?)  debug=profile (where is time?)\n\n"
         "examples:\n"
         "  inflame train photos/ --in 60s\n"
         "  inflame train mnist hyperparam.learning_rate=0.01 seed=1\n"
@@ -61,6 +62,12 @@ def train(words: Namespace) -> int:
 def _job(words: Namespace) -> JobSpec:
     targets = [word for word in words.words if not _is_setting(word)]
     settings = [word for word in words.words if _is_setting(word)]
+    from inflame.config.schema import DEBUG
+
+    looks = [word for word in targets if word in DEBUG]
+    if words.debug and len(targets) == 2 and looks:  # --debug overfit
+        targets.remove(looks[0])
+        settings.append(f"debug={looks[0]}")
     if len(targets) != 1:
         found = "nothing" if not targets else " and ".join(targets)
         raise UserError(

@@ -76,9 +76,12 @@ COMMON: dict[str, Key] = {
     "splits": Key(kind="fractions", optional=True, help="name and fraction of each split: train:0.8,val:0.1,test:0.1"),
     "tracker": Key(kind="text", help="who is told about the run"),
     "output": Key(kind="path", help="the run folder, a path or a uri"),
+    "debug": Key(kind="text", help="look instead of training: overfit (one batch), tiny (whole road), profile (time)"),
     "fresh": Key(kind="yesno", help="begin anew instead of going on with an unfinished run"),
     "resume": Key(kind="path", help="the run to go on with, also when settings have changed"),
 }
+
+DEBUG = ("overfit", "tiny", "profile")
 
 IO: dict[str, Key] = {
     "training_input": Key(kind="path", help="data set: a name, a folder, a file or a uri"),

@@ -110,6 +110,7 @@ class Settings(Record):
     net: str = ""
     budget: float | None = None
     output: str = ""
+    debug: str = ""
     fresh: bool = False
     resume: str = ""
     splits: dict[str, float] | None = None

@@ -18,7 +18,7 @@ from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError
-from inflame.model.engine import checkpoint, hooks
+from inflame.model.engine import checkpoint, debug, hooks
 from inflame.model.engine.conclude import Model, answers, keep, publish
 from inflame.model.engine.learner import Learner, TimeBudget
 from inflame.model.engine.progress import Progress
@@ -85,7 +85,12 @@ class Session:
         return float("inf") if self.budget is None else MOST * self.budget.seconds
 
     def fit(self, learner: Learner, *, stage: str = "net", epochs: int = 0) -> None:
-        """Trains from the last checkpoint of this run, if there is one, until the epochs or the time are used up."""
+        """Trains from the last checkpoint of this run, if there is one, until the epochs or the time are used up.
+        With `debug=` the learner is looked at instead: raises `debug.Seen`."""
+        if self.settings.debug == "overfit":
+            raise debug.Seen(debug.overfit(learner, self.say))
+        if self.settings.debug == "profile":
+            raise debug.Seen(debug.profile(learner, self.run.path, self.say))
         if checkpoint.resume(learner, self.run.path / "last", self.run.note):
             self.run.rewind("epoch", learner.at.epoch)
             self.say("resume", f"from epoch {learner.at.epoch + 1}, step {learner.at.step}")
@@ -155,6 +160,7 @@ def begin(
     """
     clock = _clock(settings, epochs)
     notes: list[str] = []
+    seen: debug.Seen | None = None
     dataset = _open(settings, canvas, fallback, None if clock is None else LOOK * clock.left(), notes)
     identity = hashlib.sha256(f"{settings.identity()} {dataset.version}".encode()).hexdigest()
     with Run.begin(settings, identity, dataset.name) as run:
@@ -167,7 +173,12 @@ def begin(
         session.say("data", describe(dataset))
         for line in faults(dataset):
             session.say("check", line)
-        yield session
+        try:
+            yield session
+        except debug.Seen as looked:  # nothing failed
+            seen = looked
+    if seen is not None:
+        raise seen
 
 
 def describe(dataset: Dataset) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from inflame import config, store
-from inflame.config.schema import ALIASES, COMMON
+from inflame.config.schema import ALIASES, COMMON, DEBUG
 from inflame.errors import (
     DataError,
     InflameError,
@@ -90,7 +90,9 @@ def understand(words: Sequence[str]) -> Words:
     bare: list[str] = []
     while rest:
         word = rest.pop(0)
-        if word in FLAGS or word in ("-h", "help"):
+        if word == "--debug" and rest and rest[0] in DEBUG:
+            settings.append(f"debug={rest.pop(0)}")
+        elif word in FLAGS or word in ("-h", "help"):
             flags.add("--help" if word in ("-h", "help") else word)
         elif word.startswith("--"):
             settings.append(_option(word, rest))
@@ -204,9 +206,26 @@ def _obey(folder: Path, given: list[str]) -> int:
         return 0
     settings = config.load(folder, words.settings)
     with contextlib.redirect_stdout(sys.stderr):  # whatever libraries print: stdout has one JSON line
-        result = _function(folder, words.verb)(settings)
+        result = _looked(folder, words, settings) if settings.debug else _function(folder, words.verb)(settings)
     _print(_last_line(result, whole=words.json))
     return 0
+
+
+def _looked(folder: Path, words: Words, settings: config.Settings) -> Any:
+    """What a look at the training shows; a net that can't learn one batch is an error."""
+    from inflame.model.engine import debug
+
+    settings = debug.tiny(settings) if settings.debug == "tiny" else settings
+    try:
+        return _function(folder, words.verb)(settings)
+    except debug.Seen as seen:
+        if seen.result.get("learned") is False:
+            raise RunError(
+                f"{seen.result['steps']} steps on one batch of {seen.result['items']} items left the loss at "
+                f"{seen.result['last_loss']:.3g}, with {seen.result['accuracy']:.0%} right.",
+                remedy="Look at the labels, the loss, the learning rate, and what is frozen.",
+            ) from None
+        return seen.result
 
 
 def _option(word: str, rest: list[str]) -> str:
