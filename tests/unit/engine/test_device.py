@@ -13,12 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from inflame import host
 from inflame.errors import MissingExtra, UserError
-from inflame.model.engine import device as device_module
-from inflame.model.engine.device import Many, One, fastest, pick
+from inflame.model.engine.device import Many, One, pick
 from inflame.model.engine.learner import Learner
 
 Make = Callable[..., Learner]
@@ -123,22 +121,6 @@ def test_the_scale_goes_on_after_a_resume(make_learner: Make) -> None:
     two.load_state_dict(one.state_dict())
     assert two._scaler.get_scale() == 1234.0
     assert One("cpu").state_dict() == {}
-
-
-def test_fastest_measures_and_changes_nothing(make_learner: Make, same: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = make_learner()
-    x, y = next(learner.train_loader.epoch(0))
-    before, generator = copy.deepcopy(learner.net.state_dict()), torch.get_rng_state()
-    assert fastest(learner.net, x, y, nn.CrossEntropyLoss(), name="cpu").place == torch.device("cpu")
-    assert same(learner.net.state_dict(), before)
-    assert torch.equal(torch.get_rng_state(), generator)
-
-    def pretend(device: One, *_: Any) -> float:
-        return 1.0 if device.precision == "bf16" and device.channels_last else 2.0
-
-    monkeypatch.setattr(device_module, "_time_steps", pretend)
-    chosen = fastest(learner.net, x, y, nn.CrossEntropyLoss(), name="cpu")
-    assert (chosen.precision, chosen.channels_last) == ("bf16", True)
 
 
 # --- many ----------------------------------------------------------------------------------------

@@ -232,6 +232,40 @@ def test_another_step_is_passed_in(make_learner: Make) -> None:
     assert not torch.equal(learner.net[5].weight, usual.net[5].weight)
 
 
+class Full(nn.Module):
+    """A net for which memory is short when more than `most` items come at once."""
+
+    def __init__(self, net: nn.Module, most: int) -> None:
+        super().__init__()
+        self.net, self.most = net, most
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        out: Tensor = self.net(x)
+        return out
+
+
+def test_where_memory_is_short_the_batch_goes_through_in_parts(make_learner: Make) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
+    learner, usual = make_learner(net=Full(copy.deepcopy(plain), 4)), make_learner(net=plain)
+    row, expected = learner.fit(2), usual.fit(2)
+    assert learner.careful.parts >= 2
+    assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert row["accuracy"] == expected["accuracy"]
+    torch.testing.assert_close(learner.net.net[3].weight, usual.net[3].weight)
+    again = make_learner(net=Full(copy.deepcopy(plain), 4))
+    again.load_state_dict(learner.state_dict())
+    assert again.careful.parts == learner.careful.parts
+
+
+def test_an_item_that_does_not_fit_is_an_error(make_learner: Make) -> None:
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    with pytest.raises(torch.OutOfMemoryError):
+        make_learner(net=Full(plain, 0)).fit(1)
+
+
 # --- epochs and time -----------------------------------------------------------------------------
 
 

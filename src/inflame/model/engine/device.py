@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from typing import Any, Final, final
 
 import torch
@@ -111,16 +108,23 @@ class One(Device):
     """Plain torch on one device.
 
     `precision` auto: bf16 (or fp16 with loss scaling) on CUDA, fp32 elsewhere; `fastest` measures instead.
-    `channels_last` lays pictures and filters out as NHWC, which most convolution kernels like better.
+    `channels_last` lays pictures and filters out as NHWC, which most convolution kernels like better. `compiled` puts
+    torch.compile before the first step, on CUDA with CUDA graphs; `pace.choose` knows when that is worth it.
     `threads` for the CPU: by default OMP_NUM_THREADS, or what torch takes but no more than `host.cores()`.
     """
 
     def __init__(
-        self, name: str = "auto", precision: str = "auto", *, channels_last: bool = False, threads: int | None = None
+        self,
+        name: str = "auto",
+        precision: str = "auto",
+        *,
+        channels_last: bool = False,
+        compiled: bool = False,
+        threads: int | None = None,
     ) -> None:
         self.place = pick(name)
         self.precision = _precision(precision, self.place)
-        self.channels_last = channels_last
+        self.channels_last, self.compiled = channels_last, compiled
         self._here = self.place.type == "cpu"
         self._dtype = _DTYPES.get(self.precision)
         self._plain = nullcontext()
@@ -130,12 +134,12 @@ class One(Device):
             _set_threads(threads)
 
     def setup(self, net: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """Moves the net here, in place; gives the two themselves."""
+        """Moves the net here, in place; gives the two themselves, or the compiled net."""
         net.to(self.place)
         if self.channels_last:
             net.to(memory_format=torch.channels_last)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        return net, optimizer
+        return (_compiled(net, self.place) if self.compiled else net), optimizer
 
     def to(self, x: Tensor, y: Tensor, *, train: bool = True) -> tuple[Tensor, Tensor]:
         """The batch, here; a copy from pinned memory doesn't wait."""
@@ -183,7 +187,7 @@ class One(Device):
         parts = [f"{self.place}{name}", self.precision]
         if self._here:
             parts.insert(1, f"{threads} thread{'s' * (threads > 1)}")
-        return ", ".join([*parts, *["channels last"] * self.channels_last])
+        return ", ".join([*parts, *["channels last"] * self.channels_last, *["compiled"] * self.compiled])
 
     def state_dict(self) -> dict[str, Any]:
         """The scale of the loss, in fp16."""
@@ -274,45 +278,9 @@ class Many(Device):
         """Takes over nothing."""
 
 
-def fastest(
-    net: nn.Module, x: Tensor, y: Tensor, criterion: Callable[[Tensor, Tensor], Tensor], *, name: str = "auto"
-) -> One:
-    """The `One` in which steps on this batch go fastest: fp32 or bf16, channels last or not, by three steps each.
-
-    Takes a dozen steps' time. Works on copies: neither the net nor any random generator is changed.
-    Depthwise convolutions lose from bf16 on many CPUs, others gain twofold: no table knows, so it is measured.
-    """
-    place = pick(name)
-    fastest_one, best = One(name, "fp32"), float("inf")
-    with torch.random.fork_rng():
-        for precision in ("fp32", "bf16"):
-            for channels_last in (False, True)[: 2 if x.dim() == 4 else 1]:
-                if precision == "fp32" and channels_last is False and place.type == "cuda":
-                    continue  # never the fastest there, and slow to try
-                device = One(name, precision, channels_last=channels_last)
-                seconds = _time_steps(device, deepcopy(net), x, y, criterion)
-                if seconds < best:
-                    fastest_one, best = device, seconds
-    return fastest_one
-
-
-def _time_steps(
-    device: One, net: nn.Module, x: Tensor, y: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]
-) -> float:
-    """Seconds of the quickest of two steps, after one to warm up."""
-    net, optimizer = device.setup(net.train(), torch.optim.SGD(net.parameters(), lr=0.0))
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        moved, labels = device.to(x, y)
-        with device.autocast():
-            logits = net(moved)
-        device.backward(criterion(logits.float(), labels))
-        if device.place.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-        optimizer.zero_grad()
-    return min(times[1:])
+def _compiled(net: nn.Module, place: torch.device) -> nn.Module:
+    made: nn.Module = torch.compile(net, mode="reduce-overhead" if place.type == "cuda" else "default")
+    return made
 
 
 def _precision(name: str, place: torch.device) -> str:

@@ -6,6 +6,7 @@ be inherited to change the loop: a hook is any object with some of the methods `
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter
@@ -34,6 +35,9 @@ EVENTS: Final = (
     "after_fit",  # not after an error
     "close",  # always
 )
+
+
+_warn = logging.getLogger("inflame").warning
 
 
 class Cancel(Exception):
@@ -116,6 +120,54 @@ def plain_step(learner: Learner, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @final
+class Careful:
+    """The usual step, which doesn't die where memory is short: the batch goes through in two parts then, or four, …
+
+    Gradients are those of the whole batch, up to rounding (batch norm apart, whose statistics are of one part); how
+    many parts it takes is kept in the checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.parts = 1
+
+    def __call__(self, learner: Learner, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The step. One item that doesn't fit, or several processes (which must all do alike): the error is raised."""
+        while True:
+            try:
+                return plain_step(learner, x, y) if self.parts == 1 else self._in_parts(learner, x, y)
+            except (RuntimeError, MemoryError) as error:
+                if not short_of_memory(error) or self.parts >= len(y) or learner.device.world > 1:
+                    raise
+            # Only here, where the error and all that it holds on to are gone, is there memory again.
+            learner.zero_grad()
+            self.parts *= 2
+            _warn(f"Memory is short: batches of {len(y)} go through in {self.parts} parts from now on.")
+            if learner.device.place.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _in_parts(self, learner: Learner, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        found, total = [], torch.zeros((), device=learner.device.place)
+        for mine, labels in zip(x.chunk(self.parts), y.chunk(self.parts), strict=True):
+            logits = learner.predict(mine)
+            loss = learner.loss(logits, labels) * (len(labels) / len(y))
+            learner.backward(loss)
+            found.append(logits.detach())
+            total += loss.detach()
+        learner.value = total
+        learner.step()
+        learner.zero_grad()
+        return torch.cat(found), total
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory is short, on a GPU or here."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in text for words in ("out of memory", "can't allocate memory", "defaultcpuallocator")
+    )
+
+
+@final
 class Learner:
     """Runs batches through a net. Everything it uses is an attribute, for hooks and steps to see and to change.
 
@@ -134,7 +186,7 @@ class Learner:
         schedule: Callable[[float], float] = lambda progress: 1.0,
         device: Device | None = None,
         hooks: Sequence[object] = (),
-        step: Callable[[Learner, Tensor, Tensor], tuple[Tensor, Tensor]] = plain_step,
+        step: Callable[[Learner, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.net, self.criterion, self.schedule = net, criterion, schedule
         self.train_loader, self.val_loader = train_loader, val_loader
@@ -146,7 +198,8 @@ class Learner:
         self.fitting = False
         self.metrics: dict[str, float] = {}
         self.x = self.y = self.value = torch.empty(0)  # the batch at hand, and its loss
-        self._take = step
+        self.careful = Careful()
+        self._take = step or self.careful
         self.hooks: list[object] = []
         self._calls: dict[str, list[Callable[[Learner], None]]] = {event: [] for event in EVENTS}
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -288,6 +341,7 @@ class Learner:
             "elapsed": self.budget.elapsed(),
             "tally": self._tally.settle().tolist(),
             "metrics": self.metrics,
+            "parts": self.careful.parts,
             "random": random_state(),
             "hooks": {name: hook.state_dict() for name, hook in _remembering(self.hooks)},
         }
@@ -303,6 +357,7 @@ class Learner:
                     hook.load_state_dict(state["hooks"][name])
             self.at, self._carried, self.metrics = Place(**state["at"]), state["elapsed"], state["metrics"]
             self._tally.sums.copy_(torch.tensor(state["tally"], dtype=torch.float64))
+            self.careful.parts = state.get("parts", 1)
             set_random_state(state["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(

@@ -1,0 +1,170 @@
+"""How fast a net can be trained here, found out by trying: precision, layout, batch size, and whether compiling pays.
+
+No table knows: depthwise convolutions lose from bf16 on many CPUs, others gain twofold; compiling takes seconds or
+minutes, which a short training never gets back. A few steps of each cost less than a wrong guess. What compiling was
+found to cost and to gain is remembered, so that the next training of the same net decides by fact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inflame import store
+from inflame.errors import InflameError
+from inflame.model.engine.device import One, pick
+from inflame.model.engine.learner import short_of_memory
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+COST = {"cpu": 40.0, "cuda": 60.0}  # seconds that compiling takes, as long as nobody has measured it
+GAIN = 0.25  # share of a step's time that it saves, likewise
+SURE = 2.0  # the saving must be so many times the cost
+TRIES = 3  # steps of each way, the first to warm up
+PAYS = 0.95  # a larger batch must take at most this share of the time an item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What was chosen. seconds: of one step; batch_size: items of one; why: a line for people."""
+
+    device: One
+    batch_size: int
+    seconds: float
+    why: str
+
+
+def choose(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    criterion: Criterion,
+    *,
+    name: str = "auto",
+    left: float = float("inf"),
+    steps: int | None = None,
+) -> Pace:
+    """The fastest way to train `net` on batches like (x, y), where `left` seconds (or `steps`) of training lie ahead.
+
+    Tries fp32 and bf16 (on CUDA fp16 where bf16 isn't known), channels last or not, by three steps each: a dozen steps'
+    time. Compiles only when what that saves is well above what it takes. Works on copies: neither the net nor any
+    random generator is changed.
+    """
+    place = pick(name)
+    tried: dict[str, float] = {}
+    best, seconds = One(name, "fp32"), float("inf")
+    with torch.random.fork_rng():
+        for precision in ("fp32", "bf16"):
+            for channels_last in (False, True)[: 2 if x.dim() == 4 else 1]:
+                if precision == "fp32" and channels_last is False and place.type == "cuda":
+                    continue  # never the fastest there, and slow to try
+                device = One(name, precision, channels_last=channels_last)
+                took = step_seconds(device, net, x, y, criterion)
+                tried[f"{precision}{', channels last' if channels_last else ''}"] = took
+                if took < seconds:
+                    best, seconds = device, took
+    ahead = min(left, float("inf") if steps is None else steps * seconds)
+    compiled, reason = _worth(net, x, y, criterion, best, ahead)
+    if compiled:
+        best = One(name, best.precision, channels_last=best.channels_last, compiled=True)
+    slowest = max(tried.values())
+    why = f"{best.describe()}: {len(y) / seconds:,.0f} items/s, {slowest / seconds:.1f} x the slowest way; {reason}"
+    return Pace(device=best, batch_size=len(y), seconds=seconds, why=why)
+
+
+def batch_size(
+    device: One, net: nn.Module, make: Callable[[int], tuple[Tensor, Tensor]], criterion: Criterion, *, most: int
+) -> int:
+    """The smallest power of two, from 8 to `most`, at which doubling the batch no longer pays, or no longer fits.
+
+    make(n) gives a batch of n items. Smaller batches learn more from an item; larger ones only keep the device busy.
+    """
+    size, each = 8, float("inf")
+    with torch.random.fork_rng():
+        while size <= most:
+            try:
+                x, y = make(size)
+                took = step_seconds(device, net, x, y, criterion) / len(y)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if size == 8 or not short_of_memory(error):
+                    raise
+                break
+            if took > PAYS * each:
+                break
+            size, each = 2 * size, took
+    return size // 2
+
+
+def step_seconds(device: One, net: nn.Module, x: Tensor, y: Tensor, criterion: Criterion) -> float:
+    """Seconds of the quickest of a few steps of a copy of `net`, after one to warm up."""
+    copy = deepcopy(net).train()
+    model, _ = device.setup(copy, torch.optim.SGD(copy.parameters(), lr=0.0))
+    times = []
+    for _ in range(TRIES):
+        began = time.perf_counter()
+        moved, labels = device.to(x, y)
+        with device.autocast():
+            logits = model(moved)
+        device.backward(criterion(logits.float(), labels))
+        if device.place.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+        copy.zero_grad()
+    return min(times[1:])
+
+
+# --- compiling -----------------------------------------------------------------------------------------
+
+
+def _worth(net: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, device: One, ahead: float) -> tuple[bool, str]:
+    """Whether to compile, with `ahead` seconds of steps to come, and why."""
+    known = _recall(net, x, device)
+    if not known and GAIN * ahead >= SURE * COST.get(device.place.type, float("inf")):
+        known = compiling(net, x, y, criterion, device)
+    cost, gain = known.get("cost", COST.get(device.place.type, float("inf"))), known.get("gain", GAIN)
+    source = "measured here" if known else "as a rule"
+    if gain * ahead < SURE * cost:
+        return False, f"not compiled: that takes {cost:.0f} s and would save {max(gain, 0) * ahead:.0f} s ({source})"
+    return True, f"compiled: takes {cost:.0f} s and saves {gain:.0%} of the time ({source})"
+
+
+def compiling(net: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, device: One) -> dict[str, float]:
+    """Compiles a copy of `net` and remembers what that took (`cost`, seconds) and saves of a step (`gain`, a share).
+    Where it can't be compiled the gain is 0."""
+    with torch.random.fork_rng():
+        plain = One(str(device.place), device.precision, channels_last=device.channels_last)
+        eager = step_seconds(plain, net, x, y, criterion)
+        fused = One(str(device.place), device.precision, channels_last=device.channels_last, compiled=True)
+        began = time.perf_counter()
+        try:
+            quick = step_seconds(fused, net, x, y, criterion)
+        except Exception:  # no compiler, an operation it doesn't know, …: torch raises nearly anything
+            quick = eager
+    found = {"cost": time.perf_counter() - began - 2 * quick, "gain": 1 - quick / eager}
+    with suppress(OSError, InflameError):
+        store.write(_place(net, x, device), json.dumps(found))
+    return found
+
+
+def _recall(net: nn.Module, x: Tensor, device: One) -> dict[str, float]:
+    with suppress(OSError, ValueError):
+        found: dict[str, float] = json.loads(_place(net, x, device).read_text())
+        return found
+    return {}
+
+
+def _place(net: nn.Module, x: Tensor, device: One) -> Any:
+    shapes = [tuple(parameter.shape) for parameter in net.parameters()]
+    where = torch.cuda.get_device_name(device.place) if device.place.type == "cuda" else device.place.type
+    said = [type(net).__name__, shapes, tuple(x.shape), where, device.precision, device.channels_last]
+    key = hashlib.sha256(json.dumps([*said, torch.__version__]).encode()).hexdigest()[:24]
+    return store.home() / "cache" / "pace" / f"{key}.json"

@@ -1,0 +1,105 @@
+"""The pace of training is found by trying, and compiling is decided by what it costs and saves."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inflame.model.engine import pace
+from inflame.model.engine.device import One
+
+LOSS = nn.CrossEntropyLoss()
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+
+
+def batch(count: int = 8) -> tuple[Tensor, Tensor]:
+    return torch.randn(count, 3, 8, 8), torch.arange(count) % 2
+
+
+def test_choosing_measures_and_changes_nothing(same: Any) -> None:
+    one, (x, y) = net(), batch()
+    before, generator = copy.deepcopy(one.state_dict()), torch.get_rng_state()
+    chosen = pace.choose(one, x, y, LOSS, name="cpu", left=10)
+    assert chosen.device.place == torch.device("cpu")
+    assert chosen.batch_size == 8
+    assert chosen.seconds > 0
+    assert "items/s" in chosen.why
+    assert same(one.state_dict(), before)
+    assert all(parameter.grad is None for parameter in one.parameters())
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_the_fastest_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(device: One, *_: Any) -> float:
+        return 1.0 if device.precision == "bf16" and device.channels_last else 2.0
+
+    monkeypatch.setattr(pace, "step_seconds", pretend)
+    chosen = pace.choose(net(), *batch(), LOSS, name="cpu", left=10)
+    assert (chosen.device.precision, chosen.device.channels_last) == ("bf16", True)
+    assert "2.0 x the slowest way" in chosen.why
+
+
+@pytest.mark.parametrize(
+    ("left", "known", "compiled"),
+    [
+        (60.0, {}, False),  # would save 15 s for 40
+        (3600.0, {"cost": 40.0, "gain": 0.3}, True),
+        (3600.0, {"cost": 40.0, "gain": 0.01}, False),  # 36 s for 40
+        (3600.0, {"cost": 40.0, "gain": -0.2}, False),
+        (60.0, {"cost": 3.0, "gain": 0.3}, True),  # cheap, as was found out before
+    ],
+)
+def test_compiling_must_pay(
+    monkeypatch: pytest.MonkeyPatch, left: float, known: dict[str, float], compiled: bool
+) -> None:
+    monkeypatch.setattr(pace, "_recall", lambda *_: known)
+    chosen = pace.choose(net(), *batch(), LOSS, name="cpu", left=left)
+    assert chosen.device.compiled is compiled
+    assert ("not compiled" in chosen.why) is not compiled
+
+
+def test_a_short_training_counts_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "_recall", lambda *_: {"cost": 40.0, "gain": 0.9})
+    monkeypatch.setattr(pace, "step_seconds", lambda *_: 0.1)
+    assert not pace.choose(net(), *batch(), LOSS, name="cpu", steps=100).device.compiled
+    assert pace.choose(net(), *batch(), LOSS, name="cpu", steps=100_000).device.compiled
+
+
+@pytest.mark.slow
+def test_a_compiled_net_trains_and_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, (x, y) = net(), batch()
+    device = One("cpu", channels_last=True)
+    found = pace.compiling(one, x, y, LOSS, device)
+    assert found["cost"] > 0
+    assert pace._recall(one, x, device) == found
+    assert pace._recall(one, torch.randn(4, 3, 8, 8), device) == {}
+    fused = One("cpu", channels_last=True, compiled=True)
+    model, _ = fused.setup(one, torch.optim.SGD(one.parameters(), lr=0.1))
+    torch.testing.assert_close(model(x), one(x), atol=1e-4, rtol=1e-4)
+
+
+def test_the_batch_grows_while_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(device: One, net: Any, x: Tensor, *_: Any) -> float:
+        return 1.0 + len(x) / 64  # 64 items and more take what they take
+
+    monkeypatch.setattr(pace, "step_seconds", pretend)
+    assert 256 <= pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096) <= 2048
+    assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=16) == 16
+
+
+def test_the_batch_stops_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(device: One, net: Any, x: Tensor, *_: Any) -> float:
+        if len(x) > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return 1.0
+
+    monkeypatch.setattr(pace, "step_seconds", pretend)
+    assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096) == 32
