@@ -14,23 +14,33 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+_MOST = 100_000_000  # pixels, times the passes of a progressive JPEG over them
+
 Pixels = NDArray[np.uint8]
 
 
-def decode(data: bytes, least: int) -> Pixels | None:
-    """uint8 BGR [H,W,3], the short side at least `least` pixels where the picture has as many, at most about twice
-    that; None for anything but a complete, upright JPEG in RGB, and where OpenCV isn't installed."""
-    cv2 = _opencv()
-    if cv2 is None or data[:2] != b"\xff\xd8" or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+def ordinary(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a complete, upright JPEG in RGB; None for anything else, for one that would take very long
+    or much memory, and where OpenCV isn't installed."""
+    if _opencv() is None or data[:2] != b"\xff\xd8" or not data[-64:].rstrip(b"\0").endswith(b"\xff\xd9"):
         return None
     try:
-        with Image.open(io.BytesIO(data)) as head:
-            plain = head.format == "JPEG" and head.mode == "RGB" and int(head.getexif().get(0x0112, 1)) == 1
-            short = min(head.size)
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as head:
+            plain = head.mode == "RGB" and int(head.getexif().get(0x0112, 1)) == 1
+            size = head.size
+            scans = data.count(b"\xff\xda") if "progressive" in head.info else 1
     except Exception:  # whatever a stranger's file makes Pillow raise: the exact way will say what is wrong
         return None
-    if not plain or short < 1:
+    return size if plain and min(size) >= 1 and size[0] * size[1] * scans <= _MOST else None
+
+
+def decode(data: bytes, least: int, size: tuple[int, int] | None = None) -> Pixels | None:
+    """uint8 BGR [H,W,3], the short side at least `least` pixels where the picture has as many, at most about twice
+    that; None for what is not `ordinary`. `size` saves looking for it again."""
+    size = size or ordinary(data)
+    if size is None:
         return None
+    cv2, short = _opencv(), min(size)
     flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
     flags[8] = cv2.IMREAD_REDUCED_COLOR_8
     reduction = max(by for by in flags if by == 1 or short >= by * least)

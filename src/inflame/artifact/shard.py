@@ -15,11 +15,12 @@ import math
 import multiprocessing
 import os
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 from PIL import Image
 
 from inflame import host, store
-from inflame.artifact import pillow, preprocess, quick
+from inflame.artifact import preprocess, quick
 from inflame.artifact.contents import Contents
 from inflame.artifact.formats.entry import Entry
 from inflame.errors import DataError, InflameError, SettingError, did_you_mean
@@ -37,11 +38,14 @@ FORMATS = {"tfrecord": "tfrecord", "webdataset": "webdataset", "parquet": "parqu
 SUFFIXES = {"tfrecord": ".tfrecord", "webdataset": ".tar", "parquet": ".parquet"}
 INDEX, PLAN, NOTES = "shards.json", "plan.json", "notes"
 
+_ENOUGH = 4  # shards for each process, for each to make whole ones
+_CHUNK = 32  # items that a process encodes at a time where there are fewer
 _TRIED = 48  # items encoded to guess how many fit into a shard
 _QUALITY = 90
 _MOST = Preprocess(size=1, resize=1).max_pixels
 
 Progress = Callable[[int, int], None]
+_Made = tuple[Entry, bytes] | InflameError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,26 +129,26 @@ class Job:
     recipe: Recipe
 
 
-def make(job: Job) -> dict[str, Any]:
-    """Writes one shard and its note; returns the note. Safe to call again, anywhere, at any time."""
+def make(job: Job, encode: Callable[[Job], Iterator[_Made]] | None = None) -> dict[str, Any]:
+    """Writes one shard and its note; returns the note. Safe to call again, anywhere, at any time. `encode` gives what
+    becomes of each row, in order (default: in this process)."""
     known = _note(job)
     if known is not None:
         return known
-    source, counts, skipped = Contents(job.root), Counter[str](), []
+    counts, skipped = Counter[str](), []
     with tempfile.NamedTemporaryFile(suffix=".part", delete=False) as file:
         part = Path(file.name)
     try:
         module = import_module(f"inflame.artifact.formats.{FORMATS[job.recipe.to]}")
         with part.open("wb") as sink:
             writer = module.Writer(sink, job.classes, kind=job.kind)
-            for row in job.rows:
-                try:
-                    entry, data = _item(source, row, job)
-                except InflameError as error:
+            for row, made in zip(job.rows, (encode or _encoded)(job), strict=True):
+                if isinstance(made, InflameError):
                     if not job.recipe.skip_bad:
-                        raise _named(error, row[0]) from error
-                    skipped.append({"uri": row[0], "reason": error.message})
+                        raise _named(made, row[0]) from made
+                    skipped.append({"uri": row[0], "reason": made.message})
                     continue
+                entry, data = made
                 writer.add(entry, data)
                 counts[entry.label] += 1
             writer.close()
@@ -165,6 +169,23 @@ def make(job: Job) -> dict[str, Any]:
 
 
 # --- one item ------------------------------------------------------------------------------------------------
+
+
+def _encoded(job: Job) -> Iterator[_Made]:
+    """What becomes of each row of the job; an error for one that can't be read."""
+    host.keep_memory()
+    source = _source(job.root)
+    for row in job.rows:
+        try:
+            yield _item(source, row, job)
+        except InflameError as error:
+            yield error
+
+
+@lru_cache(maxsize=1)
+def _source(root: str) -> Contents:
+    """The data in a folder or bucket; shards stay open from one job to the next."""
+    return Contents(root)
 
 
 def _item(source: Contents, row: tuple[str, str, str, str, str], job: Job) -> tuple[Entry, bytes]:
@@ -203,16 +224,16 @@ def resized(data: bytes, size: int, where: str) -> tuple[bytes, str, tuple[int, 
     JPEGs are decoded at a half, quarter or eighth where that is still large enough (libjpeg's scaled DCT). A picture
     that needs no change is left as it is, byte for byte. Raises PictureError.
     """
-    with pillow.quiet(), preprocess._border(data, where):
-        image: Image.Image = preprocess._opened(data, _MOST)
-        plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and _upright(image)
-        short = min(image.size)
-        if plain and short <= size:
-            image.load()
-            return data, ".jpg" if image.format == "JPEG" else ".png", image.size
-        made = _quick(data, size, image.size) if plain else None
+    with preprocess._border(data, where):
+        given = quick.ordinary(data)
+        made = None if given is None or min(given) <= size else _quick(data, size, given)
         if made is not None:
             return made
+        image: Image.Image = preprocess._opened(data, _MOST)
+        short = min(image.size)
+        if short <= size and image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and _upright(image):
+            image.load()
+            return data, ".jpg" if image.format == "JPEG" else ".png", image.size
         lossless = image.format in ("PNG", "GIF", "BMP") and short <= 64
         if image.format == "JPEG":
             factor = size / short
@@ -231,8 +252,8 @@ def resized(data: bytes, size: int, where: str) -> tuple[bytes, str, tuple[int, 
 
 
 def _quick(data: bytes, size: int, given: tuple[int, int]) -> tuple[bytes, str, tuple[int, int]] | None:
-    """An ordinary JPEG by OpenCV; None where it isn't installed or won't."""
-    pixels = quick.decode(data, size)
+    """An ordinary JPEG by OpenCV; None where it won't."""
+    pixels = quick.decode(data, size, given)
     if pixels is None:
         return None
     import cv2
@@ -325,14 +346,33 @@ def _mean_bytes(dataset: Dataset, rows: Sequence[tuple[str, ...]], recipe: Recip
 
 def _locally(workers: int | None) -> Callable[[Sequence[Job]], Iterator[dict[str, Any]]]:
     def run(jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
-        count = min(workers or host.cores(), len(jobs))
-        if count <= 1:
+        count = workers or host.cores()
+        if count <= 1 or not jobs:
             yield from map(make, jobs)
             return
         with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield from pool.map(make, jobs)
+            if len(jobs) >= _ENOUGH * count:
+                yield from pool.map(make, jobs)
+            else:  # a shard for each process would leave some without work
+                yield from (make(job, partial(_by_many, pool, count)) for job in jobs)
 
     return run
+
+
+def _by_many(pool: Executor, count: int, job: Job) -> Iterator[_Made]:
+    """The items of one shard, encoded by `count` processes, few of them waiting at any time."""
+    waiting: deque[Future[list[_Made]]] = deque()
+    for start in range(0, len(job.rows), _CHUNK):
+        part = dataclasses.replace(job, rows=job.rows[start : start + _CHUNK])
+        waiting.append(pool.submit(_all_encoded, part))
+        if len(waiting) > 2 * count:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+def _all_encoded(job: Job) -> list[_Made]:
+    return list(_encoded(job))
 
 
 def _finished(place: str, plan: dict[str, Any], jobs: Sequence[Job]) -> dict[str, Any]:

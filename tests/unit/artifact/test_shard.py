@@ -56,6 +56,21 @@ def test_workers_do_not_change_a_byte(photos: Path, tmp_path: Path) -> None:
     assert one["shards"][0]["sha256"] != other["shards"][0]["sha256"]
 
 
+def test_one_shard_is_shared_by_all_workers(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few shards don't leave processes without work; bad items are told in their order."""
+    monkeypatch.setattr(shard, "_CHUNK", 5)
+    bad = photos / "lime" / "lime_03.jpg"
+    bad.write_bytes(b"<html>not found</html>")
+    recipe, source = Recipe(shard_mb=100, size=32, skip_bad=True), manifest.listed(photos)
+    one = shard.shard(source, tmp_path / "one", recipe, workers=1)
+    two = shard.shard(source, tmp_path / "two", recipe, workers=2)
+    assert len(one["shards"]) == 1
+    assert [note["sha256"] for note in one["shards"]] == [note["sha256"] for note in two["shards"]]
+    assert [item["uri"] for item in two["skipped"]] == ["lime/lime_03.jpg"]
+    with pytest.raises(DataError, match="lime_03"):
+        shard.shard(source, tmp_path / "three", Recipe(shard_mb=100, size=32), workers=2)
+
+
 def test_a_second_call_makes_only_what_lacks(photos: Path, tmp_path: Path) -> None:
     source = manifest.listed(photos)
     first = shard.shard(source, tmp_path / "out", SMALL, workers=1)

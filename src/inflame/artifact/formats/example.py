@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 Value = Sequence[bytes] | Sequence[int] | Sequence[float]
 
 _BYTES, _FLOATS, _INTS = 1, 2, 3
+_SHORT = [bytes([value]) for value in range(128)]
 
 
 def encode(features: Mapping[str, Value]) -> bytes:
@@ -97,6 +98,8 @@ def _field(number: int, payload: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    if value < 128:
+        return _SHORT[value]
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
