@@ -24,7 +24,7 @@ from inflame.errors import StorageError
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Scan))
 _FRESH = 100_000_000  # ns: a file changed just now may change again without its time of change showing it
-_FORMAT = 3
+_FORMAT = 4
 _THUMB = "thumb"
 
 

@@ -167,6 +167,9 @@ def _picture(uri: str, data: bytes, where: str, plan: Preprocess) -> _Seen:
     """Header, thumb and square from one complete decode. Raises PictureError."""
     with preprocess._border(data, where):
         image = preprocess._opened(data, plan.max_pixels)
+        if image.format == "PNG":  # asking for its EXIF decodes it, and swallows what that raises
+            with pillow.room(image.width * image.height):
+                image.load()
         head = preprocess._header(image)
         taken, camera = exif.shot(image)
         if image.format in {"JPEG", "MPO"}:  # only now: a draft changes the size that the header tells

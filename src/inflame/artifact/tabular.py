@@ -97,6 +97,9 @@ class _Picked:
         elif (uri, value["label"]) in self.seen:
             self.blame("duplicate", "info", "the row is repeated: counted once", line, uri)
         else:
+            spaced = not self.text and uri != row[item] and uri == row[item].strip()
+            if spaced or value["label"] != row[self.columns["label"]]:
+                self.blame("odd_mode", "info", "spaces around the path or the label: read without them", line, uri)
             self.seen.add((uri, value["label"]))
             self.states.append(state)
             value |= {"path": uri, "split": self.split(line, value.get("split", "")), "line": str(line)}

@@ -88,3 +88,19 @@ def test_a_picture_among_texts(tmp_path: Path) -> None:
     one, two = scan(tmp_path, ["a.txt", "b.txt"], kind="text")
     assert (one.kind, two.kind) == ("unreadable", "unreadable")
     assert "PNG picture" in one.reason
+
+
+def test_a_png_with_broken_pixels_is_unreadable_though_asking_for_its_exif_decodes_it(tmp_path: Path) -> None:
+    import io
+    import zlib
+
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(file, "PNG")
+    data = bytearray(file.getvalue())
+    start = data.index(b"IDAT")
+    length = int.from_bytes(data[start - 4 : start], "big")
+    data[start + 4 : start + 12] = bytes(8)  # no beginning of a zlib stream, under a right checksum
+    data[start + 4 + length : start + 8 + length] = zlib.crc32(data[start : start + 4 + length]).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(data)
+    (found,) = scan(tmp_path, ["a.png"])
+    assert found.kind == "unreadable"

@@ -69,6 +69,18 @@ def test_absolute_paths_and_paths_upward(pictures: Path) -> None:
 def test_spaces_around_and_backslashes(pictures: Path) -> None:
     found = tabular.read(table(pictures, "path, label\n a.jpg , x \n lead.jpg,y\nsub\\c d.jpg,z\n"))
     assert rows(found, "uri", "label") == [("a.jpg", "x"), (" lead.jpg", "y"), ("sub/c d.jpg", "z")]
+    assert faults(found) == [("odd_mode", "info", ("a.jpg",))]
+    assert "(t.csv, line 2)" in found.faults[0].reason
+
+
+@pytest.mark.parametrize("name", ["group", "patient_id", "Video"])
+def test_names_of_a_group(pictures: Path, name: str) -> None:
+    assert rows(tabular.read(table(pictures, f"path,label,{name}\na.jpg,x,7\n")), "group") == [("7",)]
+
+
+@pytest.mark.parametrize("name", ["patients", "person", "videos"])
+def test_words_like_a_group_are_columns_of_their_own(pictures: Path, name: str) -> None:
+    assert rows(tabular.read(table(pictures, f"path,label,{name}\na.jpg,x,7\n")), "group") == [("",)]
 
 
 def test_rows_that_cannot_be_used_are_faults(pictures: Path) -> None:
