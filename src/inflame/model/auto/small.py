@@ -16,7 +16,6 @@ from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.model.engine import conclude, nets, optim
 from inflame.model.engine.conclude import Floats, Model
-from inflame.model.engine.device import One
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.session import Session
 from inflame.records import Preprocess
@@ -53,20 +52,22 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
     torch.manual_seed(settings.seed)
     net = nets.small(size=road.side, channels=road.channels, classes=classes)
     nets.whiten(net, loader.normalise(pictures["train"].pixels[:FIRST], preprocess))
+    criterion = nn.CrossEntropyLoss(label_smoothing=h.label_smoothing)
+    batches = loader.Batches(
+        pictures["train"],
+        preprocess,
+        batch_size=h.batch_size,
+        seed=settings.seed,
+        shuffle=True,
+        transform=_moves(road, h.shift if road.channels > 1 else h.shift_grey, mirror=safe),
+    )
     learner = Learner(
         net=net,
-        criterion=nn.CrossEntropyLoss(label_smoothing=h.label_smoothing),
+        criterion=criterion,
         optimizer=optim.adamw(net, learning_rate=h.learning_rate, weight_decay=h.weight_decay),
         schedule=optim.triangle(h.warmup),
-        device=One(precision="bf16", channels_last=True),
-        train_loader=loader.Batches(
-            pictures["train"],
-            preprocess,
-            batch_size=h.batch_size,
-            seed=settings.seed,
-            shuffle=True,
-            transform=_moves(road, h.shift if road.channels > 1 else h.shift_grey, mirror=safe),
-        ),
+        device=s.pace(net, batches, criterion, epochs=h.num_epochs),
+        train_loader=batches,
         val_loader=loader.Batches(loader.head(held, WATCHED), preprocess, batch_size=500),
         hooks=s.hooks(),
     )

@@ -8,8 +8,7 @@ from torch import nn
 
 from inflame.artifact import augment, loader
 from inflame.config import Settings
-from inflame.model.engine import conclude, hooks, optim, session
-from inflame.model.engine.device import One
+from inflame.model.engine import conclude, device, hooks, optim, session
 from inflame.model.engine.learner import Learner
 from inflame.records import Preprocess
 
@@ -23,7 +22,7 @@ def train(settings: Settings) -> dict[str, Any]:
     h = settings.hyperparam
     with session.begin(settings, canvas=PICTURES, epochs=h.num_epochs) as s:
         # 1. Data: mirrored and moved a little, in whole batches, on the device.
-        device = One(channels_last=True)
+        place = device.pick()
         pictures = loader.load(s.dataset, PICTURES, progress=s.progress("reading"))
         batches = loader.Batches(
             pictures["train"],
@@ -32,21 +31,22 @@ def train(settings: Settings) -> dict[str, Any]:
             seed=settings.seed,
             shuffle=True,
             transform=augment.chain(augment.flip, partial(augment.shift, by=h.shift, mode="reflect")),
-            device=device.place,
+            device=place,
         )
-        held_out = loader.Batches(pictures["val"], PICTURES, batch_size=1000, device=device.place)
+        held_out = loader.Batches(pictures["val"], PICTURES, batch_size=1000, device=place)
 
         # 2. What learns, and how.
         torch.manual_seed(settings.seed)
         net = build(len(s.dataset.classes), settings.net)
         optimizer = optim.sgd(net, learning_rate=h.learning_rate, weight_decay=h.weight_decay, momentum=h.momentum)
+        criterion = nn.CrossEntropyLoss(label_smoothing=h.label_smoothing)
         finished = partial(s.model, preprocess=PICTURES, pictures=pictures, how=f"{settings.net} from scratch")
         learner = Learner(
             net=net,
-            criterion=nn.CrossEntropyLoss(label_smoothing=h.label_smoothing),
+            criterion=criterion,
             optimizer=optimizer,
             schedule=optim.triangle(h.warmup),
-            device=device,
+            device=s.pace(net, batches, criterion, epochs=h.num_epochs),  # the fastest way on this machine
             train_loader=batches,
             val_loader=held_out,
             hooks=[*s.hooks(finished, pictures), *([hooks.Ema(h.ema)] if h.ema else [])],

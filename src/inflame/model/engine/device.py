@@ -132,6 +132,7 @@ class One(Device):
         self._parameters: list[Tensor] = []
         if self._here:
             _set_threads(threads)
+        self.threads = torch.get_num_threads() if self._here else None
 
     def setup(self, net: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Moves the net here, in place; gives the two themselves, or the compiled net."""

@@ -30,6 +30,7 @@ COST = {"cpu": 40.0, "cuda": 60.0}  # seconds that compiling takes, as long as n
 GAIN = 0.25  # share of a step's time that it saves, likewise
 SURE = 2.0  # the saving must be so many times the cost
 TRIES = 3  # steps of each way, the first to warm up
+ALONE = 1.3  # one thread must be so many times as fast as all of them
 PAYS = 0.95  # a larger batch must take at most this share of the time an item
 
 
@@ -55,15 +56,15 @@ def choose(
 ) -> Pace:
     """The fastest way to train `net` on batches like (x, y), where `left` seconds (or `steps`) of training lie ahead.
 
-    Tries fp32 and bf16 (on CUDA fp16 where bf16 isn't known), channels last or not, by three steps each: a dozen steps'
-    time. Compiles only when what that saves is well above what it takes. Works on copies: neither the net nor any
-    random generator is changed.
+    Tries fp32 and bf16 (on CUDA fp16 where there is no bf16), channels last or not, one thread or all, by three steps
+    each: fifteen steps' time. Compiles only when what that saves is well above what it takes. Works on copies: neither
+    the net nor any random generator is changed.
     """
     place = pick(name)
     tried: dict[str, float] = {}
     best, seconds = One(name, "fp32"), float("inf")
     with torch.random.fork_rng():
-        for precision in ("fp32", "bf16"):
+        for precision in ("fp32", "fp16" if place.type == "cuda" and not torch.cuda.is_bf16_supported() else "bf16"):
             for channels_last in (False, True)[: 2 if x.dim() == 4 else 1]:
                 if precision == "fp32" and channels_last is False and place.type == "cuda":
                     continue  # never the fastest there, and slow to try
@@ -72,6 +73,14 @@ def choose(
                 tried[f"{precision}{', channels last' if channels_last else ''}"] = took
                 if took < seconds:
                     best, seconds = device, took
+    threads = torch.get_num_threads()
+    if place.type == "cpu" and threads > 1:  # where others use the machine, threads only wait for each other
+        alone = One(name, best.precision, channels_last=best.channels_last, threads=1)
+        took = step_seconds(alone, net, x, y, criterion)
+        if took * ALONE < seconds:
+            best, seconds = alone, took
+        else:
+            torch.set_num_threads(threads)
     ahead = min(left, float("inf") if steps is None else steps * seconds)
     compiled, reason = _worth(net, x, y, criterion, best, ahead)
     if compiled:

@@ -13,14 +13,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, final
 
+from torch import nn
+
 from inflame import artifact, host
 from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError
-from inflame.model.engine import checkpoint, debug, hooks
+from inflame.model.engine import checkpoint, debug, hooks, pace
 from inflame.model.engine.conclude import Model, answers, keep, publish
-from inflame.model.engine.learner import Learner, TimeBudget
+from inflame.model.engine.device import One
+from inflame.model.engine.learner import Learner, Loader, TimeBudget
 from inflame.model.engine.progress import Progress
 from inflame.records import Dataset, Preprocess
 from inflame.runs import Run
@@ -74,6 +77,20 @@ class Session:
             Progress(say=self.run.say),
             *early,
         ]
+
+    def pace(self, net: nn.Module, loader: Loader, criterion: pace.Criterion, *, epochs: int = 0) -> One:
+        """The device on which `net` trains fastest on batches of `loader`, found by trying (see `pace.choose`). A run
+        keeps its choice: a resume must not round differently."""
+        kept = self.run.read_status().get("pace")
+        if kept is None:
+            x, y = next(iter(loader.epoch(0)))
+            steps = epochs * len(loader) if self.budget is None else None
+            chosen = pace.choose(net, x, y, criterion, left=self.left(), steps=steps)
+            self.say("pace", chosen.why)
+            found = chosen.device
+            kept = {name: getattr(found, name) for name in ("precision", "channels_last", "compiled", "threads")}
+            self.run.status(pace=kept)
+        return One(**kept)
 
     def left(self) -> float:
         """Seconds until the last steps must begin."""

@@ -9,7 +9,6 @@ from torch import nn
 from inflame.artifact import augment, loader
 from inflame.config import Settings
 from inflame.model.engine import conclude, hooks, optim, session
-from inflame.model.engine.device import One
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.nets import whiten
 from inflame.records import Preprocess
@@ -40,13 +39,14 @@ def train(settings: Settings) -> dict[str, Any]:
         net = build(len(s.dataset.classes))
         whiten(net, loader.normalise(pictures["train"].pixels[:5000], PICTURES))
         optimizer = optim.adamw(net, learning_rate=h.learning_rate, weight_decay=h.weight_decay)
+        criterion = nn.CrossEntropyLoss(label_smoothing=h.label_smoothing)
         finished = partial(s.model, preprocess=PICTURES, pictures=pictures, how="a small net, trained from scratch")
         learner = Learner(
             net=net,
-            criterion=nn.CrossEntropyLoss(label_smoothing=h.label_smoothing),
+            criterion=criterion,
             optimizer=optimizer,
             schedule=optim.triangle(h.warmup),
-            device=One(precision="bf16", channels_last=True),
+            device=s.pace(net, batches, criterion, epochs=h.num_epochs),  # the fastest way on this machine
             train_loader=batches,
             val_loader=loader.Batches(loader.head(pictures["val"], 1000), PICTURES, batch_size=500),
             hooks=[*s.hooks(finished, pictures), *([hooks.Ema(h.ema)] if h.ema else [])],
