@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """Where a name leads: `module:attribute` (for a model: the package that is its folder),
-    and the extra that brings what it needs."""
+    """Where a name leads: `module:attribute` (for a model: the package that is its folder), the extra that brings
+    what it needs, and the package among that without which it isn't worth trying."""
 
     target: str
     extra: str = ""
+    needs: str = ""
 
 
 def _source(name: str) -> Plugin:
@@ -32,6 +33,14 @@ def _source(name: str) -> Plugin:
 
 def _model(name: str) -> Plugin:
     return Plugin(target=f"inflame.model.{name}", extra="train")
+
+
+def _tracker(name: str) -> Plugin:
+    return Plugin(target=f"inflame.model.engine.trackers.{name}:{name.capitalize()}", extra=name, needs=name)
+
+
+def _exporter(name: str) -> Plugin:
+    return Plugin(target=f"inflame.model.engine.exporters.{name}:write")
 
 
 SEAMS: dict[str, dict[str, Plugin]] = {
@@ -47,9 +56,12 @@ SEAMS: dict[str, dict[str, Plugin]] = {
         "bbc-news": _source("bbc_news"),
     },
     "model": {name: _model(name) for name in ("auto", "mnist", "cifar10_resnet18", "news_text")},
-    "tracker": {"jsonl": Plugin(target="inflame.model.engine.hooks:Metrics", extra="train")},
+    "tracker": {
+        "jsonl": Plugin(target="inflame.model.engine.hooks:Metrics", extra="train"),
+        **{name: _tracker(name) for name in ("mlflow", "wandb", "tensorboard", "clearml")},
+    },
     "launcher": {"local": Plugin(target="inflame.infra.local:Local")},
-    "exporter": {},
+    "exporter": {name: _exporter(name) for name in ("onnx", "torch", "keras", "int8", "browser")},
     "chat": {},
 }
 
@@ -73,6 +85,19 @@ def load(seam: str, name: str) -> Any:
             )
         found = getattr(found, part)
     return found
+
+
+def demand(seam: str, name: str) -> None:
+    """Looks, importing nothing, whether `name` can be loaded. Unknown: UserError; not installed: MissingExtra."""
+    from importlib.util import find_spec
+
+    plugin = _find(seam, name)
+    if plugin.needs and find_spec(plugin.needs) is None:
+        raise MissingExtra(
+            f"The {seam} {name} needs the package {plugin.needs}, which isn't installed.",
+            extra=plugin.extra,
+            where=f"{seam}={name}",
+        )
 
 
 def need(module: str, extra: str, who: str = "This") -> ModuleType:

@@ -40,6 +40,7 @@ JOURNEY: dict[str, dict[str, Verb]] = {
         "train": Verb("model", "DATA|MODEL", "check, split, train, test, report: in the time you give"),
         "predict": Verb("model", "FILE…", "name what is on pictures, with the last model"),
         "report": Verb("model", "[RUN]", "the page about a run: how good, where wrong, which faults"),
+        "export": Verb("export", "[RUN]", "write it as ONNX, torch, Keras, int8 or a page for browsers"),
         "runs": Verb("model", "", "all runs, newest first"),
     },
     "your own code": {

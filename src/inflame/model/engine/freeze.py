@@ -105,7 +105,7 @@ def write(net: Served | ServedText, preprocess: Preprocess | TextPreprocess, fol
     save_file({key: value.detach().clone().contiguous() for key, value in state.items()}, folder / "model.safetensors")
 
 
-def _example(preprocess: Preprocess | TextPreprocess) -> dict[str, Tensor]:
+def example(preprocess: Preprocess | TextPreprocess) -> dict[str, Tensor]:
     """Two inputs, so that a batch size that got frozen into the graph shows when others are tried."""
     if isinstance(preprocess, TextPreprocess):
         return {"ids": torch.zeros(2, 3, dtype=torch.int64), "counts": torch.ones(2, 3)}
@@ -114,13 +114,13 @@ def _example(preprocess: Preprocess | TextPreprocess) -> dict[str, Tensor]:
 
 
 def _write_onnx(net: nn.Module, preprocess: Preprocess | TextPreprocess, path: Path) -> None:
-    example = _example(preprocess)
+    inputs = example(preprocess)
     free = {0: "n", 1: "l"} if isinstance(preprocess, TextPreprocess) else {0: "n"}
-    axes = {**dict.fromkeys(example, free), **{name: {0: "n"} for name in OUTPUTS}}
-    common: dict[str, Any] = {"input_names": list(example), "output_names": list(OUTPUTS), "dynamic_axes": axes}
+    axes = {**dict.fromkeys(inputs, free), **{name: {0: "n"} for name in OUTPUTS}}
+    common: dict[str, Any] = {"input_names": list(inputs), "output_names": list(OUTPUTS), "dynamic_axes": axes}
     try:
         with _quiet():
-            torch.onnx.export(net, tuple(example.values()), path, dynamo=False, opset_version=OPSET, **common)
+            torch.onnx.export(net, tuple(inputs.values()), path, dynamo=False, opset_version=OPSET, **common)
     except ImportError as error:
         raise MissingExtra(
             "Writing model.onnx needs the package onnx, which isn't installed.", extra="train"

@@ -46,7 +46,7 @@ class Predictor:
         self._prepare: _Prepare = (
             _Counting(self.preprocess) if isinstance(self.preprocess, TextPreprocess) else _Seeing(self.preprocess)
         )
-        self._session = _session(contents["model.onnx"], self._threads, where=str(self.folder))
+        self._session = session(contents["model.onnx"], self._threads, where=str(self.folder))
 
     @overload
     def predict(
@@ -72,12 +72,13 @@ class Predictor:
 
     def embed(self, sources: Iterable[Source]) -> NDArray[np.float32]:
         """What the body of the net makes of each source: [N, D] float32."""
-        parts = []
-        for group in _grouped(sources, BATCH):
-            read = [_raised(item) for item in self._read_all(group)]
-            parts.append(self.run(self._prepare.stack([item.prepared for item in read]))[1])
+        parts = [self.run(self.prepare(group))[1] for group in _grouped(sources, BATCH)]
         width = self._session.get_outputs()[1].shape[1]
         return np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
+
+    def prepare(self, sources: Iterable[Source]) -> dict[str, NDArray[Any]]:
+        """The sources (one at least) as inputs of the net by name, a batch of all of them: what `run` takes."""
+        return self._prepare.stack([_raised(item).prepared for item in self._read_all(list(sources))])
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits [N, K] and embedding [N, D] of prepared items: {"pictures": uint8 [N, size, size, channels]}, or of
@@ -196,7 +197,8 @@ class _Input:
             raise
 
 
-def _session(model: bytes, threads: int, where: str) -> Any:
+def session(model: bytes, threads: int, where: str) -> Any:
+    """A session of onnxruntime for the content of a .onnx file. BundleError when it can't be read."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
