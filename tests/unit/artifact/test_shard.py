@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from inflame import artifact
-from inflame.artifact import manifest, shard
+from inflame.artifact import manifest, quick, shard
 from inflame.artifact.preprocess import PictureError
 from inflame.artifact.shard import Recipe
 from inflame.cli.main import main
@@ -165,6 +165,21 @@ def test_scaled_decoding_looks_the_same() -> None:
     mine = np.asarray(Image.open(io.BytesIO(shard.resized(large, 128, "x")[0])), dtype=float)
     whole = Image.open(io.BytesIO(large)).resize((171, 128), Image.Resampling.BILINEAR)
     assert np.abs(mine - np.asarray(whole, dtype=float)).mean() < 3
+
+
+def test_only_ordinary_photos_take_the_quick_way() -> None:
+    assert quick.ordinary(picture((400, 300))) == (400, 300)
+    assert quick.ordinary(picture((400, 300), progressive=True)) == (400, 300)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for other in (
+        picture((400, 300), exif=exif),
+        picture((400, 300), "PNG"),
+        picture((400, 300))[:-9],
+        picture((9000, 6000), progressive=True, quality=20),  # 54 million pixels, passed over ten times
+        b"",
+    ):
+        assert quick.ordinary(other) is None
 
 
 def test_texts_and_tables_are_sharded_too(tmp_path: Path) -> None:

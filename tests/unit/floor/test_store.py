@@ -199,6 +199,19 @@ def test_mirror(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         store.mirror()
 
 
+def test_files_go_there_and_come_back(folder: str, tmp_path: Path) -> None:
+    file, uri = tmp_path / "large.bin", store.join(folder, "deep", "large.bin")
+    file.write_bytes(bytes(range(256)) * 999)
+    store.upload(file, uri)
+    assert store.read_bytes(uri) == file.read_bytes()
+    if store.local(uri) is None:
+        store.download(uri, tmp_path / "back" / "large.bin")
+        assert (tmp_path / "back" / "large.bin").read_bytes() == file.read_bytes()
+        with pytest.raises(DataError, match="does not exist"):
+            store.download(f"{uri}.none", tmp_path / "none")
+        assert not (tmp_path / "none").exists()
+
+
 def test_a_scheme_that_nobody_knows_gets_a_guess() -> None:
     with pytest.raises(UserError, match='Did you mean "https://"'):
         store.read_bytes("htps://host/x")
