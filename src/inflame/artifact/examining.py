@@ -32,7 +32,7 @@ Ints = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
-_FORMAT = 4  # of what is kept: a change of the checks makes it old
+_FORMAT = 5  # of what is kept: a change of the checks makes it old
 _SMALL = 64  # pictures up to this side are judged by their pixels, not by a net for photos
 _TINY = 10_000  # so many of those in colour are shown to a net all the same
 _SAMPLE = 300  # pictures on which bodies are compared
