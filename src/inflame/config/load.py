@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inflame.config.words import Word
 
 # Common settings that a model folder (or the part of inflame it imports) must read for them to have an effect.
-_UP_TO_THE_MODEL = ("devices", "limit", "net", "splits", "weights")
+_UP_TO_THE_MODEL = ("cache_gb", "devices", "limit", "net", "splits", "weights")
 _RELATIVE = ("./", "../")
 
 
@@ -164,13 +164,13 @@ def _no_section(word: Word, sections: dict[str, Any]) -> SettingError:
 
 
 def _refuse_unknown_tracker(values: dict[str, Any], places: dict[str, str]) -> None:
-    name = values.get("tracker", "jsonl")
-    if name not in plugins.SEAMS["tracker"] and name not in (options := plugins.names("tracker")):
-        raise SettingError(
-            f'There is no tracker "{name}".{did_you_mean(name, options)}',
-            where=places["tracker"],
-            remedy=f"Use one of: {', '.join(options)}",
-        )
+    for name in values.get("tracker", "jsonl").split(","):
+        if name not in plugins.SEAMS["tracker"] and name not in (options := plugins.names("tracker")):
+            raise SettingError(
+                f'There is no tracker "{name}".{did_you_mean(name, options)}',
+                where=places["tracker"],
+                remedy=f"Use one or several of: {', '.join(options)}",
+            )
 
 
 def _refuse_unknown_look(values: dict[str, Any], places: dict[str, str]) -> None:

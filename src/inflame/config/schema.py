@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from inflame.errors import SettingError
 
-Kind = Literal["whole", "number", "yesno", "text", "path", "duration", "fractions", "list"]
+Kind = Literal["whole", "number", "yesno", "text", "path", "duration", "fractions", "names", "list"]
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|sec|s|min|m|h|d|)\s*")
@@ -74,7 +74,7 @@ COMMON: dict[str, Key] = {
     "weights": Key(kind="path", help="file of weights to start from"),
     "net": Key(kind="text", help="name of the net or backbone"),
     "splits": Key(kind="fractions", optional=True, help="name and fraction of each split: train:0.8,val:0.1,test:0.1"),
-    "tracker": Key(kind="text", help="who is told about the run"),
+    "tracker": Key(kind="names", help="who is told about the run: mlflow, wandb, tensorboard, clearml; several: a,b"),
     "output": Key(kind="path", help="the run folder, a path or a uri"),
     "debug": Key(kind="text", help="look instead of training: overfit (one batch), tiny (whole road), profile (time)"),
     "fresh": Key(kind="yesno", help="begin anew instead of going on with an unfinished run"),
@@ -190,6 +190,15 @@ def _path(value: Any) -> str:
     return text
 
 
+def _names(value: Any) -> str:
+    """`a, b` or a list of names as `a,b`."""
+    parts = _text(value).strip("[] ").split(",") if isinstance(value, str) else [_text(part) for part in _list(value)]
+    names = [part.strip() for part in parts]
+    if not all(names):
+        raise Refused
+    return ",".join(names)
+
+
 def _duration(value: Any) -> float:
     if not isinstance(value, str):
         return _number(value)
@@ -226,6 +235,7 @@ _CHECKS: dict[Kind, Any] = {
     "path": _path,
     "duration": _duration,
     "fractions": _fractions,
+    "names": _names,
     "list": _list,
 }
 _NOUNS: dict[Kind, str] = {
@@ -236,6 +246,7 @@ _NOUNS: dict[Kind, str] = {
     "path": "a path or a uri",
     "duration": "a length of time like 60s, 10m or 1h",
     "fractions": "names with fractions that add up to 1, like train:0.8,val:0.1,test:0.1",
+    "names": "a name, or several like a,b",
     "list": "a list like [1,2] of values of one kind",
 }
 _EXAMPLES: dict[Kind, str] = {
@@ -246,5 +257,6 @@ _EXAMPLES: dict[Kind, str] = {
     "path": "folder/file",
     "duration": "60s",
     "fractions": "train:0.8,val:0.1,test:0.1",
+    "names": "tensorboard",
     "list": "[1,2]",
 }

@@ -48,7 +48,7 @@ def value(word: Word, key: Key) -> Any:
     text = word.text.strip()
     if key.optional and text.lower() in ("null", "none"):
         return None
-    if key.kind in ("path", "duration", "fractions") and not _SWEEP.fullmatch(text):
+    if key.kind in ("path", "duration", "fractions", "names") and not _SWEEP.fullmatch(text):
         plain = _unquoted(word)
         if key.kind == "duration" and "," in plain:
             raise _several(word)

@@ -25,6 +25,7 @@ from inflame.model.engine.conclude import Model, answers, keep, publish
 from inflame.model.engine.device import One
 from inflame.model.engine.learner import Learner, Loader, TimeBudget
 from inflame.model.engine.progress import Progress
+from inflame.model.engine.trackers import following
 from inflame.records import Dataset, Preprocess
 from inflame.runs import Run
 
@@ -175,14 +176,16 @@ def begin(
     fallback: a data set to take, with a line that says so, when the wanted one can't be had without a network.
     Raises DataError when there are fewer than two classes, or nothing to train on.
     """
+    trackers = following.wanted(settings.tracker)
     clock = _clock(settings, epochs)
     notes: list[str] = []
     seen: debug.Seen | None = None
     dataset = _open(settings, canvas, fallback, None if clock is None else LOOK * clock.left(), notes)
     identity = hashlib.sha256(f"{settings.identity()} {dataset.version}".encode()).hexdigest()
-    with Run.begin(settings, identity, dataset.name) as run:
+    with following.mirrored(trackers) as mirror, Run.begin(settings, identity, dataset.name) as run:
         run.provenance(settings)
         keep(run, dataset)
+        mirror(run)
         session = Session(settings, run, dataset, clock)
         session.say("run", f"{run.path}{'  (going on where it stopped)' if run.resumed else ''}")
         for note in notes:

@@ -1,0 +1,198 @@
+"""What a run folder has to tell a tracker: settings, numbers from where the last telling ended, pictures, files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, TypeGuard
+
+from PIL import Image, ImageDraw
+
+from inflame import store
+from inflame.model.engine.trackers import About, Point
+from inflame.runs import Run, read_metrics
+
+TRACKERS = "trackers"  # the folder, in that of the run, for what mirroring needs and makes
+SYSTEM = "system.jsonl"
+FILES = {"bundle": "bundle", "report": "report.html"}  # what is kept at the end, and where it lies
+_SIDE = 640  # pixels of the confusion picture, about
+_NUMBERS = 25  # up to so many classes each cell has its number
+
+
+def about(run: Run) -> About:
+    """The run before its first number. Files that aren't there (yet) leave their part empty."""
+    data, origin = _read(run.path / "dataset.json"), _read(run.path / "provenance.json")
+    facts = {
+        "run": run.name,
+        "folder": str(run.path),
+        "data": data.get("name", ""),
+        "data version": data.get("version", ""),
+        "items": data.get("items", ""),
+        "classes": len(data.get("classes", ())),
+        "commit": (origin.get("git") or {}).get("commit", ""),
+        "inflame": origin.get("versions", {}).get("inflame", ""),
+        "torch": origin.get("versions", {}).get("torch", ""),
+        "cpu": (origin.get("hardware") or {}).get("cpu", ""),
+    }
+    settings = _read(run.path / "config.json")
+    return About(
+        run=run.name,
+        folder=run.path,
+        model=str(settings.get("model", "")),
+        settings=dict(_flat(settings)),
+        facts={name: str(value) for name, value in facts.items() if value != ""},
+        data=str(data.get("name", "")),
+        version=str(data.get("version", "")),
+        source=str(data.get("source") or data.get("root") or ""),
+    )
+
+
+class Tail:
+    """A file of JSON lines that grows, read on from where the last reading ended."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.row, self._place, self._file = 0, 0, 0  # rows and bytes read, and of which file
+
+    def read(self, since: int, most: int = 2000) -> list[dict[str, Any]]:
+        """The whole rows from number `since` (from 0) on, at most `most`. A file that was replaced, as on a resume,
+        is read from its beginning; rows that are no JSON count and are left out."""
+        try:
+            with self.path.open("rb") as file:
+                if since < self.row or os.fstat(file.fileno()).st_ino != self._file:
+                    self.row, self._place, self._file = 0, 0, os.fstat(file.fileno()).st_ino
+                file.seek(self._place)
+                return list(self._rows(file, since, since + most))
+        except FileNotFoundError:
+            return []
+
+    def _rows(self, file: IO[bytes], first: int, last: int) -> Iterator[dict[str, Any]]:
+        while self.row < last and (line := file.readline()).endswith(b"\n"):
+            self.row, self._place = self.row + 1, file.tell()
+            if self.row > first:
+                with suppress(ValueError):
+                    yield json.loads(line)
+
+
+def point(row: Mapping[str, Any], began: float, number: int) -> Point:
+    """A row of metrics.jsonl; one that doesn't say its step stands at its number. `began`: seconds since 1970."""
+    step, seconds = row.get("step"), row.get("seconds")
+    return Point(
+        step=int(step) if _is_number(step) else number,
+        time=began + (float(seconds) if _is_number(seconds) else 0.0),
+        values={name: float(value) for name, value in row.items() if name != "step" and _is_number(value)},
+    )
+
+
+def sample(row: Mapping[str, Any]) -> Point:
+    """A row of system.jsonl."""
+    values = {f"system/{name}": float(value) for name, value in row.items() if name not in ("seconds", "time")}
+    return Point(step=round(row["seconds"]), time=row["time"], values=values)
+
+
+def summary(run: Run) -> dict[str, float]:
+    """The run in a few numbers: the accuracy of each split that was measured, with its interval, and the seconds."""
+    status = run.read_status()
+    found = {
+        f"{split}_{name}": float(value)
+        for split in ("test", "val")
+        for name, value in (status.get(split) or {}).items()
+        if isinstance(value, (int, float))
+    }
+    return {**found, "seconds": float(status.get("seconds", 0.0))}
+
+
+def pictures(run: Run) -> dict[str, Path]:
+    """The pictures of a finished run, drawn when they aren't there: the confusion of its report."""
+    found = _read(run.path / "report.json").get("confusion")
+    if not isinstance(found, dict) or not found.get("classes"):
+        return {}
+    file = run.path / TRACKERS / "confusion.png"
+    if not file.is_file() or file.stat().st_mtime < (run.path / "report.json").stat().st_mtime:
+        with store.atomic(file) as temporary:
+            confusion(found["classes"], found["matrix"]).save(temporary, format="PNG")
+    return {"confusion": file}
+
+
+def confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Image.Image:
+    """A picture of counts [K,K], rows the truth and columns the answer, each row as dark as its shares are large."""
+    count = len(classes)
+    cell = max(1, min(56, _SIDE // count))
+    left = top = 150 if count <= _NUMBERS else 30
+    picture = Image.new("RGB", (left + cell * count + 12, top + cell * count + 12), "white")
+    draw = ImageDraw.Draw(picture)
+    for row, counts in enumerate(matrix):
+        for column, number in enumerate(counts):
+            share = number / max(1, sum(counts))
+            x, y = left + column * cell, top + row * cell
+            draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=_shade(share, right=row == column))
+            if count <= _NUMBERS and number:
+                colour = "white" if share > 0.5 else "black"
+                draw.text((x + cell / 2, y + cell / 2), str(number), fill=colour, anchor="mm")
+    if count <= _NUMBERS:
+        _name(picture, classes, cell, left, top)
+    draw.text((left, 4), "truth down, answer across", fill="grey")
+    return picture
+
+
+def missing(run: Run, memo: Mapping[str, Any]) -> str:
+    """What of the run has not arrived, in words; empty when all has."""
+    rows = len(read_metrics(run.path / "metrics.jsonl"))
+    told = min(int(memo.get("rows", 0)), rows)
+    parts = [f"{rows - told} of {rows} rows of numbers"] if told < rows else []
+    parts += [f"the {name}" for name in (*pictures(run), *there(run)) if name not in memo.get("sent", ())]
+    if not parts and memo.get("ended") != run.state:
+        parts = ["how it ended"]
+    return ", ".join(parts)
+
+
+def there(run: Run) -> dict[str, Path]:
+    """The files to be kept of a finished run, those that there are."""
+    if run.state != "done":
+        return {}
+    return {name: run.path / place for name, place in FILES.items() if (run.path / place).exists()}
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | int | float | bool]]:
+    """`{"hyperparam": {"a": 1}}` as `hyperparam.a: 1`; what isn't set is left out."""
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{name}.")
+        elif isinstance(item, (str, int, float)) and item != "":
+            yield prefix + name, item
+        elif isinstance(item, list):
+            yield prefix + name, json.dumps(item)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _shade(share: float, *, right: bool) -> tuple[int, int, int]:
+    """White for nothing; green for what is right, red for what isn't."""
+    full = (22, 110, 60) if right else (170, 40, 30)
+    return tuple(round(255 + share * (end - 255)) for end in full)  # type: ignore[return-value]
+
+
+def _name(picture: Image.Image, classes: Sequence[str], cell: int, left: int, top: int) -> None:
+    """Class names beside the rows and, turned, above the columns."""
+    draw = ImageDraw.Draw(picture)
+    for index, name in enumerate(classes):
+        text = name if len(name) <= 20 else f"{name[:19]}…"
+        draw.text((left - 6, top + (index + 0.5) * cell), text, fill="black", anchor="rm")
+        strip = Image.new("RGB", (top - 24, 14), "white")
+        ImageDraw.Draw(strip).text((0, 7), text, fill="black", anchor="lm")
+        turned = strip.rotate(90, expand=True)
+        picture.paste(turned, (left + round((index + 0.5) * cell) - 7, 18))
