@@ -94,6 +94,14 @@ def words(text: str) -> list[str]:
     return (_RARE_WORD if _RARE.search(small) else _WORD).findall(small)
 
 
+def spans(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """Where the `words` of a text are: (the text, [(start, end), …]). Where small letters and plain forms of signs are
+    more or fewer than the signs of the text, it is the text of those that is given, and meant."""
+    small = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).lower()
+    pattern = _RARE_WORD if not text.isascii() and _RARE.search(small) else _WORD
+    return text if len(small) == len(text) else small, [found.span() for found in pattern.finditer(small)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """How often each word and pair is in each of N texts. Row n has `ids[starts[n]:starts[n + 1]]` (int64, ascending,
@@ -179,19 +187,29 @@ class Vectoriser:
         )
 
     def _row(self, places: Ints) -> tuple[Ints, NDArray[np.float32], np.float32]:
-        vocabulary, buckets = len(self.preprocess.words), self.preprocess.pairs
         if self.preprocess.pieces:
             lost = np.mean(places == self._place[wordpiece.UNKNOWN]) if len(places) else 1.0
             return places, np.ones(len(places), np.float32), np.float32(lost)
-        known = places >= 0
-        found = [places[known]]
-        if buckets and len(places) > 1:
-            both = known[:-1] & known[1:]
-            first, second = places[:-1][both], places[1:][both]
-            found.append(((first * 1_000_003 + second) * _MIX >> 16) % buckets + vocabulary)
-        ids, counts = np.unique(np.concatenate(found), return_counts=True)
-        lost = np.float32(1 - known.mean()) if len(places) else np.float32(1)
+        ids, counts = np.unique(self._entries(places)[0], return_counts=True)
+        lost = np.float32(1 - (places >= 0).mean()) if len(places) else np.float32(1)
         return ids, counts.astype(np.float32), lost
+
+    def entries(self, tokens: Sequence[str]) -> tuple[Ints, Ints, Ints]:
+        """All that is counted of a tokenised text, pairs after words: ids [M], the place of the first word of each in
+        `tokens` [M], and how many words it has [M], 1 or 2."""
+        return self._entries(
+            np.array([self._place.get(word, -1) for word in tokens[: self.preprocess.longest]], np.int64)
+        )
+
+    def _entries(self, places: Ints) -> tuple[Ints, Ints, Ints]:
+        vocabulary, buckets = len(self.preprocess.words), self.preprocess.pairs
+        known = places >= 0
+        ids, at = [places[known]], [np.flatnonzero(known)]
+        if buckets and len(places) > 1:
+            at.append(np.flatnonzero(known[:-1] & known[1:]))
+            first, second = places[at[1]], places[at[1] + 1]
+            ids.append(((first * 1_000_003 + second) * _MIX >> 16) % buckets + vocabulary)
+        return np.concatenate(ids), np.concatenate(at), np.repeat([1, 2][: len(at)], [len(part) for part in at])
 
 
 def tokenised(

@@ -1,10 +1,12 @@
 """A trained classifier as a folder that anyone can use; its `Predictor` needs no torch.
 
     model.onnx          uint8 pictures [N, size, size, channels] → logits [N, K], embedding [N, D]; normalisation inside
-                        (of texts: ids int64 [N, L] and counts float32 [N, L]; weighting inside)
+                        (and where the embedding is a pooling: map [N, D, h, w], which is what is pooled;
+                        of texts: ids int64 [N, L] and counts float32 [N, L]; weighting inside)
     model.safetensors   the weights, to go on training          preprocess.json   how a file becomes a picture
     classes.json        the names, in the order of the logits   calibration.json  temperature, threshold, qhat
     reference.json      statistics of held-out items, for drift card.md           what it is, for people
+    nearest.npz         some training items, to show what an answer is like (see nearest.py); not in every bundle
     bundle.json         format, version, model, net, dataset, created, the sha256 of every other file
 
 Never a pickle. Every byte is checked when a bundle is loaded. Importing this module loads numpy, Pillow and
@@ -22,7 +24,7 @@ import numpy as np
 from inflame import store
 from inflame.errors import ExportError
 from inflame.model.engine.predictor import BATCH, Predictor
-from inflame.model.engine.seal import FILES, seal, verify
+from inflame.model.engine.seal import FILES, NEAREST, seal, verify
 from inflame.records import dumps
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["FILES", "Predictor", "export", "recard", "verify"]
 
 
-def export(
+def export(  # noqa: PLR0913 - nearly each is a file of the bundle
     folder: str | Path,
     *,
     net: nn.Module,
@@ -48,6 +50,7 @@ def export(
     card: str,
     examples: Mapping[str, NDArray[Any]],
     about: Mapping[str, Any] | None = None,
+    nearest: bytes = b"",
 ) -> Path:
     """Writes the bundle of a trained `Classifier` and returns its folder. Needs torch.
 
@@ -55,6 +58,7 @@ def export(
     and counts), 32 or more where there are as many. The files are written beside `folder` and take its place in one
     step, after onnxruntime has given the same answers for the examples as torch; otherwise ExportError, and what was
     at `folder` stays. `about` goes into bundle.json: {"model": name, "dataset": {"name", "version", …}, …}.
+    `nearest`: the content of nearest.npz.
     """
     from inflame.model.engine import freeze
 
@@ -77,6 +81,8 @@ def export(
         for name, value in described.items():
             (place / name).write_text(dumps(value), encoding="utf-8")
         (place / "card.md").write_text(card, encoding="utf-8")
+        if nearest:
+            (place / NEAREST).write_bytes(nearest)
         facts = {"model": "", "dataset": {}, **(about or {}), "net": getattr(net, "spec", {})}
         seal(place, facts)
         difference = _compare(Predictor(place), *freeze.answer(served, examples), examples)
@@ -89,7 +95,7 @@ def recard(folder: str | Path, card: str) -> Path:
     source = Path(folder)
     facts = verify(source)
     with store.atomic_folder(source) as place:
-        for name in FILES:
+        for name in facts["sha256"]:
             shutil.copyfile(source / name, place / name)
         (place / "card.md").write_text(card, encoding="utf-8")
         seal(

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from inflame import store
 from inflame.artifact import manifest
+from inflame.artifact.contents import Contents
 from inflame.artifact.loader import Pictures, centre, normalise
-from inflame.artifact.texts import Texts
-from inflame.model.engine import bundle, calibrate, metrics
+from inflame.artifact.texts import Texts, decode
+from inflame.errors import InflameError
+from inflame.model.engine import bundle, calibrate, metrics, nearest
 from inflame.model.engine.card import card
 from inflame.model.engine.nets import Classifier
 from inflame.model.engine.reference import reference
@@ -79,9 +81,43 @@ def publish(run: Run, dataset: Dataset, model: Model, items: Mapping[str, Items]
         card=_card(name, dataset, model, calibration, None),
         examples=_inputs(held, model.preprocess, 0, EXAMPLES),
         about={"model": name, "dataset": {"name": dataset.name, "version": dataset.version}, "how": model.how},
+        nearest=_nearest(dataset, model, items["train"]),
     )
     run.status(bundle="bundle")
     return time.monotonic() - began
+
+
+def _nearest(dataset: Dataset, model: Model, train: Items) -> bytes:
+    """Some training items for the bundle. Of pictures whose features are known already those are taken."""
+    rows = nearest.choose(train.labels.numpy())
+    uris = [train.uris[row] for row in rows]
+    if isinstance(train, Texts):
+        some: Items = Texts(counts=train.counts.take(rows), labels=train.labels[rows], uris=tuple(uris))
+        source = Contents(dataset.root)
+        shown = [_beginning(source, uri) for uri in uris]
+        known = {}
+    else:
+        some = Pictures(pixels=train.pixels[rows], labels=train.labels[rows], uris=tuple(uris))
+        pixels = centre(some.pixels, model.preprocess.size).numpy()  # type: ignore[union-attr]
+        shown = [nearest.thumb(picture) for picture in pixels]
+        whole = len(model.embedding) == len(model.uris)
+        known = dict(zip(model.uris, model.embedding, strict=True)) if whole else {}
+    told = all(uri in known for uri in uris)
+    embedding = np.stack([known[uri] for uri in uris]) if told else _features(model, some)
+    labels = [dataset.classes[label] for label in train.labels[rows].tolist()]
+    return nearest.pack(embedding=embedding, labels=labels, uris=uris, shown=shown)
+
+
+def _features(model: Model, items: Items) -> Floats:
+    return answers(model.net, model.preprocess, items, device=next(model.net.parameters()).device)[1]
+
+
+def _beginning(source: Contents, uri: str) -> bytes:
+    """What is shown of a text; nothing when it has gone since it was read."""
+    try:
+        return nearest.snippet(decode(source.read(uri))[0])
+    except (InflameError, OSError):
+        return b""
 
 
 def conclude(

@@ -1,4 +1,4 @@
-"""A trained net as files: `model.onnx` (pictures in, logits and embedding out) and `model.safetensors`.
+"""A trained net as files: `model.onnx` (pictures in, logits, embedding and map out) and `model.safetensors`.
 
 The only part of a bundle that needs torch. The exporter was chosen by measurement (torch 2.15, one core of a
 small CPU, first export in a process, timm MobileNetV2 / a two-layer net):
@@ -133,6 +133,29 @@ def _write_onnx(net: nn.Module, preprocess: Preprocess | TextPreprocess, path: P
         raise _unexportable(error) from error
     except RuntimeError as error:
         raise _unexportable(error) from error
+    _show_map(path)
+
+
+_THROUGH = {"Flatten", "Reshape", "Squeeze", "Identity", "Cast", "Add", "Div", "Mul"}  # the last three: `nets.Mirrored`
+_POOLS = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"}
+
+
+def _show_map(path: Path) -> None:
+    """Makes what the last pooling looks at one more output, `map` float32 [N, D, h, w], where the embedding is nothing
+    but that pooling. It costs nothing, and heat maps can be had without torch (explain.py)."""
+    import onnx
+
+    model = onnx.load(str(path))
+    made = {name: node for node in model.graph.node for name in node.output}
+    node = made.get("embedding")
+    while node is not None and node.op_type in _THROUGH:
+        node = made.get(node.input[0])
+    if node is None or node.op_type not in _POOLS or node.input[0] not in made:
+        return
+    model.graph.node.append(onnx.helper.make_node("Identity", [node.input[0]], ["map"]))
+    shape = ["n", "channels", "height", "width"]
+    model.graph.output.append(onnx.helper.make_tensor_value_info("map", onnx.TensorProto.FLOAT, shape))
+    onnx.save(model, str(path))
 
 
 def _unexportable(error: Exception) -> ExportError:

@@ -16,11 +16,13 @@ from inflame.artifact import texts
 from inflame.artifact.preprocess import pixels, read
 from inflame.errors import BundleError, DataError, InflameError
 from inflame.model.engine.calibrate import Calibration
-from inflame.model.engine.seal import load
+from inflame.model.engine.seal import NEAREST, load
 from inflame.records import Prediction, Preprocess, TextPreprocess, preprocess_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from inflame.model.engine.explain import Explainer, Explanation
 
 Source = Path | str | bytes | NDArray[np.uint8]
 
@@ -42,6 +44,8 @@ class Predictor:
         self.calibration = Calibration.from_json(json.loads(contents["calibration.json"]))
         self.reference: dict[str, Any] = json.loads(contents["reference.json"])  # of held-out items, for drift
         self.version: str = self.info["version"][:12]
+        self._nearest = contents.get(NEAREST, b"")
+        self._explainer: Explainer | None = None  # made when it is asked for: answers alone don't wait for it
         self._threads = threads or host.cores()
         self._prepare: _Prepare = (
             _Counting(self.preprocess) if isinstance(self.preprocess, TextPreprocess) else _Seeing(self.preprocess)
@@ -85,6 +89,21 @@ class Predictor:
         texts {"ids": int64 [N, L], "counts": float32 [N, L]}."""
         logits, embedding = self._session.run(["logits", "embedding"], dict(inputs))
         return logits, embedding
+
+    def maps(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32] | None:
+        """What the embedding is pooled from, [N, D, h, w], where the net has such a thing."""
+        names = [output.name for output in self._session.get_outputs()]
+        return self._session.run(["map"], dict(inputs))[0] if "map" in names else None
+
+    def explain(self, source: Source, *, label: str = "", near: int = 5) -> Explanation:
+        """Why the answer is `label` (by default what the model says): a heat map of a picture, what each word of a
+        text adds, and the `near` training items that are most like it. See explain.py. Raises as `predict` does, and
+        DataError for a label that the model doesn't know."""
+        if self._explainer is None:
+            from inflame.model.engine.explain import Explainer
+
+            self._explainer = Explainer(self, self._nearest)
+        return self._explainer(source, label, near)
 
     def _answers(self, group: list[Source], top_k: int, errors: str) -> list[Prediction | InflameError]:
         read = self._read_all(group)

@@ -26,6 +26,7 @@ FILES = (
 )
 
 
+NEAREST = "nearest.npz"  # in bundles since 0.1 whose training items were at hand
 WEIGHTS = "model.safetensors"  # checked, but not kept in memory
 
 
@@ -54,7 +55,7 @@ def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 def _load(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     info = _manifest(folder)
     contents = {}
-    for name in FILES:
+    for name in (*FILES, *(name for name in info["sha256"] if name == NEAREST)):
         content = None if name == WEIGHTS else _content(folder / name)
         found = _sha256(folder / name) if content is None else hashlib.sha256(content).hexdigest()
         if found is None or found != info["sha256"].get(name):
@@ -110,7 +111,8 @@ def _broken(folder: Path, what: str) -> BundleError:
 
 def seal(folder: Path, facts: Mapping[str, Any]) -> None:
     """Writes bundle.json: the version is the hash of all hashes, the seal that of everything else in it."""
-    hashes = {name: _sha256(folder / name) for name in FILES}
+    names = (*FILES, NEAREST) if (folder / NEAREST).exists() else FILES
+    hashes = {name: _sha256(folder / name) for name in names}
     info = {"format": FORMAT, "version": _digest(hashes), **facts}
     info |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "sha256": hashes}
     info = json.loads(dumps(info))  # the seal is that of what is read back
