@@ -52,6 +52,7 @@ class Embed:
 
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or host.cores())
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # beside others it costs a third
             options.log_severity_level = 3
             self._session = onnxruntime.InferenceSession(str(self.file), options, providers=["CPUExecutionProvider"])
         return self._session
