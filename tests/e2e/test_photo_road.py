@@ -42,6 +42,40 @@ def test_photos_climb_the_ladder_with_a_network_at_hand(photos: Path, tmp_path: 
     assert json.loads(answer.stdout)
 
 
+def trained(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "inflame", "train", *words, "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_a_net_that_has_no_weights_is_refused_with_the_way_out(photos: Path) -> None:
+    done = trained(str(photos), "net=resnet10t", code=2)
+    assert "weights=FILE" in done.stderr
+    assert "resnet10t" in done.stderr
+    misspelt = trained(str(photos), "net=timm:resnet10x", code=2)
+    assert "resnet10t" in misspelt.stderr
+
+
+def test_fine_tuning_in_plain_sight(photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("resnet10t", num_classes=7)
+    file = tmp_path / "resnet10t.untrained.safetensors"
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
+    words = ["size=32", "num_epochs=3", "batch_size=8", "tune=tail", "prune=0.4"]
+    given = [f"hyperparam.{word}" for word in words]
+    data = f"io.training_input={photos}"
+    done = trained("fowl_classifier", data, "net=resnet10t", f"weights={file}", *given)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert "prune" in done.stderr
+    assert found["val"]["accuracy"] > 0.6
+    bundle = json.loads((Path(found["bundle"]) / "bundle.json").read_text())
+    assert "shapes" in json.dumps(bundle["net"])
+    again = trained("fowl_classifier", data, "net=resnet10t", f"weights={file}", *given, "hyperparam.tune=feet", code=2)
+    assert "head, tail, all" in again.stderr
+
+
 def test_a_better_model_is_taken_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 300)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from inflame.cli.words import Parser
+    from inflame.model.engine.bundle import Predictor
+    from inflame.model.engine.explain import Explanation
+
+EXPLAINED = 24  # answers that are explained
+WORDS = 8  # that are named of each
 
 
 # --- train ---------------------------------------------------------------------------------------
@@ -30,7 +36,7 @@ def train_words(parser: Parser) -> None:
     parser.description = (
         "Check, split, plan, train, test, report and bundle, in the time you give.\n\n"
         "DATA is a folder with one folder of pictures per class, a zip of one, a CSV of path and label,\n"
-        "or a named set (inflame get). MODEL is a built-in model (auto, mnist, cifar10_resnet18) or a\n"
+        "or a named set (inflame get). MODEL is a built-in model (auto, mnist, fowl_classifier, …) or a\n"
         "folder with an app.py (inflame new). A model's name wins over a data set's; ./mnist is a path.\n"
         "Stopped or killed? The same command goes on where it was."
     )
@@ -126,17 +132,19 @@ def _demand_torch() -> None:
 
 def predict_words(parser: Parser) -> None:
     """The pictures, the model, and the form of the answers."""
-    parser.usage = "inflame predict FILE|FOLDER… [--text TEXT] [--model RUN] [--json | --csv FILE]"
+    parser.usage = "inflame predict FILE|FOLDER… [--text TEXT] [--model RUN] [--explain] [--json | --csv FILE]"
     parser.description = (
         "Name what is on pictures or in texts, with calibrated probabilities. `unsure` means: the model\n"
-        "has not seen enough of the like to promise its error rate. Needs no torch."
+        "has not seen enough of the like to promise its error rate. Needs no torch.\n"
+        "--explain says why: the words that decide, the training items that are most like it, and writes a\n"
+        "page with heat on each picture where the answer comes from."
     )
     parser.epilog = (
         "examples:\n"
         "  inflame predict new.jpg\n"
         "  inflame predict inbox/ --csv answers.csv\n"
         "  inflame predict new.jpg --model mnist-digits-001 --json\n"
-        "  inflame predict letter.txt\n"
+        "  inflame predict letter.txt --explain\n"
         '  inflame predict --text "The match ended in a draw."\n'
         "  cut -f3 letters.tsv | inflame predict - --csv answers.csv    (a text a line)"
     )
@@ -147,13 +155,19 @@ def predict_words(parser: Parser) -> None:
     parser.add_argument("--model", metavar="RUN", help="a run, its folder or its bundle (default: the last)")
     parser.add_argument("--csv", metavar="FILE", help="write the answers to this file")
     parser.add_argument("--top", metavar="K", type=int, default=3, help="name the K likeliest classes (default: 3)")
+    parser.add_argument(
+        "--explain", action="store_true", help=f"say why (of {EXPLAINED} at most), and make explained.html"
+    )
 
 
 def predict(words: Namespace) -> int:
     """Prints one answer per picture; 1 when one of them could not be read."""
     if words.top < 1:
         raise UserError(f"--top takes a number of classes, 1 or more, not {words.top}.", remedy="--top 3")
-    answers = _answers(words)
+    predictor, asked = _asked(words)
+    found = predictor.predict([source for _, source in asked], words.top, errors="collect")
+    answers = [(name, answer) for (name, _), answer in zip(asked, found, strict=True)]
+    why = _explained(predictor, asked, found) if words.explain else {}
     bad = [(file, answer) for file, answer in answers if isinstance(answer, InflameError)]
     good = [(file, answer) for file, answer in answers if isinstance(answer, Prediction)]
     if words.csv:
@@ -161,16 +175,19 @@ def predict(words: Namespace) -> int:
         print(f"wrote {len(answers)} answers to {words.csv}", file=sys.stderr)
     if words.json:
         for file, answer in answers:
-            print(as_json(_answer(file, answer)))
+            more = {"explanation": why[str(file)].to_json()} if str(file) in why else {}
+            print(as_json({**_answer(file, answer), **more}))
     elif good and not words.csv:
         print(table(("file", "label", "probability", "else"), [_row(file, answer) for file, answer in good]))
+    if why:
+        _tell_why(why, _place_of_page(predictor.folder), quiet=words.json or bool(words.csv))
     for file, error in bad:
         print(f"{file}: {error.message.rstrip('.')}: {error.remedy}", file=sys.stderr)
     return 1 if bad else 0
 
 
-def _answers(words: Namespace) -> list[tuple[Path, Prediction | InflameError]]:
-    """What was asked, and the answer."""
+def _asked(words: Namespace) -> tuple[Predictor, list[tuple[Path, Path | bytes]]]:
+    """Who is asked, and what: the name of each thing, and the thing."""
     if not words.files and not words.text:
         raise UserError("inflame predict needs a picture or a text.", remedy="inflame predict new.jpg")
     named = [name for name in words.files if name != "-"]
@@ -188,8 +205,37 @@ def _answers(words: Namespace) -> list[tuple[Path, Prediction | InflameError]]:
     given = {f"text {number}": said.encode() for number, said in enumerate(words.text or (), 1)}
     if len(named) < len(words.files):
         given |= {f"line {number}": line for number, line in enumerate(sys.stdin.buffer, 1) if line.strip()}
-    names = [*files, *map(Path, given)]
-    return list(zip(names, predictor.predict([*files, *given.values()], words.top, errors="collect"), strict=True))
+    return predictor, [*((file, file) for file in files), *((Path(name), told) for name, told in given.items())]
+
+
+def _explained(
+    predictor: Predictor, asked: Sequence[tuple[Path, Path | bytes]], found: Sequence[Prediction | InflameError]
+) -> dict[str, Explanation]:
+    """The first explanations by the names of what was asked."""
+    good = [pair for pair, answer in zip(asked, found, strict=True) if isinstance(answer, Prediction)]
+    return {str(name): predictor.explain(source) for name, source in good[:EXPLAINED]}
+
+
+def _place_of_page(bundle: Path) -> Path:
+    """In the run folder, or here for a bundle that lies elsewhere."""
+    inside = bundle.name == "bundle" and (bundle.parent / "status.json").is_file()
+    return (bundle.parent if inside else Path.cwd()) / "explained.html"
+
+
+def _tell_why(why: Mapping[str, Explanation], page: Path, *, quiet: bool) -> None:
+    """Words and nearest items on stdout, the page in its file."""
+    from inflame import store
+    from inflame.model.engine import explained
+
+    for name, one in why.items() if not quiet else ():
+        print(f"\n{name}: why {one.label}")
+        if one.terms:
+            told = ", ".join(f"{term} {value:+.2f}" for term, value in one.terms[:WORDS])
+            print(f"  words  {told}")
+        if one.near:
+            print("  like   " + ", ".join(f"{near.uri} ({near.label}, {near.distance:.3f})" for near in one.near[:3]))
+    store.write(page, explained.page(list(why.items()), title="Why the model answers so"))
+    print(f"page   {page}", file=sys.stderr if quiet else sys.stdout)
 
 
 def _files(names: Sequence[str], kind: str) -> Iterator[Path]:
@@ -306,29 +352,71 @@ def report(words: Namespace) -> int:
 
 
 def runs_words(parser: Parser) -> None:
-    """No words."""
-    parser.usage = "inflame runs [--json]"
-    parser.description = "All runs, newest first, with their test accuracy and its 95 % interval."
-    parser.epilog = "example:\n  inflame runs"
+    """Which runs, and whether to tell trackers of one."""
+    parser.usage = "inflame runs [--where CONDITION] | inflame runs --sync RUN [--to TRACKER]"
+    parser.description = (
+        "All runs, newest first, with their test accuracy and its 95 % interval; or send one to a tracker\n"
+        "that hasn't got all of it. A condition is SQL over name, model, dataset, state, accuracy, low,\n"
+        "high, seconds, started, updated (since 1970) and settings (JSON)."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  inflame runs\n"
+        "  inflame runs --where \"accuracy > 0.9 AND settings->>'$.hyperparam.batch_size' = 64\"\n"
+        "  inflame runs --sync mnist-digits-001\n"
+        "  inflame runs --sync mnist-digits-001 --to tensorboard,mlflow"
+    )
+    parser.add_argument("--where", metavar="CONDITION", default="", help="only the runs that meet it")
+    parser.add_argument("--sync", metavar="RUN", help="tell the run's trackers whatever they haven't been told")
+    parser.add_argument("--to", metavar="TRACKER", help="with --sync: these trackers instead (several: a,b)")
 
 
 def runs(words: Namespace) -> int:
-    """Prints a table of the run folders."""
-    found = [_about(run) for run in folders.list_runs()]
+    """Prints a table of the run folders, or sends one of them."""
+    if words.sync:
+        return _sync(words.sync, words.to)
+    if words.to:
+        raise UserError(
+            "--to says where to send a run, and none is named.", remedy="inflame runs --sync RUN --to mlflow"
+        )
+    found = [_about(folder, json.loads(status)) for folder, status in folders.known(words.where)]
     if words.json:
         print(as_json(found, indent=1))
     elif not found:
-        print("no runs yet; begin with: inflame train photos/ --in 60s")
+        print("no such runs" if words.where else "no runs yet; begin with: inflame train photos/ --in 60s")
     else:
         head = ("run", "model", "data", "test accuracy", "seconds", "state", "age")
         print(table(head, [_line(about) for about in found]))
     return 0
 
 
-def _about(run: folders.Run) -> dict[str, Any]:
-    info = run.read_status()
+def _sync(name: str, to: str | None) -> int:
+    from inflame.model.engine.trackers import following
+
+    run = folders.find(name)
+    trackers = following.wanted(to or _trackers(run))
+    if not trackers:
+        raise UserError(
+            f"The run {run.name} has no tracker.", remedy=f"Name one: inflame runs --sync {name} --to mlflow"
+        )
+    following.sync(run, trackers)
+    return 0
+
+
+def _trackers(run: folders.Run) -> str:
+    """The setting `tracker` that the run had."""
+    try:
+        return str(json.loads((run.path / "config.json").read_bytes())["tracker"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _about(folder: str, info: dict[str, Any]) -> dict[str, Any]:
     fields = {key: info.get(key) for key in ("model", "dataset", "test", "seconds", "started", "updated")}
-    return {"run": run.name, "folder": str(run.path), "state": run.state, **fields}
+    run = folders.Run(path=Path(folder))
+    # What is over stays so; whether a process is still at work has to be looked at.
+    state = info.get("state") if info.get("state") not in (None, "running") else run.state
+    return {"run": run.name, "folder": folder, "state": state, **fields}
 
 
 def _line(about: dict[str, Any]) -> tuple[object, ...]:

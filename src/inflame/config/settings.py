@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Settings that say where, not what: two runs that differ only in these give the same result.
-_BYSTANDERS = ("folder", "fresh", "io", "output", "resume", "tracker")
+_BYSTANDERS = ("cache_gb", "folder", "fresh", "io", "output", "resume", "tracker")
 
 
 class Hyperparam(Record):
@@ -114,6 +114,7 @@ class Settings(Record):
     fresh: bool = False
     resume: str = ""
     splits: dict[str, float] | None = None
+    cache_gb: float | None = None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:

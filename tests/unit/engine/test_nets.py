@@ -107,3 +107,33 @@ def test_hellinger_features_have_one_length_and_keep_their_signs() -> None:
     nets.Hellinger()(zero).sum().backward()
     assert zero.grad is not None
     assert zero.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18", "mobilenet_v3_small", "googlenet", "convnext_tiny", "vit_b_16"])
+def test_nets_of_torchvision_get_a_new_head(name: str) -> None:
+    side = 224 if name == "vit_b_16" else 64
+    net = nets.named(f"torchvision:{name}", classes=5).eval()
+    with torch.inference_mode():
+        features = net.body(torch.zeros(2, 3, side, side))
+        assert net.head(features).shape == (2, 5)
+    assert not any(isinstance(module, nn.Linear) and module.out_features == 1000 for module in net.modules())
+    assert nets.build(net.spec).state_dict().keys() == net.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["torchvision:vgg11_bn", "torchvision:resnet18", "timm:resnet18"])
+def test_cut_bodies_are_the_body(name: str) -> None:
+    net, x = nets.named(name, classes=3).eval(), torch.randn(2, 3, 64, 64)
+    chain = nets.stages(net.body)
+    assert len(chain) >= 5
+    with torch.inference_mode():
+        torch.testing.assert_close(nn.Sequential(*chain)(x), net.body(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [("torchvision:vgg61", "vgg16"), ("timm:convnext_tiney", "convnext_tiny"), ("tim:resnet18", "timm:resnet18")],
+)
+def test_a_misspelt_net_is_guessed(name: str, guess: str) -> None:
+    with pytest.raises(SettingError) as error:
+        nets.named(name, classes=2)
+    assert guess in f"{error.value.message} {error.value.remedy}"

@@ -1,8 +1,10 @@
 """The training of any data set: look at the pictures, choose a road, climb its ladder until the time is over."""
 
+from collections.abc import Callable
 from typing import Any
 
 from inflame.config import Settings
+from inflame.errors import DataError
 from inflame.model.engine import backbones, session
 from inflame.records import Preprocess
 
@@ -19,9 +21,23 @@ def train(settings: Settings) -> dict[str, Any]:
             return words.train(s, settings)
         # Small pictures: a net of their own. Photos, or where weights were asked for: a pretrained net.
         road = plan.look(s.dataset)
-        if not road.small or settings.weights:
-            found = backbones.at_hand(settings.weights, lambda text: s.say("plan", text))
+        if not road.small or settings.weights or settings.net:
+            found = _found(settings, lambda text: s.say("plan", text))
             if found:
                 return photos.train(s, settings, found)
             road = plan.shrunk(road)
         return small.train(s, settings, road)
+
+
+def _found(settings: Settings, say: Callable[[str], None]) -> list[backbones.Backbone]:
+    """The pretrained nets to choose from: the one that was asked for, else all that are at hand."""
+    if not settings.net:
+        return backbones.at_hand(settings.weights, say)
+    wanted = backbones.of(settings.net, settings.weights, lambda _: None)
+    if not wanted.pretrained:
+        raise DataError(
+            f"There are no pretrained weights for {wanted.net} at hand, and without them a large net learns little.",
+            where=f"net={settings.net}",
+            remedy="Give them with weights=FILE, leave net out, or train it from scratch: fowl_classifier, net=…",
+        )
+    return [wanted]

@@ -15,7 +15,7 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,13 @@ from inflame.model.engine import freeze, nets
 from inflame.records import Preprocess
 
 HUB = ("mobilenetv3_large_100", "efficientnet_b0", "resnet18")  # tried from timm's hub, small ones first
-HUB_HOST = "huggingface.co"
+HUB_HOST, TORCHVISION_HOST = "huggingface.co", "download.pytorch.org"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
-    """A pretrained timm model. `file` is None for one from timm's hub; `labels` names its own classes, if known."""
+    """A net of timm or torchvision with its weights: of `file`, else of its hub; fresh ones where not `pretrained`.
+    `labels` names its own classes, if known."""
 
     name: str
     net: str
@@ -44,6 +45,7 @@ class Backbone:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     labels: tuple[str, ...] = ()
+    pretrained: bool = True
 
     def preprocess(self, size: int) -> Preprocess:
         """The whole picture's centre square at `size` pixels, in the colours this model was trained with."""
@@ -55,11 +57,11 @@ class Backbone:
         digest.update(self.file.read_bytes() if self.file else self.name.encode())
         return digest.hexdigest()[:24]
 
-    def load(self, classes: int) -> nets.Classifier:
-        """The body with its weights and a fresh head for `classes`."""
+    def load(self, classes: int, *, head: str = "hellinger") -> nets.Classifier:
+        """The body with its weights and a fresh head for `classes` (see `nets.new_head`)."""
         if self.file is None:
-            return nets.from_timm(self.net, classes=classes, pretrained=True, head="hellinger", **self.options)
-        net = nets.from_timm(self.net, classes=classes, head="hellinger", **self.options)
+            return nets.named(self.net, classes=classes, pretrained=self.pretrained, head=head, **self.options)
+        net = nets.named(self.net, classes=classes, head=head, **self.options)
         state, _ = _read(self.file)
         _fill(net.body, state, self.file)
         return net
@@ -93,6 +95,33 @@ def at_hand(weights: str, say: Callable[[str], None]) -> list[Backbone]:
     except (NetworkError, OSError, RuntimeError) as error:
         say(f"weights  timm's hub can't be reached ({_short(error)}): training from scratch; or give weights=FILE")
         return []
+
+
+def of(net: str, weights: str, say: Callable[[str], None]) -> Backbone:
+    """The net of that name with the best weights at hand: of the file `weights`, of `weights/` in the mirror and in
+    inflame's home, of its hub; fresh ones, which `say` is told, where there are none.
+
+    Raises SettingError for a net that doesn't exist, DataError when the file is of another net.
+    """
+    bare = net.removeprefix("timm:")
+    if weights:
+        given = Path(weights).expanduser()
+        if bare.startswith("torchvision:"):
+            return Backbone(name=given.name.removesuffix(".safetensors"), net=bare, file=given)
+        found = _from_file(given, strict=True)
+        return replace(found, net=bare) if bare else found
+    nets.check(bare)
+    for backbone in (one for folder in _folders() for one in _in_folder(folder)):
+        if backbone.net == bare:
+            return backbone
+    reason = "none in the mirror's folder weights"
+    if store.mirror() is None:
+        try:
+            return _from_hub(bare)
+        except (NetworkError, OSError, RuntimeError) as error:
+            reason = f"its hub can't be reached: {_short(error)}"
+    say(f"weights  no pretrained ones for {bare} ({reason}): it begins from scratch; or give weights=FILE")
+    return Backbone(name=bare, net=bare, file=None, pretrained=False)
 
 
 def _folders() -> list[Path]:
@@ -145,6 +174,10 @@ def _from_hub(name: str) -> Backbone:
 
     if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
         raise NetworkError("HF_HUB_OFFLINE is set", remedy="Unset it, or give weights=FILE.")
+    if name.startswith("torchvision:"):
+        _knock(TORCHVISION_HOST)
+        nets.named(name, classes=2, pretrained=True)
+        return Backbone(name=name.partition(":")[2], net=name, file=None)
     _knock(HUB_HOST)
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None:

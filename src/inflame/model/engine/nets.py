@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inflame.errors import SettingError
+from inflame.errors import SettingError, nearest
+
+FAMILIES = ("timm", "torchvision")
 
 
 class Classifier(nn.Module):
@@ -38,6 +40,12 @@ def build(spec: dict[str, Any]) -> Classifier:
     """
     if spec.get("mirrored"):
         return mirrored(build({key: value for key, value in spec.items() if key != "mirrored"}))
+    if spec.get("shapes"):
+        from inflame.model.engine.pruning import reshape
+
+        return reshape(build({key: value for key, value in spec.items() if key != "shapes"}), spec["shapes"])
+    if spec["kind"] == "torchvision":
+        return from_torchvision(spec["name"], classes=spec["classes"], head=spec["head"])
     if spec["kind"] == "small":
         return small(**{key: spec[key] for key in ("size", "channels", "classes", "widths")})
     if spec["kind"] == "timm":
@@ -56,9 +64,41 @@ def build(spec: dict[str, Any]) -> Classifier:
         return Classifier(body, new_head(spec["head"], spec["config"]["hidden_size"], spec["classes"]), spec)
     raise SettingError(
         f"no net of kind {spec['kind']!r}",
-        remedy="Use kind small, timm, linear, bag or sentences.",
+        remedy="Use kind small, timm, torchvision, linear, bag or sentences.",
         where="the net's spec",
     )
+
+
+def named(name: str, *, classes: int, pretrained: bool = False, head: str = "linear", **options: Any) -> Classifier:
+    """A net by name: `resnet18` and `timm:resnet18` are timm's, `torchvision:vgg16` torchvision's. With pretrained,
+    weights come from their hubs or the cache of these. Raises SettingError for a name that neither knows."""
+    check(name)
+    family, _, rest = name.rpartition(":")
+    if family == "torchvision":
+        return from_torchvision(rest, classes=classes, pretrained=pretrained, head=head)
+    return from_timm(rest, classes=classes, pretrained=pretrained, head=head, **options)
+
+
+def check(name: str) -> None:
+    """Raises SettingError, with the nearest names, for a net that `named` doesn't know."""
+    family, _, rest = name.rpartition(":")
+    if family == "torchvision":
+        from torchvision import models
+
+        known = models.list_models(module=models)
+    elif family in ("", "timm"):
+        import timm
+
+        if timm.is_model(rest):
+            return
+        known, family = timm.list_models(), "timm"
+    else:
+        hint = nearest(family, FAMILIES) or "timm"
+        raise SettingError(f"There are no nets of {family!r}.", remedy=f"Did you mean net={hint}:{rest}?", where="net")
+    if rest not in known:
+        near = difflib.get_close_matches(rest, known, n=3)
+        text = f"Did you mean {', '.join(near)}?" if near else f"{family}'s `list_models()` lists all names."
+        raise SettingError(f"{family} has no model {rest!r}", remedy=text, where="net")
 
 
 def linear(*, size: int, channels: int, classes: int) -> Classifier:
@@ -108,14 +148,33 @@ def from_timm(name: str, *, classes: int, pretrained: bool = False, head: str = 
     """
     import timm
 
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"Did you mean {', '.join(near)}?" if near else "`timm.list_models()` lists all names."
-        raise SettingError(f"timm has no model {name!r}", remedy=hint, where="net")
+    check(name)
     body = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     spec = {"kind": "timm", "name": name, "classes": classes, "head": head, "options": options}
     width: Any = getattr(body, "head_hidden_size", None) or body.num_features
     return Classifier(body, new_head(head, int(width), classes), spec)
+
+
+def from_torchvision(name: str, *, classes: int, pretrained: bool = False, head: str = "linear") -> Classifier:
+    """A classification model of torchvision by name (`vgg16`, `resnet50`, `convnext_tiny`), its last linear layer
+    replaced by a head for `classes`. Raises SettingError for an unknown name, with the nearest ones."""
+    from torchvision import models
+
+    check(f"torchvision:{name}")
+    # GoogLeNet and Inception have outputs beside the main one, for training only; ours has one.
+    aside = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    body = models.get_model(name, weights="DEFAULT" if pretrained else None, **({} if pretrained else aside))
+    if pretrained and aside:
+        body.aux_logits = False
+    last = [key for key, module in body.named_modules() if isinstance(module, nn.Linear)]
+    if not last:
+        raise SettingError(f"{name} of torchvision doesn't end in a linear layer.", remedy="net=timm:…", where="net")
+    place, _, leaf = last[-1].rpartition(".")
+    final = body.get_submodule(last[-1])
+    assert isinstance(final, nn.Linear)
+    setattr(body.get_submodule(place) if place else body, leaf, nn.Identity())
+    spec = {"kind": "torchvision", "name": name, "classes": classes, "head": head}
+    return Classifier(body, new_head(head, final.in_features, classes), spec)
 
 
 def small_stem(net: Classifier) -> None:
@@ -136,8 +195,14 @@ def new_head(kind: str, width: int, classes: int) -> nn.Module:
 def stages(body: nn.Module) -> list[nn.Module]:
     """The body as a chain of modules whose composition is `body(x)`; empty when its shape isn't one we can cut.
 
-    Known: timm's MobileNet/EfficientNet family, ResNet family and ConvNeXt family.
+    Known: timm's MobileNet/EfficientNet family, ResNet family and ConvNeXt family; torchvision's ResNets and VGGs.
     """
+    if all(hasattr(body, name) for name in ("features", "avgpool", "classifier")) and _is_chain(body.features):
+        return [*_pooled(body.features), nn.Sequential(body.avgpool, nn.Flatten(), body.classifier)]  # type: ignore[arg-type]
+    if all(hasattr(body, name) for name in ("conv1", "bn1", "relu", "maxpool", "layer4", "avgpool", "fc")):
+        stem = nn.Sequential(body.conv1, body.bn1, body.relu, body.maxpool)  # type: ignore[arg-type]
+        top = nn.Sequential(body.avgpool, nn.Flatten(), body.fc)  # type: ignore[arg-type]
+        return [stem, body.layer1, body.layer2, body.layer3, body.layer4, top]  # type: ignore[list-item]
     if all(hasattr(body, name) for name in ("conv_stem", "bn1", "blocks", "conv_head", "bn2", "global_pool")):
         stem, top = nn.Sequential(body.conv_stem, body.bn1), nn.Sequential(body.conv_head, body.bn2, body.global_pool)  # type: ignore[arg-type]
         return [stem, *body.blocks, top]  # type: ignore[misc]
@@ -153,6 +218,22 @@ def stages(body: nn.Module) -> list[nn.Module]:
     if all(hasattr(body, name) for name in ("stem", "stages", "norm_pre", "head")):
         return [body.stem, *body.stages, nn.Sequential(body.norm_pre, body.head)]  # type: ignore[list-item, misc, arg-type]
     return []
+
+
+def _is_chain(features: Any) -> bool:
+    """Whether these are the layers of a VGG: convolutions, norms, activations and pooling, one after the other."""
+    plain = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d)
+    return isinstance(features, nn.Sequential) and all(isinstance(layer, plain) for layer in features)
+
+
+def _pooled(features: nn.Sequential) -> list[nn.Module]:
+    """The layers of a VGG, a stage for each resolution."""
+    found: list[list[nn.Module]] = [[]]
+    for layer in features:
+        found[-1].append(layer)
+        if isinstance(layer, nn.MaxPool2d):
+            found.append([])
+    return [nn.Sequential(*layers) for layers in found if layers]
 
 
 class Mirrored(nn.Module):

@@ -20,6 +20,7 @@ from torch.nn import functional
 from inflame import store
 from inflame.model.engine import nets
 from inflame.model.engine.backbones import Frozen
+from inflame.model.engine.learner import Loader
 
 Floats = NDArray[np.float32]
 STRENGTHS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # L2, from strong to weak: each fit starts from the one before
@@ -103,6 +104,16 @@ def fit(
     """
     with _one_thread() if len(labels) <= ENOUGH else nullcontext():
         return _fit(views, labels, classes, folds, seed, strengths, groups)
+
+
+def start(net: nets.Classifier, loader: Loader, *, classes: int, seed: int = 0) -> nn.Sequential:
+    """A head for `net` that has learnt what its untuned body can tell: fine-tuning from there spoils less of the body
+    than from a random head (LP-FT; Kumar et al., 2022, arXiv:2202.10054). loader: training items, as they are."""
+    net.body.eval()
+    with torch.inference_mode():
+        parts = [(net.body(x).float().numpy(), y.numpy()) for x, y in loader.epoch(0)]
+    features, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return fit([features], labels, classes=classes, seed=seed).head()
 
 
 def _fit(

@@ -13,6 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, final
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from torch import nn
 
 from inflame import artifact, host
@@ -35,6 +37,7 @@ STARTED = "INFLAME_STARTED"  # when the person's command began (seconds since 19
 BUDGET = 60.0  # seconds, where neither a time nor a number of epochs is given
 HELD = 0.5  # share of the memory that decoded photos may take, which are there twice for a while
 FIRST = 0.14  # share of the budget after which a net that still trains is published for the first time
+SHOWN = 200  # training items that a bundle may show beside its answers
 LOOK = 0.4  # share of the budget that may go into reading a data set for the first time
 MOST = 0.15  # share of the budget that is kept for the last steps at most
 PACK = 2.0  # seconds for bundle, test and report of a small net, before any was measured
@@ -60,21 +63,36 @@ class Session:
             self.dataset = replace(self.dataset, items=manifest.sample(self.dataset.items, most))
             self.say("data", f"{most:,} of the {count:,} photos: what the memory holds")
 
+    def held_out(self, *, shown: int = SHOWN) -> Dataset:
+        """The items that are held out, and as many of train as a bundle shows beside its answers: what is needed in
+        memory where training itself reads from disk."""
+        items = self.dataset.items
+        train = pc.equal(items["split"], "train")
+        some = manifest.sample(items.filter(train), shown)
+        return replace(self.dataset, items=pa.concat_tables([items.filter(pc.invert(train)), some]))
+
     def progress(self, what: str) -> Callable[[int, int], None]:
         """A progress bar for something that may take more than two seconds; on a terminal only."""
         return _bar(what)
 
-    def hooks(self, model: Callable[[Learner], Model] | None = None, pictures: Pictured | None = None) -> list[object]:
+    def hooks(
+        self,
+        model: Callable[[Learner], Model] | None = None,
+        pictures: Pictured | None = None,
+        *,
+        last: str = "last",
+    ) -> list[object]:
         """Guard, best and last checkpoint, metrics, progress. With `model`, which makes a model of the learner as it
-        stands, a long training is published once on the way."""
+        stands, a long training is published once on the way. last: the folder of the checkpoints, another one for each
+        learner of a run."""
         early: list[object] = []
         if model is not None and pictures is not None and self.budget is not None and self.budget.seconds >= 40:
             early = [_Early(self, model, pictures)]
         return [
             hooks.NonFinite(self.run.path),
             hooks.Metrics(self.run.metric),
-            hooks.SaveBest(self.run.path / "best", say=self.run.note),
-            hooks.SaveLast(self.run.path / "last"),
+            hooks.SaveBest(self.run.path / last.replace("last", "best"), say=self.run.note),
+            hooks.SaveLast(self.run.path / last),
             Progress(say=self.run.say),
             *early,
         ]
@@ -102,17 +120,24 @@ class Session:
         than that, a model that has learned and is late is worth more than one that hasn't and is in time."""
         return float("inf") if self.budget is None else MOST * self.budget.seconds
 
-    def fit(self, learner: Learner, *, stage: str = "net", epochs: int = 0) -> None:
-        """Trains from the last checkpoint of this run, if there is one, until the epochs or the time are used up.
-        With `debug=` the learner is looked at instead: raises `debug.Seen`."""
+    def fit(self, learner: Learner, *, stage: str = "net", epochs: int = 0, share: float = 1.0) -> None:
+        """Trains from the learner's last checkpoint, if there is one, until the epochs or this share of the time that
+        is left are used up. With `debug=` the learner is looked at instead: raises `debug.Seen`."""
         if self.settings.debug == "overfit":
             raise debug.Seen(debug.overfit(learner, self.say))
         if self.settings.debug == "profile":
             raise debug.Seen(debug.profile(learner, self.run.path, self.say))
-        if checkpoint.resume(learner, self.run.path / "last", self.run.note):
+        folder = next((hook.folder for hook in learner.hooks if isinstance(hook, hooks.SaveLast)), None)
+        if folder is not None and checkpoint.resume(learner, folder, self.run.note):
             self.run.rewind("epoch", learner.at.epoch)
             self.say("resume", f"from epoch {learner.at.epoch + 1}, step {learner.at.step}")
-        learner.fit(epochs or None, budget=self._stage(stage))
+        learner.fit(epochs or None, budget=self._stage(stage, share))
+
+    def best(self, learner: Learner) -> None:
+        """Puts the weights of the best validated epoch into what the learner has scored."""
+        for hook in learner.hooks:
+            if isinstance(hook, hooks.SaveBest):
+                hook.restore(learner.scored)
 
     def model(self, learner: Learner, preprocess: Preprocess, pictures: Pictured, *, how: str) -> Model:
         """What the learner has now, with its answers on the validation split."""
@@ -129,13 +154,13 @@ class Session:
             how=how,
         )
 
-    def _stage(self, name: str) -> TimeBudget | None:
-        """The time of one stage: what is left now, or, on going on, what was left when the stage began."""
+    def _stage(self, name: str, share: float) -> TimeBudget | None:
+        """The time of one stage: its share of what is left now, or, on going on, of what was left when it began."""
         if self.budget is None:
             return None
         planned = dict(self.run.read_status().get("stages", {}))
         if name not in planned:
-            planned[name] = round(self.left(), 3)
+            planned[name] = round(share * self.left(), 3)
             self.run.status(stages=planned)
         return TimeBudget(max(planned[name], 0.1))
 

@@ -1,0 +1,1 @@
+"""Turkeys and chickens, or any other photos, by fine-tuning a pretrained net."""
