@@ -9,6 +9,9 @@ from __future__ import annotations
 import base64
 import io
 import math
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,10 @@ from inflame.artifact.contents import Contents
 from inflame.artifact.preprocess import canvas
 from inflame.artifact.texts import decode
 from inflame.errors import InflameError
-from inflame.model.engine import drawings, findings
+from inflame.model.engine import drawings, explained, findings
 from inflame.records import Preprocess, dumps
 
+EXPLAINED, MOMENT = 8, 1.5  # mistakes that are explained, and the seconds after which no further one is
 SNIPPET = 240  # characters of a text that are shown
 SIDE = 176  # pixels of a thumbnail, shown at half of that on a sharp screen
 NUMBERS = 25  # up to so many classes the confusion matrix is a table of numbers
@@ -42,14 +46,14 @@ def report(run_folder: str | Path, *, pictures: int = 24) -> Path:
     folder = Path(run_folder)
     found = findings.gather(folder, pictures=pictures)
     found["advice"] = advice(found)
-    page = render(found)
+    page = render(found, why=_why(folder, found))
     store.write(folder / "report.json", dumps(_finite(found)))
     store.write(folder / "report.html", page)
     return folder / "report.html"
 
 
-def render(found: dict[str, Any]) -> str:
-    """The HTML page for what `findings.gather` found."""
+def render(found: dict[str, Any], why: Mapping[str, Markup] | None = None) -> str:
+    """The HTML page for what `findings.gather` found. `why`: what some of the mistakes rest on, by uri."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -63,6 +67,7 @@ def render(found: dict[str, Any]) -> str:
     return environment.get_template("report.html").render(
         found,
         charts=_charts(found),
+        why=why or {},
         thumbnail=lambda uri: "" if text else thumbnail(root, uri),
         snippet=lambda uri: snippet(source, uri) if text else "",
         thing="text" if text else "picture",
@@ -71,6 +76,32 @@ def render(found: dict[str, Any]) -> str:
         made={"by": __version__, "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")},
         sqrt=math.sqrt,
     )
+
+
+def _why(folder: Path, found: dict[str, Any]) -> dict[str, Markup]:
+    """What the worst mistakes rest on: heat over the picture, or the text with its words marked. As many as a moment
+    allows: a training waits for this. None where bundle or items have gone."""
+    wrong = found["mistakes"]["items"] if "mistakes" in found else []
+    shown: dict[str, Markup] = {}
+    if not wrong or not (folder / "bundle").is_dir():
+        return shown
+    from inflame.model.engine.predictor import Predictor
+
+    began = time.monotonic()
+    with suppress(InflameError, OSError):
+        predictor, source = Predictor(folder / "bundle"), Contents(found["dataset"]["root"])
+        for item in wrong[:EXPLAINED]:
+            one = predictor.explain(source.read(item["uri"]), near=0)
+            if one.picture is not None and one.heat is not None:
+                image = Markup('<img src="{}" alt="heat over {}">')
+                shown[item["uri"]] = image.format(
+                    explained.address(explained.overlay(one.picture, one.heat)), item["uri"]
+                )
+            else:
+                shown[item["uri"]] = Markup("<blockquote>{}</blockquote>").format(explained.marked(one, SNIPPET))
+            if time.monotonic() - began > MOMENT:
+                break
+    return shown
 
 
 def advice(found: dict[str, Any]) -> list[dict[str, str]]:
