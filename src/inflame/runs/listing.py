@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inflame import store
 from inflame.errors import DataError, did_you_mean
+from inflame.runs import index
+from inflame.runs.index import folder_of_runs
 from inflame.runs.run import STATUS, Run
-
-
-def folder_of_runs() -> Path:
-    """`$INFLAME_HOME/runs`."""
-    return store.home() / "runs"
 
 
 def list_runs() -> list[Run]:
     """Every run, the one worked on last first."""
-    folders = {entry.resolve() for entry in folder_of_runs().iterdir() if (entry / STATUS).is_file()}
-    runs = [Run(path=path) for path in folders]
-    return sorted(runs, key=lambda run: (_updated(run), run.name), reverse=True)
+    return [Run(path=Path(folder)) for folder, _ in index.known()]
 
 
 def latest(with_bundle: bool = True) -> Run | None:
@@ -42,9 +36,3 @@ def find(name_or_path: str | Path) -> Run:
         where=str(folder_of_runs()),
         remedy="See the runs there are: inflame runs" if names else "Train a model first: inflame train mnist",
     )
-
-
-def _updated(run: Run) -> float:
-    """When the run was last worked on; 0 where its status doesn't say."""
-    time = run.read_status().get("updated")
-    return time if isinstance(time, float) else 0.0

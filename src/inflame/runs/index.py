@@ -1,0 +1,139 @@
+"""An index of all runs in one SQLite file, so that a thousand run folders needn't be read to be listed or searched.
+
+It only repeats what the folders say: what is missing, old or damaged in it is read from them again, and where the file
+can't be written, the same is done in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from inflame import store
+from inflame.errors import UserError
+from inflame.runs.run import STATUS
+
+COLUMNS = {
+    "name": "TEXT",
+    "model": "TEXT",
+    "dataset": "TEXT",
+    "state": "TEXT",
+    "accuracy": "REAL",
+    "low": "REAL",
+    "high": "REAL",
+    "seconds": "REAL",
+    "started": "REAL",
+    "updated": "REAL",
+    "settings": "TEXT",
+}
+_INNER = {"entry": "TEXT PRIMARY KEY", "folder": "TEXT", "stamp": "TEXT", "status": "TEXT"}
+_TABLE = ", ".join(f"{name} {kind}" for name, kind in {**_INNER, **COLUMNS}.items())
+_FORMAT = 1
+_READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
+
+Known = tuple[str, str]  # a run folder, and its status as JSON
+
+
+def folder_of_runs() -> Path:
+    """`$INFLAME_HOME/runs`."""
+    return store.home() / "runs"
+
+
+def known(where: str = "") -> list[Known]:
+    """Every run folder with its status, the one worked on last first; with `where`, those that meet that condition.
+
+    `where` is SQL over `COLUMNS`; `settings` is JSON (`settings->>'$.seed' = 1`). One that isn't: UserError.
+    """
+    with _table() as table:
+        if where:
+            table.set_authorizer(lambda act, *_: sqlite3.SQLITE_OK if act in _READING else sqlite3.SQLITE_DENY)
+        try:
+            rows = table.execute(
+                f"SELECT folder, status FROM runs WHERE ({where or 1}) ORDER BY updated DESC, name DESC"
+            ).fetchall()
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise UserError(
+                f"The runs can't be searched by that: {error}.",
+                where=where,
+                remedy=f"Write a condition of SQL over {', '.join(COLUMNS)}, like: accuracy > 0.9 AND model = 'mnist'",
+            ) from error
+    return list(dict(rows).items())  # a folder that two links lead to is one run
+
+
+@contextmanager
+def _table() -> Iterator[sqlite3.Connection]:
+    """The index, up to date."""
+    file = store.home() / "cache" / "runs.sqlite"
+    for place in (file, file, ":memory:"):
+        table = None
+        try:
+            table = sqlite3.connect(place, timeout=1.0, isolation_level=None)
+            _refresh(table)
+        except sqlite3.Error as error:
+            if table is not None:
+                table.close()
+            if place == file and not isinstance(error, sqlite3.OperationalError):  # damaged, and quickly made again
+                for name in (file, Path(f"{file}-wal"), Path(f"{file}-shm")):
+                    with suppress(OSError):
+                        name.unlink()
+            continue
+        with closing(table):
+            yield table
+        return
+
+
+def _refresh(table: sqlite3.Connection) -> None:
+    """Reads again what has changed since the last time: one look at each folder's status tells."""
+    if table.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
+        table.executescript(
+            f"PRAGMA journal_mode=WAL; DROP TABLE IF EXISTS runs; CREATE TABLE runs ({_TABLE}); "
+            f"PRAGMA user_version={_FORMAT}"
+        )
+    table.execute("PRAGMA synchronous=OFF")  # whatever is lost is read again
+    before = dict(table.execute("SELECT entry, stamp FROM runs"))
+    now = dict(_stamps())
+    runs = folder_of_runs()
+    changed = [_row(runs, name, stamp) for name, stamp in now.items() if before.get(name) != stamp]
+    gone = [(name,) for name in before if name not in now]
+    if changed or gone:
+        table.execute("BEGIN IMMEDIATE")
+        table.executemany("DELETE FROM runs WHERE entry = ?", gone)
+        marks = ", ".join("?" * (len(_INNER) + len(COLUMNS)))
+        table.executemany(f"INSERT OR REPLACE INTO runs VALUES ({marks})", changed)
+        table.execute("COMMIT")
+
+
+def _stamps() -> Iterator[tuple[str, str]]:
+    """The name of each run's entry, and what changes whenever its status is written."""
+    with os.scandir(folder_of_runs()) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                stat = os.stat(f"{entry.path}/{STATUS}")  # noqa: PTH116
+                yield entry.name, f"{stat.st_mtime_ns} {stat.st_size} {stat.st_ino}"
+
+
+def _row(runs: Path, entry: str, stamp: str) -> tuple[Any, ...]:
+    folder = (runs / entry).resolve()
+    status, settings = _read(folder / STATUS), _read(folder / "config.json")
+    test = status.get("test")
+    values = {**status, **(test if isinstance(test, dict) else {}), "name": folder.name, "settings": settings}
+    values["updated"] = values["updated"] if isinstance(values.get("updated"), float) else 0.0
+    return entry, str(folder), stamp, json.dumps(status), *(_plain(values.get(name)) for name in COLUMNS)
+
+
+def _plain(value: Any) -> str | float | None:
+    """What a cell can hold."""
+    return value if value is None or isinstance(value, (str, int, float)) else json.dumps(value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
