@@ -12,9 +12,11 @@ import json
 import logging
 import os
 import random
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 import torch
@@ -60,6 +62,86 @@ def save(state: dict[str, Any], folder: Path) -> Path:
         if newest.exists():  # only now that all bytes are on the disk
             os.replace(newest, folder / PREVIOUS)
     return newest
+
+
+@final
+class Writer:
+    """Writes checkpoints beside the training, one at a time: the loop waits for a copy in memory only.
+
+    Hashing, the disk and `sent` (called with the file when it is durable: to copy it elsewhere) are the business of a
+    thread. What went wrong there is raised by the next call. `check` sees the copied state first, and may raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        check: Callable[[dict[str, Any]], None] | None = None,
+        sent: Callable[[Path], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.check, self.sent, self._clock = check, sent, clock
+        self.seconds = 0.0  # that the last one took, all in all
+        self._buffers: dict[str, torch.Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether one is being written."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def save(self, state: dict[str, Any], folder: Path) -> None:
+        """Begins to make `state` the newest checkpoint of `folder`; waits for one that is being written."""
+        self.wait()
+        copied = self._copied(state, "")
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        # Not a daemon: a program that ends lets its last checkpoint end.
+        self._thread = threading.Thread(target=self._work, args=(copied, folder), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Returns when nothing is being written; raises what went wrong."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _work(self, state: dict[str, Any], folder: Path) -> None:
+        began = self._clock()
+        try:
+            if self.check is not None:
+                self.check(state)
+            path = save(state, folder)
+            if self.sent is not None:
+                self.sent(path)
+        except BaseException as error:  # told to whoever comes next
+            self._error = error
+        self.seconds = self._clock() - began
+
+    def _copied(self, value: Any, name: str) -> Any:
+        """The same with tensors in buffers of its own, which are kept: new memory costs more than copying."""
+        if isinstance(value, torch.Tensor):
+            given, kept = value.detach(), self._buffers.get(name)
+            if (
+                kept is None
+                or kept.shape != given.shape
+                or kept.dtype != given.dtype
+                or kept.stride() != given.stride()
+            ):
+                kept = torch.empty_like(given, device="cpu", pin_memory=given.is_cuda)
+                self._buffers[name] = kept
+            return kept.copy_(given, non_blocking=given.is_cuda)
+        if isinstance(value, np.ndarray):
+            return value.copy()
+        if isinstance(value, dict):
+            return {key: self._copied(item, f"{name}/{key}") for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            found = [self._copied(item, f"{name}/{index}") for index, item in enumerate(value)]
+            return found if isinstance(value, list) else tuple(found)
+        return value
 
 
 def load(folder: Path, say: Callable[[str], None] = _warn) -> dict[str, Any] | None:

@@ -65,26 +65,34 @@ class SaveLast:
 
     Saves every `every` seconds, at the end of epochs and of training, and when told to stop (Ctrl-C, SIGTERM, SIGHUP):
     then the handler that was there before is called, as soon as the batch at hand is done, or Interrupted is raised. A
-    second Ctrl-C doesn't wait. Saving takes no more than about `share` of the time, however big the net; of epochs that
-    are shorter than `every` / 20 not every end is saved.
+    second Ctrl-C doesn't wait. A thread writes (see `checkpoint.Writer`); it takes no more than about `share` of the
+    time, however big the net; of epochs that are shorter than `every` / 20 not every end is saved. sent: called in that
+    thread with each file that was written.
     """
 
     _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(
-        self, folder: Path, *, every: float = 10.0, share: float = 0.02, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path,
+        *,
+        every: float = 10.0,
+        share: float = 0.02,
+        clock: Callable[[], float] = time.monotonic,
+        sent: Callable[[Path], None] | None = None,
     ) -> None:
         self.folder, self.every, self.share, self._clock = folder, every, share, clock
+        self._writer = checkpoint.Writer(check=self._sound, sent=sent, clock=clock)
+        self._calmer = ""
         self._told: int | None = None
         self._process = os.getpid()
         self._handlers: dict[int, Any] = {}
-        self._due = self._due_at_end = 0.0
+        self._saved, self._stall = 0.0, 0.0  # when the last one was begun, and how long the loop stood still for it
 
     def before_fit(self, learner: Learner) -> None:
         """Watches for signals from now on, and clears away what a killed run left half written."""
         self._told, self._process = None, os.getpid()
-        self._due_at_end = self._clock()  # the first epoch's end in any case
-        self._due = self._due_at_end + self.every
+        self._saved, self._stall = self._clock(), 0.0
         if learner.device.main and self.folder.is_dir():
             store.sweep(self.folder)
         for number in self._STOPPING:
@@ -102,8 +110,10 @@ class SaveLast:
                 self._told = None
                 raise
             self.close(learner)
-        elif now >= self._due or (now >= self._due_at_end and learner.at.batch == 0):
-            self.save(learner)
+        elif self._writer.busy and self.every:
+            return  # what is being written is as new as the disk allows
+        elif now >= self._due(at_end=learner.at.batch == 0):
+            self._begin(learner)
 
     def after_fit(self, learner: Learner) -> None:
         """Saves the finished state, from which a resume has nothing to do."""
@@ -116,30 +126,39 @@ class SaveLast:
             number, handler = self._handlers.popitem()
             signal.signal(number, handler or signal.SIG_DFL)
         told, self._told = self._told, None
+        with suppress(Exception):  # after an error: that is the news
+            self._writer.wait()
         if told is not None:
             if callable(before.get(told)):
                 before[told](told, None)
             raise Interrupted(told)
 
     def save(self, learner: Learner) -> None:
-        """Saves now. Weights that aren't finite: Diverged, and the last good checkpoint stays."""
+        """Saves now; durable when it returns. Weights that aren't finite: Diverged, and the last good one stays."""
+        self._begin(learner)
+        self._writer.wait()
+
+    def _begin(self, learner: Learner) -> None:
         if not learner.device.main:
             return
-        began = self._clock()
-        values = learner.net.state_dict().values()
-        if not all(bool(value.isfinite().all()) for value in values if value.is_floating_point()):
-            raise Diverged(
-                f"A weight is no longer finite (step {learner.at.step}); the checkpoint before it is kept.",
-                where=str(self.folder),
-                remedy=_calmer(learner),
-            )
-        checkpoint.save(learner.state_dict(), self.folder)
-        now = self._clock()
-        self._plan(now, now - began)
+        self._saved, self._calmer = self._clock(), _calmer(learner)
+        self._writer.save(learner.state_dict(), self.folder)
+        self._stall = self._clock() - self._saved
 
-    def _plan(self, now: float, cost: float) -> None:
-        self._due = now + max(self.every, cost / self.share)
-        self._due_at_end = now + max(self.every / 20, cost / self.share)
+    def _sound(self, state: dict[str, Any]) -> None:
+        if not all(bool(value.isfinite().all()) for value in state["net"].values() if value.is_floating_point()):
+            raise Diverged(
+                f"A weight is no longer finite (step {state['at']['step']}); the checkpoint before it is kept.",
+                where=str(self.folder),
+                remedy=self._calmer,
+            )
+
+    def _due(self, *, at_end: bool) -> float:
+        """When the next one is to be saved; the end of the first epoch is in any case."""
+        cost = max(self._stall, self._writer.seconds)
+        if not cost:
+            return self._saved + (0.0 if at_end else self.every)
+        return self._saved + max(self.every / 20 if at_end else self.every, cost / self.share)
 
     def _catch(self, number: int, frame: Any) -> None:
         if os.getpid() != self._process:  # a forked worker has nothing to save
