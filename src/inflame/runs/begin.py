@@ -15,7 +15,8 @@ from inflame import store
 from inflame.errors import InflameError, UserError
 from inflame.records import dumps
 from inflame.runs import lock
-from inflame.runs.listing import find, folder_of_runs, list_runs
+from inflame.runs.index import folder_of_runs
+from inflame.runs.listing import find, list_runs
 from inflame.runs.run import FORMAT, LOCK, METRICS, PREVIOUS, STATUS, Live, Run
 
 if TYPE_CHECKING:

@@ -51,7 +51,9 @@ def mirrored(trackers: Sequence[str]) -> Iterator[Callable[[Run], None]]:
                 stack.callback(run.close)  # the last lines opened its log again
                 stack.callback(_await, started, seconds)
                 stack.callback(sampler.close)
-            started.extend(Process(run, name, seconds) for name in trackers)
+                for name in trackers:
+                    with suppress(OSError):  # no process to be had: nothing that a training should end for
+                        started.append(Process(run, name, seconds))
 
         yield begin
 
@@ -112,7 +114,9 @@ class Process:
             self._child.wait()
             self._reader.join(timeout=1.0)
         if left := self.left():
-            reason = mirror.memo(self.run.path, self.name).get("error") or "it did not answer in time"
+            code = self._child.returncode
+            end = "it did not answer in time" if code in (1, -signal.SIGKILL) else f"its process died, code {code}"
+            reason = mirror.memo(self.run.path, self.name).get("error") or end
             self._say(f"not delivered: {left} ({reason}). The run folder has it: inflame runs --sync {self.run.name}")
 
     def left(self) -> str:

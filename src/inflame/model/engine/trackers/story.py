@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeGuard
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from inflame import store
@@ -21,6 +22,7 @@ SYSTEM = "system.jsonl"
 FILES = {"bundle": "bundle", "report": "report.html"}  # what is kept at the end, and where it lies
 _SIDE = 640  # pixels of the confusion picture, about
 _NUMBERS = 25  # up to so many classes each cell has its number
+_RIGHT, _WRONG = (22, 110, 60), (170, 40, 30)  # the colours of a whole row in one cell
 
 
 def about(run: Run) -> About:
@@ -119,23 +121,25 @@ def pictures(run: Run) -> dict[str, Path]:
 
 
 def confusion(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Image.Image:
-    """A picture of counts [K,K], rows the truth and columns the answer, each row as dark as its shares are large."""
-    count = len(classes)
-    cell = max(1, min(56, _SIDE // count))
-    left = top = 150 if count <= _NUMBERS else 30
-    picture = Image.new("RGB", (left + cell * count + 12, top + cell * count + 12), "white")
+    """A picture of counts [K,K], rows the truth and columns the answer, each cell as dark as its share of its row."""
+    counts, few = np.asarray(matrix), len(classes) <= _NUMBERS
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    full = np.where(np.eye(len(classes), dtype=bool)[..., None], _RIGHT, _WRONG)
+    cells = Image.fromarray((255 + shares[..., None] * (full - 255)).round().astype(np.uint8))
+    cell = min(56, _SIDE // len(classes))
+    side = cell * len(classes) if cell else _SIDE
+    cells = cells.resize((side, side), Image.Resampling.NEAREST if cell else Image.Resampling.BOX)
+    edge = 150 if few else 30
+    picture = Image.new("RGB", (edge + side + 12, edge + side + 12), "white")
+    picture.paste(cells, (edge, edge))
     draw = ImageDraw.Draw(picture)
-    for row, counts in enumerate(matrix):
-        for column, number in enumerate(counts):
-            share = number / max(1, sum(counts))
-            x, y = left + column * cell, top + row * cell
-            draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=_shade(share, right=row == column))
-            if count <= _NUMBERS and number:
-                colour = "white" if share > 0.5 else "black"
-                draw.text((x + cell / 2, y + cell / 2), str(number), fill=colour, anchor="mm")
-    if count <= _NUMBERS:
-        _name(picture, classes, cell, left, top)
-    draw.text((left, 4), "truth down, answer across", fill="grey")
+    draw.text((edge, 4), "truth down, answer across", fill="grey")
+    if few:
+        for row, column in np.argwhere(counts):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            place = edge + (column + 0.5) * cell, edge + (row + 0.5) * cell
+            draw.text(place, str(counts[row, column]), fill=colour, anchor="mm")
+        _name(picture, classes, cell, edge)
     return picture
 
 
@@ -180,19 +184,13 @@ def _read(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _shade(share: float, *, right: bool) -> tuple[int, int, int]:
-    """White for nothing; green for what is right, red for what isn't."""
-    full = (22, 110, 60) if right else (170, 40, 30)
-    return tuple(round(255 + share * (end - 255)) for end in full)  # type: ignore[return-value]
-
-
-def _name(picture: Image.Image, classes: Sequence[str], cell: int, left: int, top: int) -> None:
+def _name(picture: Image.Image, classes: Sequence[str], cell: int, edge: int) -> None:
     """Class names beside the rows and, turned, above the columns."""
     draw = ImageDraw.Draw(picture)
     for index, name in enumerate(classes):
         text = name if len(name) <= 20 else f"{name[:19]}…"
-        draw.text((left - 6, top + (index + 0.5) * cell), text, fill="black", anchor="rm")
-        strip = Image.new("RGB", (top - 24, 14), "white")
+        draw.text((edge - 6, edge + (index + 0.5) * cell), text, fill="black", anchor="rm")
+        strip = Image.new("RGB", (edge - 24, 14), "white")
         ImageDraw.Draw(strip).text((0, 7), text, fill="black", anchor="lm")
         turned = strip.rotate(90, expand=True)
-        picture.paste(turned, (left + round((index + 0.5) * cell) - 7, 18))
+        picture.paste(turned, (edge + round((index + 0.5) * cell) - 7, 18))
