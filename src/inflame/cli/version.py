@@ -262,7 +262,7 @@ def _state(word: str, words: Namespace) -> tuple[str, Dataset]:
 def _run(word: str) -> Run | None:
     """The run of that name, or in that folder."""
     from inflame import runs
-    from inflame.runs.listing import folder_of_runs
+    from inflame.runs.index import folder_of_runs
     from inflame.runs.run import STATUS
 
     places = (Path(word).expanduser(), folder_of_runs() / word)

@@ -13,7 +13,7 @@ from inflame import __version__, artifact
 from inflame.artifact import manifest, version
 from inflame.cli.main import main
 from inflame.records import dumps
-from inflame.runs.listing import folder_of_runs
+from inflame.runs.index import folder_of_runs
 
 Capture = pytest.CaptureFixture[str]
 
