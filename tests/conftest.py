@@ -91,6 +91,47 @@ def photos(photo_set: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(photo_set, tmp_path / "photos"))
 
 
+@pytest.fixture(scope="session")
+def finished() -> Callable[..., Any]:
+    """Makes a finished run: what a training leaves of the data `photos`, and a bundle of `net`, trained for `steps`."""
+    return _finished
+
+
+def _finished(folder: Path, photos: Path, net: Any, preprocess: Any, *, steps: int = 25, rate: float = 0.01) -> Any:
+    import torch
+
+    from inflame import artifact
+    from inflame.artifact import loader, manifest
+    from inflame.model.engine import bundle, calibrate
+    from inflame.runs import Run
+
+    dataset = artifact.open(photos)
+    folder.mkdir()
+    manifest.save(dataset, folder)
+    (folder / "status.json").write_text('{"state": "done", "model": "tiny"}')
+    train = loader.load(dataset, preprocess)["train"]
+    seen = loader.centre(train.pixels, preprocess.size)
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(net.parameters(), rate)
+    net.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(loader.normalise(seen, preprocess)), train.labels).backward()
+        optimizer.step()
+    bundle.export(
+        folder / "bundle",
+        net=net.eval(),
+        preprocess=preprocess,
+        classes=dataset.classes,
+        calibration=calibrate.Calibration(temperature=1.6, threshold=0.4),
+        reference={},
+        card="# card\n",
+        examples={"pictures": np.ascontiguousarray(seen.numpy())},
+        about={"dataset": {"name": "fruit"}},
+    )
+    return Run(path=folder)
+
+
 @pytest.fixture
 def golden() -> Callable[[Path, str], None]:
     """A text must be what a file of the repository says; GOLDEN=write writes the file instead."""

@@ -8,17 +8,14 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from inflame import artifact
-from inflame.artifact import loader, manifest
-from inflame.model.engine import bundle, calibrate, export, nets
+from inflame.model.engine import bundle, export, nets
 from inflame.model.engine.exporters import browser
 from inflame.records import Preprocess
 from inflame.runs import Run
@@ -41,7 +38,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(params=[("bilinear", 3, 24), ("lanczos", 1, 28)], ids=["colour", "grey"])
-def run(request: pytest.FixtureRequest, photos: Path, tmp_path: Path) -> Run:
+def run(request: pytest.FixtureRequest, photos: Path, tmp_path: Path, finished: Callable[..., Run]) -> Run:
     """A run whose net is small and trained for a moment, so that answers are neither sure nor all alike."""
     interpolation, channels, size = request.param
     plan = Preprocess(
@@ -52,32 +49,9 @@ def run(request: pytest.FixtureRequest, photos: Path, tmp_path: Path) -> Run:
         std=(0.25,) * channels,
         interpolation=interpolation,
     )
-    dataset = artifact.open(photos)
-    folder = tmp_path / "fruit-001"
-    folder.mkdir()
-    manifest.save(dataset, folder)
-    (folder / "status.json").write_text('{"state": "done"}')
-    train = loader.load(dataset, plan)["train"]
     torch.manual_seed(0)
     net = nets.linear(size=size, channels=channels, classes=3)
-    x = loader.normalise(loader.centre(train.pixels, size), plan)
-    optimizer = torch.optim.AdamW(net.parameters(), 0.003)
-    for _ in range(8):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(x), train.labels).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    bundle.export(
-        folder / "bundle",
-        net=net,
-        preprocess=plan,
-        classes=dataset.classes,
-        calibration=calibrate.Calibration(threshold=0.4),
-        reference={},
-        card="# card\n",
-        examples={"pictures": np.ascontiguousarray(loader.centre(train.pixels, size).numpy())},
-        about={"dataset": {"name": "fruit"}},
-    )
-    return Run(path=folder)
+    return finished(tmp_path / "fruit-001", photos, net, plan, steps=8, rate=0.003)
 
 
 @pytest.fixture

@@ -316,3 +316,48 @@ def test_report_takes_the_last_run(
 def test_run_is_what_the_floor_says() -> None:
     assert {"name", "read_status", "state", "bundle", "path"} <= {*dir(Run)}
     assert parser("runs").prog == "inflame runs"
+
+
+def test_predict_says_why(capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path, finished: Any) -> None:
+    from inflame.model.engine import nets
+    from inflame.records import Preprocess
+
+    net = nets.linear(size=16, channels=3, classes=3)
+    run = finished(tmp_path / "run", photos, net, Preprocess(size=16, resize=16))
+    files = [str(next(photos.rglob("lime*.jpg"))), str(next(photos.rglob("plum*.jpg")))]
+    assert main(["predict", *files, "--explain", "--model", str(run.path)]) == 0
+    said = capsys.readouterr().out
+    assert "why lime" in said
+    assert "why plum" in said
+    page = (run.path / "explained.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 4
+    assert "http" not in page.partition("<body>")[2]
+    assert main(["predict", files[0], "--explain", "--json", "--model", str(run.path)]) == 0
+    assert json.loads(capsys.readouterr().out)["explanation"]["how"] == "covering"
+
+
+def test_the_report_shows_what_mistakes_rest_on(photos: Path, tmp_path: Path, finished: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from inflame.artifact import manifest
+    from inflame.model.engine import nets
+    from inflame.model.engine.report import report
+    from inflame.records import Preprocess
+
+    net = nets.linear(size=16, channels=3, classes=3)
+    run = finished(tmp_path / "run", photos, net, Preprocess(size=16, resize=16), steps=1)
+    held = manifest.load(run.path).split("test").items
+    count = len(held)
+    wrong = ["plum" if label != "plum" else "lime" for label in held["label"].to_pylist()]
+    columns = {"uri": held["uri"], "label": held["label"], "split": ["test"] * count, "predicted": wrong}
+    odds = [[float(name == other) * 0.8 + 0.1 for other in ("apple", "lime", "plum")] for name in wrong]
+    more = {
+        "correct": [False] * count,
+        "suspect": [0.1] * count,
+        "probabilities": pa.array(odds, pa.list_(pa.float32())),
+    }
+    pq.write_table(pa.table({**columns, **more}), run.path / "predictions.parquet")
+    page = report(run.path).read_text()
+    assert "What the surest of them rest on" in page
+    assert page.count('alt="heat over') == min(count, 8)

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from inflame import artifact, plugins
-from inflame.artifact import loader, manifest
+from inflame import plugins
 from inflame.cli.main import main
 from inflame.errors import DataError, ExportError, NetworkError, UserError
-from inflame.model.engine import bundle, calibrate, export, nets
+from inflame.model.engine import bundle, export, nets
 from inflame.model.engine.exporters import browser
 from inflame.records import Preprocess
 from inflame.runs import Run
@@ -27,48 +26,14 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 PREPROCESS = Preprocess(size=24, resize=28, mean=(0.5, 0.45, 0.4), std=(0.25, 0.3, 0.2))
 
 
-def run_of(folder: Path, photos: Path, net: nets.Classifier, preprocess: Preprocess = PREPROCESS) -> Run:
-    """A finished run: what a training leaves of the data, and its bundle."""
-    dataset = artifact.open(photos)
-    folder.mkdir()
-    manifest.save(dataset, folder)
-    (folder / "status.json").write_text(json.dumps({"state": "done", "model": "tiny"}))
-    train = loader.load(dataset, preprocess)["train"]
-    fit(net, train, preprocess)
-    bundle.export(
-        folder / "bundle",
-        net=net,
-        preprocess=preprocess,
-        classes=dataset.classes,
-        calibration=calibrate.Calibration(temperature=1.6, threshold=0.4),
-        reference={},
-        card="# card\n",
-        examples={"pictures": np.ascontiguousarray(loader.centre(train.pixels, preprocess.size).numpy())},
-        about={"dataset": {"name": "fruit"}},
-    )
-    return Run(path=folder)
-
-
-def fit(net: nets.Classifier, train: loader.Pictures, preprocess: Preprocess) -> None:
-    torch.manual_seed(0)
-    x = loader.normalise(loader.centre(train.pixels, preprocess.size), preprocess)
-    optimizer = torch.optim.AdamW(net.parameters(), 0.01)
-    net.train()
-    for _ in range(25):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(x), train.labels).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    net.eval()
-
-
 def small() -> nets.Classifier:
     torch.manual_seed(0)
     return nets.small(size=24, channels=3, classes=3, widths=(8, 16, 24))
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, photo_set: Path) -> Run:
-    return run_of(tmp_path_factory.mktemp("runs") / "fruit-001", photo_set, small())
+def run(tmp_path_factory: pytest.TempPathFactory, photo_set: Path, finished: Callable[..., Run]) -> Run:
+    return finished(tmp_path_factory.mktemp("runs") / "fruit-001", photo_set, small(), PREPROCESS)
 
 
 def pictures(run: Run) -> Any:
@@ -100,7 +65,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("to", PROGRAMS)
+@pytest.mark.parametrize("to", ["onnx", "torch", pytest.param("keras", marks=pytest.mark.slow)])
 def test_the_file_answers_without_inflame(to: str, run: Run, tmp_path: Path) -> None:
     if to == "keras":
         pytest.importorskip("keras")
@@ -130,19 +95,21 @@ def flat() -> nets.Classifier:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("made", [resnet, mobile, flat, lambda: nets.mirrored(small())])
-def test_keras_takes_each_kind_of_net(made: Callable[[], nets.Classifier], photo_set: Path, tmp_path: Path) -> None:
+def test_keras_takes_each_kind_of_net(
+    made: Callable[[], nets.Classifier], photo_set: Path, tmp_path: Path, finished: Callable[..., Run]
+) -> None:
     pytest.importorskip("keras")
-    run = run_of(tmp_path / "run", photo_set, made())
+    run = finished(tmp_path / "run", photo_set, made(), PREPROCESS)
     assert export.export(run, "keras")["agreement"] == 1
     assert (run.path / "export" / "keras" / "model.keras").is_file()
 
 
-def test_keras_says_what_it_lacks(photo_set: Path, tmp_path: Path) -> None:
+def test_keras_says_what_it_lacks(photo_set: Path, tmp_path: Path, finished: Callable[..., Run]) -> None:
     pytest.importorskip("keras")
-    run = run_of(
+    run = finished(
         tmp_path / "run", photo_set, nets.from_timm("convnext_atto", classes=3), Preprocess(size=32, resize=32)
     )
-    with pytest.raises(ExportError, match="written for Keras|no match"):
+    with pytest.raises(ExportError, match=r"written for Keras|no match"):
         export.export(run, "keras")
     assert not (run.path / "export" / "keras").exists()
 
@@ -186,8 +153,8 @@ def test_a_folder_of_something_else_is_left_alone(run: Run, tmp_path: Path) -> N
         export.export(run, "onnx", tmp_path / "out")
 
 
-def test_without_the_data_nothing_is_exported(photos: Path, tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", photos, flat())
+def test_without_the_data_nothing_is_exported(photos: Path, tmp_path: Path, finished: Callable[..., Run]) -> None:
+    run = finished(tmp_path / "run", photos, flat(), PREPROCESS)
     photos.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="can't be read"):
         export.export(run, "onnx")
