@@ -103,17 +103,19 @@ def examine(
     *,
     progress: Callable[[int, int], None] | None = None,
     embed: Embed | Sequence[Embed] | None = None,
+    skip_bad: bool = False,
 ) -> Examined:
     """All faults of a data set, the items that were looked at, and their features float32 [N,D] (row i is item i).
 
     `data` is what `manifest.open` takes. Files that an earlier pass has seen unchanged aren't read again, and features
     are kept by content. `embed` makes features of pictures (uint8 [N,S,S,3] → float32 [N,D], with `name` and `size`
     S); of several the one is used that tells the classes apart best; without, simple descriptors do.
-    `progress(done, all)` counts items. Raises DataError where there is nothing to look at.
+    `progress(done, all)` counts items. Raises DataError where there is nothing to look at, and for a damaged shard;
+    with `skip_bad` that is a fault.
     """
     from inflame.artifact import examining
 
-    return examining.examine(data, progress=progress, embed=embed)
+    return examining.examine(data, progress=progress, embed=embed, skip_bad=skip_bad)
 
 
 def conflicting(scans: Sequence[Scan], labels: Sequence[str]) -> set[str]:

@@ -52,13 +52,17 @@ class Examined:
 
 
 def examine(
-    data: str | Path, *, progress: Progress | None = None, embed: Embed | Sequence[Embed] | None = None
+    data: str | Path,
+    *,
+    progress: Progress | None = None,
+    embed: Embed | Sequence[Embed] | None = None,
+    skip_bad: bool = False,
 ) -> Examined:
     """See `checks.examine`."""
     from inflame.artifact import manifest
 
     began = time.perf_counter()
-    listed = manifest.listed(data)
+    listed = manifest.listed(data, skip_bad=skip_bad)
     embeds = [] if embed is None else list(embed) if isinstance(embed, Sequence) else [embed]
     seen = _seen(listed, progress, embeds)
     hashes = pa.array([scan.sha256 for scan in seen.scans], pa.string())

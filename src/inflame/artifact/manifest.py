@@ -181,11 +181,9 @@ def packed_faults(dataset: Dataset) -> tuple[Fault, ...]:
 # --- finding -------------------------------------------------------------------------------------------------
 
 
-def listed(data: str | Path | Dataset, *, skip_bad: bool = False) -> Dataset:
+def listed(data: str | Path, *, skip_bad: bool = False) -> Dataset:
     """What `data` names (see `open`), listed but not yet read: without checksums, and splits only where the data brings
-    them. What is listed already is given back."""
-    if isinstance(data, Dataset):
-        return data
+    them."""
     text = os.fspath(data)
     named = _named(text) if isinstance(data, str) else None
     if named is not None:

@@ -9,7 +9,6 @@ epoch, item), so a run goes on exactly at any batch, with any number of threads.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
@@ -37,7 +36,6 @@ Pixels = NDArray[np.uint8]
 AHEAD = 4  # batches that are made while one is trained on
 SHARE = 0.5  # of the free disk that a cache may take, where no size is given
 MIXED = 4  # shards whose items are mixed with each other when they are read as a stream
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
 _FLUSH = 512  # decoded pictures after which what is in the cache is noted
 
 
@@ -89,7 +87,7 @@ class Stream:
         threads: int | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        _keep_memory()
+        host.keep_memory()
         self.plan, self.batch_size, self.seed, self.shuffle = plan, batch_size, seed, shuffle
         self.rank, self.world, self.threads = rank, world, threads or host.cores()
         self.collate: Collate = collate_with or (lambda samples: collate(samples, plan, transform))
@@ -166,15 +164,6 @@ class Stream:
             rows = np.flatnonzero(np.isin(self._shards, shards[first : first + MIXED]))
             parts.append(random.permutation(rows))
         return torch.from_numpy(np.concatenate(parts))
-
-
-def _keep_memory() -> None:
-    """Lets the C library keep what large batches were made in, instead of asking the system for it again and again:
-    page faults took four fifths of the time of normalising a batch. Only glibc knows how; elsewhere nothing happens."""
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, 1 << 30)
-        library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 class _Cache:

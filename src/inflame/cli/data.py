@@ -118,11 +118,10 @@ def check(words: Namespace) -> int:
     """Prints the faults by kind, and where the page with all of them is."""
     data = places.data(words.data)
     folder = _out(words.out, data) if words.out else None
-    from inflame.artifact import checks, manifest
+    from inflame.artifact import checks
 
-    given: Any = manifest.listed(data, skip_bad=True) if words.skip_bad else data
     with progress("checking") as update:
-        examined = checks.examine(given, progress=update, embed=embeds(words.weights))
+        examined = checks.examine(data, progress=update, embed=embeds(words.weights), skip_bad=words.skip_bad)
     found = examined.check
     folder = folder or store.make_folder(store.home() / "checks" / found.dataset)
     store.write(folder / "check.json", dumps(found))

@@ -74,6 +74,7 @@ COMMON: dict[str, Key] = {
     "weights": Key(kind="path", help="file of weights to start from"),
     "net": Key(kind="text", help="name of the net or backbone"),
     "cache_gb": Key(kind="number", low=0, optional=True, help="disk for decoded photos; 0: none, null: what is free"),
+    "skip_bad": Key(kind="yesno", help="read what is whole of damaged shards"),
     "splits": Key(kind="fractions", optional=True, help="name and fraction of each split: train:0.8,val:0.1,test:0.1"),
     "tracker": Key(kind="names", help="who is told about the run: mlflow, wandb, tensorboard, clearml; several: a,b"),
     "output": Key(kind="path", help="the run folder, a path or a uri"),

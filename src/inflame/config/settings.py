@@ -115,6 +115,7 @@ class Settings(Record):
     resume: str = ""
     splits: dict[str, float] | None = None
     cache_gb: float | None = None
+    skip_bad: bool = False
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-REMEDY = "Get or make the file again, or keep the rest of it: inflame shard DATA NEW_FOLDER --skip-bad"
+REMEDY = "Get or make the file again, or take what is whole: --skip-bad (train: skip_bad=true)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,7 @@ class Writer:
         """Begins to make `state` the newest checkpoint of `folder`; waits for one that is being written."""
         self.wait()
         copied = self._copied(state, "")
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
         # Not a daemon: a program that ends lets its last checkpoint end.
         self._thread = threading.Thread(target=self._work, args=(copied, folder), name="checkpoint")

@@ -19,7 +19,9 @@ def score(settings: Settings, data: str) -> dict[str, Any]:
     """Scores the bundle of the newest run of this model folder (or of `resume=RUN`) on `data`: its test split where
     it has one, else all of it. Raises BundleError when there is no run with a bundle."""
     folder = _bundle(settings)
-    dataset = artifact.open(data, seed=settings.seed, splits=settings.splits, limit=settings.limit)
+    dataset = artifact.open(
+        data, seed=settings.seed, splits=settings.splits, limit=settings.limit, skip_bad=settings.skip_bad
+    )
     test = dataset.split("test")
     chosen = test if len(test) else dataset
     predictions = Predictor(folder).predict(_sources(chosen))

@@ -259,6 +259,7 @@ def _open(
         seed=settings.seed,
         splits=settings.splits,
         limit=settings.limit,
+        skip_bad=settings.skip_bad,
         canvas=canvas,
         seconds=seconds,
         progress=_bar("checking"),
