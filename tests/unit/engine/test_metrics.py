@@ -111,3 +111,28 @@ def test_nothing_gives_nothing() -> None:
     assert metrics.ece(np.zeros(0), np.zeros(0, bool)) == 0.0
     assert metrics.log_loss(np.zeros((0, 3)), none) == 0.0
     assert metrics.majority(none, none).n == 0
+
+
+def test_newcombe_covers_and_is_never_empty() -> None:
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(400):
+        a = rng.random(120) < 0.9
+        b = np.where(rng.random(120) < 0.1, rng.random(120) < 0.7, a)  # 0.02 less often right
+        found = metrics.newcombe_paired(a, b)
+        assert found.low <= found.value <= found.high
+        hits += found.low <= -0.02 <= found.high
+    assert hits / 400 > 0.93
+    same = metrics.newcombe_paired(a, a)
+    assert same.value == 0
+    assert -0.1 < same.low < 0 < same.high < 0.1
+    assert metrics.newcombe_paired(np.ones(5, bool), np.ones(5, bool)).low < -0.1
+    nothing = metrics.newcombe_paired(a[:0], a[:0])
+    assert (nothing.low, nothing.high) == (-1, 1)
+
+
+def test_newcombe_as_published() -> None:
+    """Newcombe (1998), Statistics in Medicine 17, 2635-2650: of 50 pairs 36, 12, 2, 0 give 0.0569 to 0.3404."""
+    a = np.array([True] * 36 + [False] * 12 + [True] * 2)
+    b = np.array([True] * 48 + [False] * 2)
+    found = metrics.newcombe_paired(a, b)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=1e-4)

@@ -184,7 +184,7 @@ def compared(subject: Subject, written: Written, *, lose: float = LOSE) -> dict[
         _must_be_the_same(ours, same, found)
         return found
     right = [p.argmax(axis=1) == held.labels for p in (ours, theirs)]
-    change = metrics.bootstrap_paired(right[0], right[1])
+    change = metrics.newcombe_paired(right[0], right[1])
     if -change.value > lose:
         raise ExportError(
             f"What was written is right {100 * -change.value:.1f} points less often than the bundle "

@@ -41,13 +41,14 @@ class Way:
 
     def words(self) -> str:
         """The way in a line."""
-        kept = "first convolution" if self.first == 1 else f"first {self.first} convolutions"
-        return f"ranges by {self.ranges}, the {kept} in float"
+        kept = {0: "", 1: ", the first convolution in float"}
+        return f"ranges by {self.ranges}" + kept.get(self.first, f", the first {self.first} convolutions in float")
 
 
 # Measured on a MobileNetV2 with a probe's head: in 8 bits that head answered by chance, so what follows the pooling
 # is always float; Entropy gave the ranges of MinMax and took the longest.
 WAYS = (Way(ranges="Percentile", first=1), Way(ranges="MinMax", first=1), Way(ranges="Percentile", first=4))
+FLAT = (Way(ranges="Percentile", first=0), Way(ranges="MinMax", first=0))  # of nets without convolutions
 ENOUGH = 0.005  # mean difference in probability below which no further way is tried
 
 
@@ -66,8 +67,10 @@ def write(subject: Subject, place: Path) -> Written:
         float_file, ready = Path(folder) / "float.onnx", Path(folder) / "ready.onnx"
         plugins.need("onnx", "train", "Quantisation").save(plain.whole(subject), str(float_file))
         quantization.shape_inference.quant_pre_process(str(float_file), str(ready), skip_symbolic_shape=True)
-        best, tried = (np.inf, WAYS[0]), {}
-        for number, way in enumerate(WAYS):
+        convolutions = sum(node.op_type == "Conv" for node in _nodes(ready))
+        ways = [way for way in WAYS if way.first <= max(1, convolutions // 4)] if convolutions else FLAT
+        best, tried = (np.inf, ways[0]), {}
+        for number, way in enumerate(ways):
             file = Path(folder) / f"{number}.onnx"
             _quantise(quantization, ready, file, way, known)
             theirs = np.concatenate([plain.answering(file)(inputs) for inputs in known.batches])
@@ -110,7 +113,7 @@ def _quantise(quantization: Any, source: Path, target: Path, way: Way, known: It
 
 def _float_nodes(file: Path, way: Way) -> list[str]:
     """What prepares the input (in 8 bits it would lose the picture), what follows the pooling, and the way's part."""
-    nodes = plugins.need("onnx", "train").load(str(file)).graph.node
+    nodes = _nodes(file)
     convolutions = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
     if not convolutions:
         return []
@@ -118,6 +121,10 @@ def _float_nodes(file: Path, way: Way) -> list[str]:
     pooled = next((place for place in range(last, len(nodes)) if nodes[place].op_type in POOLS), len(nodes))
     kept = {*range(convolutions[0]), *convolutions[: way.first], *range(pooled, len(nodes))}
     return [nodes[place].name for place in sorted(kept)]
+
+
+def _nodes(file: Path) -> Any:
+    return plugins.need("onnx", "train").load(str(file)).graph.node
 
 
 POOLS = ("GlobalAveragePool", "ReduceMean", "ReduceMax")
