@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,9 +10,9 @@ import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from inflame import store
+from inflame import remote, store
 from inflame.errors import InflameError, UserError
 from inflame.records import dumps
 from inflame.runs import lock
@@ -38,6 +39,8 @@ def begin(settings: Settings, identity: str, name: str) -> Run:
     else:
         path, held = (None if settings.fresh else _unfinished(identity, uri)) or _new(title)
     try:
+        if uri:
+            _bring(path, uri, identity, fresh=settings.fresh)
         run = _opened(path, held, settings=settings, identity=identity, name=name, uri=uri)
         if elsewhere is not None:
             _link(run.path, title)
@@ -88,6 +91,21 @@ def _unfinished(identity: str, uri: str) -> tuple[Path, lock.Lock] | None:
     return None
 
 
+def _bring(path: Path, uri: str, identity: str, *, fresh: bool) -> None:
+    """Copies the unfinished run at the uri into the folder, where that is empty: another machine may have begun it.
+    What holds another run is refused."""
+    if not store.exists(store.join(uri, STATUS)):
+        return
+    info = json.loads(store.read_text(store.join(uri, STATUS)))
+    if _refuse_another(uri, info, identity, fresh=fresh) or fresh or (path / STATUS).is_file():
+        return
+    names = remote.ask(uri, lambda system, place: [str(name).partition(place)[2] for name in system.find(place)])
+    # The status comes last: a folder that has one is whole.
+    for name in sorted((name.strip("/") for name in names), key=lambda name: name == STATUS):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        store.download(store.join(uri, name), path / name)
+
+
 def _new(title: str) -> tuple[Path, lock.Lock]:
     """A folder of its own for this process, however many start at once."""
     runs = folder_of_runs()
@@ -133,16 +151,23 @@ def _at(path: Path, identity: str, *, fresh: bool) -> tuple[Path, lock.Lock]:
 def _admit(path: Path, identity: str, *, fresh: bool) -> None:
     """Refuses a folder with another run in it; puts aside what is in one that is to be done again."""
     info = Run(path=path).read_status()
-    done, same = info.get("state") == "done", info.get("identity") == identity
-    if info and not same and (done or not fresh):
-        raise UserError(
-            f"{path} holds another run, {'a finished' if done else 'an unfinished'} one with other settings or data.",
-            where=f"output={path}",
-            remedy="Name another folder: output=FOLDER" + ("" if done else ", or replace that run: fresh=true"),
-        )
+    done = _refuse_another(str(path), info, identity, fresh=fresh)
     if info and (done or fresh):
         with store.guard(path):
             _put_aside(path)
+
+
+def _refuse_another(place: str, info: dict[str, Any], identity: str, *, fresh: bool) -> bool:
+    """Whether the run at the place is finished; UserError where it is another run."""
+    done, same = info.get("state") == "done", info.get("identity") == identity
+    if info and not same and (done or not fresh):
+        what = "a finished" if done else "an unfinished"
+        raise UserError(
+            f"{store.shown(place)} holds another run, {what} one with other settings or data.",
+            where=f"output={store.shown(place)}",
+            remedy="Name another folder: output=FOLDER" + ("" if done else ", or replace that run: fresh=true"),
+        )
+    return done
 
 
 def _put_aside(path: Path) -> None:

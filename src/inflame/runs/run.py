@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ PREVIOUS = ".previous"  # what stood in an output folder that is being trained a
 class Live:
     """What the process that is at work in a run folder holds: the lock, the open files, the clock."""
 
-    __slots__ = ("began", "earlier", "flushed", "lock", "log", "metrics", "pushed", "uri")
+    __slots__ = ("began", "earlier", "flushed", "lock", "log", "metrics", "pushed", "pushing", "uri")
 
     def __init__(self, held: lock.Lock, *, earlier: float, uri: str) -> None:
         self.lock = held
@@ -39,6 +40,7 @@ class Live:
         self.earlier = earlier  # seconds of the sittings before this one
         self.uri = uri  # where the folder is copied to, when it is to be elsewhere
         self.pushed: dict[str, tuple[int, int]] = {}
+        self.pushing = threading.Lock()
         self.metrics: IO[str] | None = None
         self.log: IO[str] | None = None
         self.flushed = self.began
@@ -184,18 +186,28 @@ class Run:
         live = self.live
         if live is None or not live.uri:
             return
-        for path in sorted(self.path.rglob("*")):
-            name = path.relative_to(self.path).as_posix()
-            if path.is_file() and name != LOCK and not name.startswith(PREVIOUS) and not path.name.startswith(".tmp-"):
-                stat = path.stat()
-                stamp = (stat.st_mtime_ns, stat.st_size)
-                if live.pushed.get(name) != stamp:
-                    self._push_file(path, store.join(live.uri, name))
-                    live.pushed[name] = stamp
+        with live.pushing:  # a thread that writes checkpoints pushes too
+            for path in sorted(self.path.rglob("*")):
+                name = path.relative_to(self.path).as_posix()
+                mine = name != LOCK and not name.startswith(PREVIOUS) and not path.name.startswith(".tmp-")
+                if mine and path.is_file():
+                    stat = path.stat()
+                    stamp = (stat.st_mtime_ns, stat.st_size)
+                    if live.pushed.get(name) != stamp:
+                        self._push_file(path, store.join(live.uri, name))
+                        live.pushed[name] = stamp
+
+    def pushed(self, path: Path) -> None:
+        """Copies what is new to the `output` uri while training goes on: a network that fails is noted, and stops
+        nothing."""
+        try:
+            self.push()
+        except (InflameError, OSError) as error:
+            self.note(f"not copied yet ({path.name}): {error}")
 
     def _push_file(self, path: Path, uri: str) -> None:
         try:
-            store.write(uri, path.read_bytes())
+            store.upload(path, uri)
         except NetworkError as error:
             raise NetworkError(
                 f"{error.message} The run itself is whole, in {self.path}.",

@@ -345,15 +345,36 @@ def test_output_at_a_uri_is_a_copy(home: Path) -> None:
 def test_an_unreachable_uri_says_that_the_run_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.begin(settings(output="memory://box/unreachable"), "i", "d")
 
-    def refuse(uri: str, content: object) -> None:
+    def refuse(path: Path, uri: str) -> None:
         raise NetworkError("No route.", remedy="x")
 
     (run.path / "new").touch()
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write", refuse)
+        patch.setattr(store, "upload", refuse)
         with pytest.raises(NetworkError, match="The run itself is whole"):
             run.push()
+        run.pushed(run.path / "new")  # while training goes on that stops nothing
+    assert "not copied yet" in (run.path / "log.txt").read_text()
     run.close()
+
+
+def test_a_run_at_a_uri_goes_on_on_another_machine(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"memory://box-{home.name}/elsewhere"
+    run = Run.begin(settings(output=uri), "i", "d")
+    run.write("last/x.bin", b"1")
+    run.metric(epoch=1)
+    run.status()
+    run.push()
+    run.close()  # a power cut
+    monkeypatch.setenv("INFLAME_HOME", str(tmp_path / "another"))
+    with Run.begin(settings(output=uri), "i", "d") as again:
+        assert again.resumed
+        assert again.path.is_relative_to(tmp_path / "another")
+        assert (again.path / "last" / "x.bin").read_bytes() == b"1"
+        assert again.metrics() == [{"epoch": 1}]
+        assert again.read_status()["sittings"] == 2
+    with pytest.raises(UserError, match="holds another run, a finished one"):
+        Run.begin(settings(output=uri), "j", "d")
 
 
 # --- finding -------------------------------------------------------------------------------------

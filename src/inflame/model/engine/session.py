@@ -92,7 +92,7 @@ class Session:
             hooks.NonFinite(self.run.path),
             hooks.Metrics(self.run.metric),
             hooks.SaveBest(self.run.path / last.replace("last", "best"), say=self.run.note),
-            hooks.SaveLast(self.run.path / last),
+            hooks.SaveLast(self.run.path / last, sent=self.run.pushed),
             Progress(say=self.run.say),
             *early,
         ]
