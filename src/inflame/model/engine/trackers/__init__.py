@@ -2,7 +2,7 @@
 
 The run folder holds everything, and a training only ever writes there. A tracker reads it, in a process of its own
 (mirror.py), while the training goes on or at any time later: what it does, or fails to do, no step ever sees.
-docs/decisions/0008 says why it is a process and not a thread.
+docs/decisions/0009 says why it is a process and not a thread.
 """
 
 from __future__ import annotations
