@@ -261,6 +261,9 @@ def _card(
         test=tested.accuracy() if tested else None,
         results=tested.per_class() if tested else (),
         how=model.how,
+        limits=[
+            f"nearest.npz shows up to {nearest.MOST} training items: pass the folder on only where they may be seen."
+        ],
     )
 
 

@@ -3,7 +3,8 @@
 Pictures: where the last step of the net is a pooling and the head is one that we know, the gradient of the answer by
 what is pooled, times that (Grad-CAM, Selvaraju et al., 2017, arXiv:1610.02391; with a linear head it is the class
 activation map of Zhou et al., 2016), in closed form, without torch. Else, or where that map is too coarse to say where,
-parts of the picture are covered in turn and the answer is watched (Zeiler & Fergus, 2014, arXiv:1311.2901).
+parts of the picture are covered in turn and the answer is watched (Zeiler & Fergus, 2014, arXiv:1311.2901). Of a net
+that looks at the mirror image too, the map is that of the picture as it is.
 
 Texts: of a bag of words the sum over words is exact. Of a sentence model each word is left out in turn.
 
