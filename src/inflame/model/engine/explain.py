@@ -39,6 +39,7 @@ CLOSE = 1e-2  # so near must our own head come to the logits of the net, else it
 
 Floats = NDArray[np.float32]
 Inputs = dict[str, NDArray[Any]]
+Seen = dict[str, Floats]  # what `Predictor.look` gives
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +92,13 @@ class Explainer:
         (prediction,) = self.predictor.predict([source], top_k=1)
         label = self._label(label or prediction.label)
         inputs = self.predictor.prepare([source])
-        embedding = self.predictor.run(inputs)[1][0]
-        like = self._nearest(embedding, near) if self._nearest else ()
+        seen = self.predictor.look(inputs)
+        like = self._nearest(seen["embedding"][0], near) if self._nearest else ()
         wanted = self.predictor.classes.index(label)
-        found = self._of_picture(inputs, wanted) if self._plan is None else self._of_text(source, inputs, wanted)
+        if self._plan is None:
+            found = self._of_picture(inputs["pictures"][0], seen, wanted)
+        else:
+            found = self._of_text(source, inputs, wanted)
         return Explanation(prediction=prediction, label=label, near=like, **found)
 
     def _label(self, label: str) -> str:
@@ -108,21 +112,19 @@ class Explainer:
 
     # --- pictures ------------------------------------------------------------------------------------
 
-    def _of_picture(self, inputs: Inputs, wanted: int) -> dict[str, Any]:
-        picture = inputs["pictures"][0]
-        coarse = self._by_gradient(inputs, wanted)
+    def _of_picture(self, picture: NDArray[np.uint8], seen: Seen, wanted: int) -> dict[str, Any]:
+        coarse = self._by_gradient(seen, wanted)
         how, heat = ("covering", self._by_covering(picture, wanted)) if coarse is None else ("gradient", coarse)
         heat = np.maximum(heat, 0)
         heat = heat / heat.max() if heat.max() > 0 else heat
         return {"how": how, "heat": _resized(heat, picture.shape[0]), "picture": picture}
 
-    def _by_gradient(self, inputs: Inputs, wanted: int) -> Floats | None:
+    def _by_gradient(self, seen: Seen, wanted: int) -> Floats | None:
         """A map [h,w], or None where it can't be had or is too coarse."""
-        maps = self.predictor.maps(inputs)
+        maps = seen.get("map")
         if maps is None or min(maps.shape[2:]) < COARSE:
             return None
-        logits, embedding = self.predictor.run(inputs)
-        gradient = self._gradient(embedding[0], logits[0], wanted)
+        gradient = self._gradient(seen["embedding"][0], seen["logits"][0], wanted)
         if gradient is None or len(gradient) != maps.shape[1]:
             return None
         return np.asarray(np.einsum("c,chw->hw", gradient, maps[0]), np.float32)

@@ -90,10 +90,11 @@ class Predictor:
         logits, embedding = self._session.run(["logits", "embedding"], dict(inputs))
         return logits, embedding
 
-    def maps(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32] | None:
-        """What the embedding is pooled from, [N, D, h, w], where the net has such a thing."""
+    def look(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """All that the net gives for prepared items: logits and embedding as `run`, and of some nets `map`
+        [N, D, h, w], which the embedding is pooled from."""
         names = [output.name for output in self._session.get_outputs()]
-        return self._session.run(["map"], dict(inputs))[0] if "map" in names else None
+        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
     def explain(self, source: Source, *, label: str = "", near: int = 5) -> Explanation:
         """Why the answer is `label` (by default what the model says): a heat map of a picture, what each word of a
