@@ -74,7 +74,11 @@ def test_several_trackers_are_one_setting(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("word", "hint"),
-    [("mlflow,wanbd", 'Did you mean "wandb"'), ("mlflow,", "must be a name"), ("choice(a,b)", "asks for several values")],
+    [
+        ("mlflow,wanbd", 'Did you mean "wandb"'),
+        ("mlflow,", "must be a name"),
+        ("choice(a,b)", "asks for several values"),
+    ],
 )
 def test_trackers_that_are_none(folder: Path, word: str, hint: str) -> None:
     with pytest.raises(SettingError) as caught:
