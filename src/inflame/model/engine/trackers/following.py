@@ -46,14 +46,15 @@ def mirrored(trackers: Sequence[str]) -> Iterator[Callable[[Run], None]]:
     with ExitStack() as stack:
 
         def begin(run: Run) -> None:
-            if trackers:
-                sampler = Sampler(run.path / story.SYSTEM, lambda: run.seconds)
-                stack.callback(run.close)  # the last lines opened its log again
-                stack.callback(_await, started, seconds)
-                stack.callback(sampler.close)
-                for name in trackers:
-                    with suppress(OSError):  # no process to be had: nothing that a training should end for
-                        started.append(Process(run, name, seconds))
+            if not trackers or run.live is None:  # of several processes of a training, the one that writes mirrors
+                return
+            sampler = Sampler(run.path / story.SYSTEM, lambda: run.seconds)
+            stack.callback(run.close)  # the last lines opened its log again
+            stack.callback(_await, started, seconds)
+            stack.callback(sampler.close)
+            for name in trackers:
+                with suppress(OSError):  # no process to be had: nothing that a training should end for
+                    started.append(Process(run, name, seconds))
 
         yield begin
 
