@@ -6,6 +6,6 @@ report.html  status.json  log.txt`, and `lock`, held by the process that is at w
 
 from inflame.runs.index import known
 from inflame.runs.listing import find, latest, list_runs
-from inflame.runs.run import Run, read_metrics
+from inflame.runs.run import Follower, Follows, Run, read_metrics
 
-__all__ = ["Run", "find", "known", "latest", "list_runs", "read_metrics"]
+__all__ = ["Follower", "Follows", "Run", "find", "known", "latest", "list_runs", "read_metrics"]

@@ -261,6 +261,32 @@ class Run:
         return self.live
 
 
+class Follows(Exception):
+    """Ends a process that only took its share of the training of another one: what is left to do is that one's."""
+
+
+class Follower(Run):
+    """The run folder of the first of several processes, for the others: there to read, and silent."""
+
+    __slots__ = ()
+
+    def say(self, text: str) -> None:
+        """Nothing: the first process talks."""
+
+    note = say
+
+    def status(self, **fields: Any) -> None:
+        """Nothing: the first process writes."""
+
+    metric = status
+
+    def rewind(self, key: str, last: float) -> None:
+        """Nothing: the first process writes."""
+
+    def pushed(self, path: Path) -> None:
+        """Nothing: the first process writes."""
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The whole rows of a `metrics.jsonl`; none when there is no such file."""
     if not path.is_file():

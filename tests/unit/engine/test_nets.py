@@ -137,3 +137,10 @@ def test_a_misspelt_net_is_guessed(name: str, guess: str) -> None:
     with pytest.raises(SettingError) as error:
         nets.named(name, classes=2)
     assert guess in f"{error.value.message} {error.value.remedy}"
+
+
+def test_whitening_stands_patches_that_have_no_spread() -> None:
+    x = torch.linspace(-1, 1, 28).expand(2000, 1, 28, 28) + 1e-4 * torch.randn(2000, 1, 1, 1)
+    net = nets.small(size=28, channels=1, classes=2)
+    nets.whiten(net, x)
+    assert all(bool(value.isfinite().all()) for value in net.state_dict().values())

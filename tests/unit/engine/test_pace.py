@@ -38,13 +38,22 @@ def test_choosing_measures_and_changes_nothing(same: Any) -> None:
 
 
 def test_the_fastest_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pretend(device: One, *_: Any) -> float:
-        return 1.0 if device.precision == "bf16" and device.channels_last else 2.0
+    def pretend(device: One, *_: Any) -> tuple[float, float]:
+        return (1.0 if device.precision == "bf16" and device.channels_last else 2.0), 0.7
 
-    monkeypatch.setattr(pace, "step_seconds", pretend)
+    monkeypatch.setattr(pace, "step", pretend)
     chosen = pace.choose(net(), *batch(), LOSS, name="cpu", left=10)
     assert (chosen.device.precision, chosen.device.channels_last) == ("bf16", True)
     assert "2.0 x the slowest way" in chosen.why
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1.5])
+def test_a_way_that_computes_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
+    def pretend(device: One, *_: Any) -> tuple[float, float]:
+        return (1.0, wrong) if device.precision == "bf16" else (2.0, 0.7)
+
+    monkeypatch.setattr(pace, "step", pretend)
+    assert pace.choose(net(), *batch(), LOSS, name="cpu", left=10).device.precision == "fp32"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +77,7 @@ def test_compiling_must_pay(
 
 def test_a_short_training_counts_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "_recall", lambda *_: {"cost": 40.0, "gain": 0.9})
-    monkeypatch.setattr(pace, "step_seconds", lambda *_: 0.1)
+    monkeypatch.setattr(pace, "step", lambda *_: (0.1, 0.7))
     assert not pace.choose(net(), *batch(), LOSS, name="cpu", steps=100).device.compiled
     assert pace.choose(net(), *batch(), LOSS, name="cpu", steps=100_000).device.compiled
 
@@ -87,19 +96,19 @@ def test_a_compiled_net_trains_and_is_remembered(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_batch_grows_while_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pretend(device: One, net: Any, x: Tensor, *_: Any) -> float:
-        return 1.0 + len(x) / 64  # 64 items and more take what they take
+    def pretend(device: One, net: Any, x: Tensor, *_: Any) -> tuple[float, float]:
+        return 1.0 + len(x) / 64, 0.7  # 64 items and more take what they take
 
-    monkeypatch.setattr(pace, "step_seconds", pretend)
+    monkeypatch.setattr(pace, "step", pretend)
     assert 256 <= pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096) <= 2048
     assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=16) == 16
 
 
 def test_the_batch_stops_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pretend(device: One, net: Any, x: Tensor, *_: Any) -> float:
+    def pretend(device: One, net: Any, x: Tensor, *_: Any) -> tuple[float, float]:
         if len(x) > 32:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return 1.0
+        return 1.0, 0.7
 
-    monkeypatch.setattr(pace, "step_seconds", pretend)
+    monkeypatch.setattr(pace, "step", pretend)
     assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096) == 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
@@ -205,14 +206,17 @@ class Many(Device):
     """Several devices with Lightning Fabric, one process each: this one and those it starts.
 
     Every process gets every batch and takes its share of it, so that any number of processes does what one does,
-    up to rounding (batch norm apart, whose statistics are of one share). Fabric starts the other processes by giving
-    this program's own command again, so make it before anything that only one process may do.
+    up to rounding (batch norm apart, whose statistics are of one share). Under torchrun (see `many`) the others are
+    there; else Fabric starts them by giving this program's own command again, so make it before anything that only one
+    process may do.
     """
 
     def __init__(
         self, devices: int | str = "auto", precision: str = "auto", *, accelerator: str = "auto", strategy: str = "ddp"
     ) -> None:
         fabric = plugins.need("lightning.fabric", "many", "Training on several devices")
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces every process
+        _meet(pick("auto" if accelerator == "auto" else accelerator))
         self.precision = _precision(precision, pick("auto" if accelerator == "auto" else accelerator))
         self._fabric: Any = fabric.Fabric(
             accelerator=accelerator, devices=devices, strategy=strategy, precision=_FABRIC[self.precision]
@@ -267,6 +271,11 @@ class Many(Device):
             torch.distributed.broadcast(shared, 0)
         return shared.item()
 
+    def share(self, text: str) -> str:
+        """The text that the first process gave; the others wait for it."""
+        given: str = self._fabric.broadcast(text, src=0)
+        return given
+
     def describe(self) -> str:
         """As of `Device`, with the number of processes."""
         return f"{self.world} x {self.place.type}, {self.precision}"
@@ -277,6 +286,26 @@ class Many(Device):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over nothing."""
+
+
+def _meet(place: torch.device) -> None:
+    """Under torchrun, joins the other processes with names of this attempt: after a restart torchrun's store still
+    holds the addresses of those that are gone, and whoever asks it for them may be sent there."""
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    given = os.environ
+    if given.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or torch.distributed.is_initialized():
+        return
+    if place.type == "cuda":
+        torch.cuda.set_device(int(given["LOCAL_RANK"]))
+    world = int(given["WORLD_SIZE"])
+    held = TCPStore(given["MASTER_ADDR"], int(given["MASTER_PORT"]), world, is_master=False)
+    torch.distributed.init_process_group(
+        "nccl" if place.type == "cuda" else "gloo",
+        store=PrefixStore(f"attempt-{given.get('TORCHELASTIC_RESTART_COUNT', '0')}", held),
+        rank=int(given["RANK"]),
+        world_size=world,
+    )
 
 
 def _compiled(net: nn.Module, place: torch.device) -> nn.Module:

@@ -309,6 +309,7 @@ def whiten(net: Classifier, x: Tensor, *, floor: float = 5e-4) -> None:
     patches = x.unfold(2, side, step).unfold(3, side, step).permute(0, 2, 3, 1, 4, 5)
     patches = patches.reshape(-1, x.shape[1] * side * side)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    values = values.clamp_min(0)  # rounding can make those near zero negative, and their root no number
     count = min(stem.out_channels // 2, len(values))
     filters = (vectors.T.flip(0)[:count] / (values.flip(0)[:count] + floor).sqrt()[:, None]).reshape(
         count, *stem.weight.shape[1:]

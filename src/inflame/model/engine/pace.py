@@ -31,6 +31,7 @@ GAIN = 0.25  # share of a step's time that it saves, likewise
 SURE = 2.0  # the saving must be so many times the cost
 TRIES = 3  # steps of each way, the first to warm up
 ALONE = 1.3  # one thread must be so many times as fast as all of them
+CLOSE = 0.1  # a way whose loss is farther from that of fp32 computes something else, and is not taken
 PAYS = 0.95  # a larger batch must take at most this share of the time an item
 
 
@@ -57,30 +58,36 @@ def choose(
     """The fastest way to train `net` on batches like (x, y), where `left` seconds (or `steps`) of training lie ahead.
 
     Tries fp32 and bf16 (on CUDA fp16 where there is no bf16), channels last or not, one thread or all, by three steps
-    each: fifteen steps' time. Compiles only when what that saves is well above what it takes. Works on copies: neither
-    the net nor any random generator is changed.
+    each: fifteen steps' time. A way whose loss is another is left out: bf16 kernels with faults have been
+    met. Compiles only when what that saves is well above what it takes. Works on copies: neither the net nor any random
+    generator is changed.
     """
     place = pick(name)
     tried: dict[str, float] = {}
-    best, seconds = One(name, "fp32"), float("inf")
+    best, seconds, first = One(name, "fp32"), float("inf"), float("nan")
     with torch.random.fork_rng():
         for precision in ("fp32", "fp16" if place.type == "cuda" and not torch.cuda.is_bf16_supported() else "bf16"):
             for channels_last in (False, True)[: 2 if x.dim() == 4 else 1]:
                 if precision == "fp32" and channels_last is False and place.type == "cuda":
                     continue  # never the fastest there, and slow to try
                 device = One(name, precision, channels_last=channels_last)
-                took = step_seconds(device, net, x, y, criterion)
+                took, loss = step(device, net, x, y, criterion)
+                first = loss if not tried else first
+                if not abs(loss - first) <= CLOSE * abs(first):  # also when it is nan
+                    continue
                 tried[f"{precision}{', channels last' if channels_last else ''}"] = took
                 if took < seconds:
                     best, seconds = device, took
     threads = torch.get_num_threads()
-    if place.type == "cpu" and threads > 1:  # where others use the machine, threads only wait for each other
+    if tried and place.type == "cpu" and threads > 1:  # where others use the machine, threads only wait for each other
         alone = One(name, best.precision, channels_last=best.channels_last, threads=1)
-        took = step_seconds(alone, net, x, y, criterion)
+        took = step(alone, net, x, y, criterion)[0]
         if took * ALONE < seconds:
             best, seconds = alone, took
         else:
             torch.set_num_threads(threads)
+    if not tried:  # the loss itself is no number: that is for the guard to say, with the batch
+        return Pace(device=best, batch_size=len(y), seconds=0.0, why=f"{best.describe()}: nothing could be measured")
     ahead = min(left, float("inf") if steps is None else steps * seconds)
     compiled, reason = _worth(net, x, y, criterion, best, ahead)
     if compiled:
@@ -102,7 +109,7 @@ def batch_size(
         while size <= most:
             try:
                 x, y = make(size)
-                took = step_seconds(device, net, x, y, criterion) / len(y)
+                took = step(device, net, x, y, criterion)[0] / len(y)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if size == 8 or not short_of_memory(error):
                     raise
@@ -113,22 +120,24 @@ def batch_size(
     return size // 2
 
 
-def step_seconds(device: One, net: nn.Module, x: Tensor, y: Tensor, criterion: Criterion) -> float:
-    """Seconds of the quickest of a few steps of a copy of `net`, after one to warm up."""
+def step(device: One, net: nn.Module, x: Tensor, y: Tensor, criterion: Criterion) -> tuple[float, float]:
+    """Seconds of the quickest of a few steps of a copy of `net`, after one to warm up; and the loss."""
     copy = deepcopy(net).train()
     model, _ = device.setup(copy, torch.optim.SGD(copy.parameters(), lr=0.0))
-    times = []
+    times, value = [], torch.empty(0)
     for _ in range(TRIES):
+        torch.manual_seed(0)  # dropout falls alike
         began = time.perf_counter()
         moved, labels = device.to(x, y)
         with device.autocast():
             logits = model(moved)
-        device.backward(criterion(logits.float(), labels))
+        value = criterion(logits.float(), labels)
+        device.backward(value)
         if device.place.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
         copy.zero_grad()
-    return min(times[1:])
+    return min(times[1:]), float(value.detach())
 
 
 # --- compiling -----------------------------------------------------------------------------------------
@@ -151,11 +160,11 @@ def compiling(net: nn.Module, x: Tensor, y: Tensor, criterion: Criterion, device
     Where it can't be compiled the gain is 0."""
     with torch.random.fork_rng():
         plain = One(str(device.place), device.precision, channels_last=device.channels_last)
-        eager = step_seconds(plain, net, x, y, criterion)
+        eager = step(plain, net, x, y, criterion)[0]
         fused = One(str(device.place), device.precision, channels_last=device.channels_last, compiled=True)
         began = time.perf_counter()
         try:
-            quick = step_seconds(fused, net, x, y, criterion)
+            quick = step(fused, net, x, y, criterion)[0]
         except Exception:  # no compiler, an operation it doesn't know, …: torch raises nearly anything
             quick = eager
     found = {"cost": time.perf_counter() - began - 2 * quick, "gain": 1 - quick / eager}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, final
 
 import pyarrow as pa
@@ -24,12 +25,12 @@ from inflame.config import Settings
 from inflame.errors import DataError, NetworkError
 from inflame.model.engine import checkpoint, debug, hooks, pace
 from inflame.model.engine.conclude import Model, answers, keep, publish
-from inflame.model.engine.device import One
+from inflame.model.engine.device import Device, Many, One
 from inflame.model.engine.learner import Learner, Loader, TimeBudget
 from inflame.model.engine.progress import Progress
 from inflame.model.engine.trackers import following
 from inflame.records import Dataset, Preprocess
-from inflame.runs import Run
+from inflame.runs import Follower, Follows, Run
 
 Pictured = Mapping[str, Pictures]
 
@@ -47,8 +48,11 @@ PACK = 2.0  # seconds for bundle, test and report of a small net, before any was
 class Session:
     """One sitting of a training. `budget` is the time of the whole command, None when epochs are counted instead."""
 
-    def __init__(self, settings: Settings, run: Run, dataset: Dataset, budget: TimeBudget | None) -> None:
+    def __init__(
+        self, settings: Settings, run: Run, dataset: Dataset, budget: TimeBudget | None, device: Many | None = None
+    ) -> None:
         self.settings, self.run, self.dataset, self.budget = settings, run, dataset, budget
+        self.device = device  # of several processes, where there are several
         self.reserve = PACK  # seconds to keep for the last steps
 
     def say(self, topic: str, text: str) -> None:
@@ -97,9 +101,12 @@ class Session:
             *early,
         ]
 
-    def pace(self, net: nn.Module, loader: Loader, criterion: pace.Criterion, *, epochs: int = 0) -> One:
+    def pace(self, net: nn.Module, loader: Loader, criterion: pace.Criterion, *, epochs: int = 0) -> Device:
         """The device on which `net` trains fastest on batches of `loader`, found by trying (see `pace.choose`). A run
-        keeps its choice: a resume must not round differently."""
+        keeps its choice: a resume must not round differently. With `devices=N` it is that of all processes."""
+        if self.device is not None:
+            self.say("pace", self.device.describe())
+            return self.device
         kept = self.run.read_status().get("pace")
         if kept is None:
             x, y = next(iter(loader.epoch(0)))
@@ -141,6 +148,8 @@ class Session:
 
     def model(self, learner: Learner, preprocess: Preprocess, pictures: Pictured, *, how: str) -> Model:
         """What the learner has now, with its answers on the validation split."""
+        if not learner.device.main:
+            raise Follows
         net, val = learner.scored, pictures.get("val") or pictures["train"]
         logits, embedding = answers(net, preprocess, val, device=learner.device.place)  # type: ignore[arg-type]
         return Model(
@@ -176,6 +185,8 @@ class _Early:
     def pause(self, learner: Learner) -> None:
         """Publishes when it is time."""
         budget = self.session.budget
+        if not learner.device.main:
+            return
         if self.done or budget is None or budget.elapsed() < FIRST * budget.seconds:
             return
         self.done = True
@@ -203,27 +214,51 @@ def begin(
     """
     trackers = following.wanted(settings.tracker)
     clock = _clock(settings, epochs)
+    device = Many(settings.devices) if settings.devices > 1 else None
+    if device is not None and not device.main:
+        yield _following(settings, clock, device)
+        return
     notes: list[str] = []
     seen: debug.Seen | None = None
-    dataset = _open(settings, canvas, fallback, None if clock is None else LOOK * clock.left(), notes)
-    identity = hashlib.sha256(f"{settings.identity()} {dataset.version}".encode()).hexdigest()
-    with following.mirrored(trackers) as mirror, Run.begin(settings, identity, dataset.name) as run:
+    try:
+        dataset = _open(settings, canvas, fallback, None if clock is None else LOOK * clock.left(), notes)
+        identity = hashlib.sha256(f"{settings.identity()} {dataset.version}".encode()).hexdigest()
+        begun = Run.begin(settings, identity, dataset.name)
+    except BaseException:
+        if device is not None:
+            device.share("")
+        raise
+    with following.mirrored(trackers) as mirror, begun as run:
         run.provenance(settings)
         keep(run, dataset)
         mirror(run)
-        session = Session(settings, run, dataset, clock)
+        session = Session(settings, run, dataset, clock, device)
         session.say("run", f"{run.path}{'  (going on where it stopped)' if run.resumed else ''}")
+        earlier = run.read_status().get("devices", settings.devices)
+        if earlier != settings.devices:
+            notes.append(f"begun on {earlier} devices, going on with {settings.devices}: the same up to rounding")
+        run.status(devices=settings.devices)
         for note in notes:
             session.say("data", note)
         session.say("data", describe(dataset))
         for line in faults(dataset):
             session.say("check", line)
+        if device is not None:
+            device.share(str(run.path))
         try:
             yield session
         except debug.Seen as looked:  # nothing failed
             seen = looked
     if seen is not None:
         raise seen
+
+
+def _following(settings: Settings, clock: TimeBudget | None, device: Many) -> Session:
+    """The session of a process that is not the first: it waits until that one has begun, and sees the same data."""
+    place = device.share("")
+    if not place:
+        raise Follows
+    return Session(settings, Follower(path=Path(place)), manifest.load(Path(place)), clock, device)
 
 
 def describe(dataset: Dataset) -> str:

@@ -32,6 +32,7 @@ from inflame.errors import (
 )
 from inflame.plugins import SEAMS
 from inflame.records import Record
+from inflame.runs import Follows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 VERBS = {"train": "io.training_input", "score": "io.inference_input"}
 FLAGS = ("--json", "--debug", "--help")
+INSIDE = "TORCHELASTIC_RUN_ID"  # set by torchrun for each of several processes
 GO_ON = "Give the same command again; it goes on where this one stopped."
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -53,24 +55,50 @@ def main(folder: Path, argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     folder = folder.resolve()
+    if INSIDE in os.environ:  # one of several processes
+        return _one_of_many(folder, words)
+    return _done(folder, words)[0]
+
+
+def _one_of_many(folder: Path, words: list[str]) -> int:
+    from inflame.model.engine import many
+
+    if many.over():
+        return 0
+    code, error = _done(folder, words, silent=not many.first())
+    return many.end(code, error)
+
+
+def _done(folder: Path, words: list[str], *, silent: bool = False) -> tuple[int, Exception | None]:
+    """Does what the words say; the exit code, and the error if there was one."""
     stop = _Stop()
     try:
         with stop:
             code = _obey(folder, words)
     except KeyboardInterrupt:
-        return _tell(_Interrupted(stop.signal), words, code=128 + stop.signal)
+        return (0 if silent else _tell(_Interrupted(stop.signal), words, code=128 + stop.signal)), None
     except SystemExit as done:
-        return _left(done)
+        return _left(done), None
+    except Follows:
+        return 0, None
     except BrokenPipeError:  # whoever read our output has seen enough
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 141, None
     except Exception as error:
         if stop.caught:  # Ctrl-C inside a library can come out as anything
-            return _tell(_Interrupted(stop.signal), words, code=128 + stop.signal)
+            return _tell(_Interrupted(stop.signal), words, code=128 + stop.signal), None
         known = _named(error, folder)
-        return _tell(known, words, code=known.code)
-    return 128 + stop.signal if stop.caught and code == 0 else code
+        if INSIDE in os.environ and _lost(error):
+            return known.code, error  # all are started again
+        return _tell(known, words, code=known.code), error
+    return (128 + stop.signal if stop.caught and code == 0 else code), None
+
+
+def _lost(error: Exception) -> bool:
+    from inflame.model.engine import many
+
+    return many.lost(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +233,10 @@ def _obey(folder: Path, given: list[str]) -> int:
         _print(help_text(folder))
         return 0
     settings = config.load(folder, words.settings)
+    if settings.devices > 1 and INSIDE not in os.environ:
+        from inflame.model.engine import many
+
+        return many.run(folder / "app.py", given, settings.devices)
     with contextlib.redirect_stdout(sys.stderr):  # whatever libraries print: stdout has one JSON line
         result = _looked(folder, words, settings) if settings.debug else _function(folder, words.verb)(settings)
     _print(_last_line(result, whole=words.json))

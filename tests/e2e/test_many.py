@@ -1,0 +1,108 @@
+"""Several processes for one training, as a user starts them: what one does, a worker killed, another number of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("lightning.fabric")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def training(*words: str) -> list[str]:
+    return [sys.executable, "-m", "inflame", "train", "mnist", "io.training_input=digits", *words]
+
+
+def finished(*words: str) -> dict[str, Any]:
+    done = subprocess.run([*training(*words), "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(result["run"]) / "metrics.jsonl").read_text().splitlines()]
+
+
+def worker(home: Path, rank: int) -> int | None:
+    """The process of this rank that works for this home."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (place / "environ").read_bytes().split(b"\0")
+            words = (place / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if f"RANK={rank}".encode() in told and f"INFLAME_HOME={home}".encode() in told and b"app.py" in words:
+            return int(place.name)
+    return None
+
+
+def test_two_processes_do_what_one_does() -> None:
+    one, two = finished("hyperparam.num_epochs=2", "fresh=true"), finished("hyperparam.num_epochs=2", "devices=2")
+    for mine, theirs in zip(rows(one), rows(two), strict=True):
+        assert theirs["step"] == mine["step"]
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=0.1)  # batch norm sees half of each batch
+    assert two["val"]["n"] == one["val"]["n"]  # nobody is counted twice
+    assert abs(two["val"]["accuracy"] - one["val"]["accuracy"]) < 0.05
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_when_a_worker_is_killed_all_go_on_from_the_last_checkpoint(home: Path, rank: int) -> None:
+    with subprocess.Popen(
+        training("hyperparam.num_epochs=40", "devices=2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        for _ in range(600):
+            time.sleep(0.1)
+            victim = worker(home, rank)
+            if victim is not None and list(home.glob("runs/*/last/checkpoint.safetensors")):
+                break
+        assert victim is not None
+        os.kill(victim, signal.SIGKILL)
+        out, err = child.communicate()
+    assert child.returncode == 0, err
+    assert "going on where it stopped" in err
+    assert "resume" in err
+    assert json.loads(out.splitlines()[-1])["label"]
+    (run,) = home.glob("runs/*")
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
+    epochs = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert epochs == list(range(1, 41))  # none is missing, none twice
+
+
+def test_stopped_on_two_it_goes_on_on_one_and_says_so(home: Path) -> None:
+    with subprocess.Popen(
+        training("hyperparam.num_epochs=40", "devices=2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        for _ in range(600):
+            time.sleep(0.1)
+            if list(home.glob("runs/*/last/checkpoint.safetensors")):
+                break
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate()
+    assert child.returncode == 143, err
+    assert "interrupted" in err
+    done = subprocess.run(training("hyperparam.num_epochs=40"), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "begun on 2 devices" in done.stderr
+    assert "resume" in done.stderr
+
+
+def test_a_users_mistake_is_told_once_and_not_tried_again(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "inflame", "train", "mnist", f"io.training_input={tmp_path}", "devices=2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error:") == 1
+    assert time.monotonic() - began < 100
