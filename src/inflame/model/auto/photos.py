@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,28 +91,39 @@ def train(s: Session, settings: Settings, found: Sequence[Backbone]) -> dict[str
     ladder = Ladder(s, confidence=h.confidence)
     best = majority(cuts["train"].labels, labels, classes)
     ladder.first("majority", best, labels)
+    fit = partial(probe.fit, labels=labels, classes=classes, folds=h.folds, seed=settings.seed, groups=groups)
+    fitted = fit(views)
+    head: nn.Module = fitted.head()
+    logits, seen, net = fitted.held, views[0], choice.net
+    how = f"logistic regression on frozen features of {choice.backbone.name} at {choice.preprocess.size} px"
     named = _named(choice.backbone, s.dataset.classes)
     if named is not None:
-        logits = (views[0] @ named[0].T + named[1]).astype(np.float32)
-        if ladder.climb("named", best, logits, labels, note="the network's own labels, no training"):
-            best = logits
-    fitted = probe.fit(views, labels, classes=classes, folds=h.folds, seed=settings.seed, groups=groups)
-    uris = tuple(uri for name in known for uri in pictures[name].uris)
-    splits = tuple(name for name in known for _ in range(len(pictures[name])))
-    choice.net.head = fitted.head()
+        own = nets.Classifier(net.body, named, {**net.spec, "head": "linear"})
+        known_already = _logits(named, views[0])
+        if ladder.climb("named", best, known_already, labels, note="the network's own labels, no training"):
+            best = known_already
+    taken = ladder.climb("probe", best, fitted.held, labels, note=f"logistic regression, L2 {fitted.strength:g}")
+    if taken:
+        best = fitted.held
+    elif named is not None and ladder.name == "named":
+        head, logits, net, how = named, best, own, f"{choice.backbone.name} at {choice.preprocess.size} px, as it came"
+    if choice.views > 1:  # the mean of what a photo and its mirror image show tells more than each
+        mean = np.mean(views, axis=0)
+        both = fit([mean])
+        if ladder.climb("mirrored", best, both.held, labels, note="each photo and its mirror image"):
+            head, logits, seen, net = both.head(), both.held, mean, nets.mirrored(choice.net)
+    net.head = head
     model = Model(
-        net=choice.net,
+        net=net,
         preprocess=choice.preprocess,
-        logits=fitted.held,
-        embedding=views[0],
+        logits=logits,
+        embedding=seen,
         labels=labels,
-        uris=uris,
-        splits=splits,
-        how=f"logistic regression on frozen features of {choice.backbone.name} at {choice.preprocess.size} px",
+        uris=tuple(uri for name in known for uri in pictures[name].uris),
+        splits=tuple(name for name in known for _ in range(len(pictures[name]))),
+        how=how,
         source="out-of-fold",
     )
-    if ladder.climb("probe", best, fitted.held, labels, note=f"logistic regression, L2 {fitted.strength:g}"):
-        best = fitted.held
     s.reserve = 2.0 + conclude.publish(s.run, s.dataset, model, pictures) * 1.5
     first = model
     if "val" in cuts and s.left() > WORTH and not isinstance(choice.tail, nn.Identity):
@@ -236,8 +248,8 @@ def _groups(hashes: Sequence[str]) -> NDArray[np.int64]:
 # --- the network's own labels ---------------------------------------------------------------------------
 
 
-def _named(backbone: Backbone, classes: Sequence[str]) -> tuple[Floats, Floats] | None:
-    """The rows of the network's own last layer for these classes, if its label list names every one of them."""
+def _named(backbone: Backbone, classes: Sequence[str]) -> nn.Linear | None:
+    """The network's own last layer for these classes, if its label list names every one of them."""
     own = backbone.own_head()
     if own is None:
         return None
@@ -248,7 +260,16 @@ def _named(backbone: Backbone, classes: Sequence[str]) -> tuple[Floats, Floats] 
         if len(hits) != 1:
             return None
         rows += hits
-    return own[0][rows], own[1][rows]
+    layer = nn.Linear(own[0].shape[1], len(rows))
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(own[0][rows]))
+        layer.bias.copy_(torch.from_numpy(own[1][rows]))
+    return layer
+
+
+def _logits(head: nn.Module, features: Floats) -> Floats:
+    with torch.inference_mode():
+        return head.eval()(torch.from_numpy(np.ascontiguousarray(features))).numpy()  # type: ignore[no-any-return]
 
 
 def _names(label: str) -> set[str]:
@@ -278,11 +299,13 @@ def _tuned(
     too: frozen ones cost half of the accuracy on these networks.
     """
     h, classes = settings.hyperparam, len(s.dataset.classes)
-    held, labels = cuts["val"], cuts["val"].labels
-    start = probe.fit(
-        list(cuts["train"].features), cuts["train"].labels, classes=classes, seed=settings.seed, folds=h.folds
-    )
-    reference = start.logits(held.features[0])
+    twice = bool(below.net.spec.get("mirrored"))
+    held, labels, train = cuts["val"], cuts["val"].labels, cuts["train"]
+    views = [np.mean(train.features, axis=0)] if twice else list(train.features)
+    start = probe.fit(views, train.labels, classes=classes, seed=settings.seed, folds=h.folds)
+    reference = start.logits(np.mean(held.features, axis=0) if twice else held.features[0])
+    if below.net.spec["head"] == "linear":  # the network's own labels, which nothing was fitted for
+        reference = below.logits[-len(labels) :]
     net = nets.Classifier(copy.deepcopy(choice.tail), start.head(), {})
     torch.manual_seed(settings.seed)
     layers = [*net.body.children(), net.head]
@@ -301,16 +324,16 @@ def _tuned(
     )
     s.fit(learner, stage="tail", epochs=h.num_epochs)
     scored = learner.scored
-    logits = _logits(scored, held)
+    logits, features = _answers(scored, held, twice=twice)
     note = f"last {TAIL} stages, {learner.at.epoch} epochs"
     if not ladder.climb("tail", reference, logits, labels, note=note):
         return below
     _replace(choice.net, scored)
     return Model(
-        net=choice.net,
+        net=nets.mirrored(choice.net) if twice else choice.net,
         preprocess=choice.preprocess,
         logits=logits,
-        embedding=_through(scored.body, held.activations[0]),  # type: ignore[arg-type]
+        embedding=features,
         labels=labels,
         uris=pictures["val"].uris,
         splits=("val",) * len(labels),
@@ -342,12 +365,11 @@ class Views:
             yield torch.from_numpy(x).float(), torch.from_numpy(self.cut.labels[rows])
 
 
-def _logits(net: nn.Module, cut: Cut) -> Floats:
-    """Logits [N,K] of the plain view, in eval mode."""
-    net.eval()
-    with torch.inference_mode():
-        parts = [net(x).float() for x, _ in Views(cut, batch_size=64).epoch(0)]
-    return torch.cat(parts).numpy()
+def _answers(net: nn.Module, cut: Cut, *, twice: bool) -> tuple[Floats, Floats]:
+    """Logits [N,K] and features [N,D] in eval mode: of the plain view, or of the mean of both views' features."""
+    views = cut.activations if twice else cut.activations[:1]
+    features = np.mean([_through(net.body, view) for view in views], axis=0)  # type: ignore[arg-type]
+    return _logits(net.head, features), features  # type: ignore[arg-type]
 
 
 def _replace(net: nets.Classifier, tuned: nn.Module) -> None:
