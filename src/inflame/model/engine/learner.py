@@ -202,7 +202,7 @@ class Learner:
         self._take = step or self.careful
         self.hooks: list[object] = []
         self._calls: dict[str, list[Callable[[Learner], None]]] = {event: [] for event in EVENTS}
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self._tally = Tally(self.device.place)
         self._carried = 0.0  # seconds of the time budget that were used before a resume
         self._validated, self._validation = 0.0, math.inf  # when the last validation ended, how long the quickest took
@@ -266,7 +266,7 @@ class Learner:
     def batch(self, x: Tensor, y: Tensor) -> None:
         """One step, counted."""
         factor = self.schedule(self.progress)
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         self.x, self.y = x, y = self.device.to(x, y)
         try:
