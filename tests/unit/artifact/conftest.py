@@ -10,10 +10,22 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from fsspec import AbstractFileSystem
 
 from inflame.artifact.fetch import Patience
 
 HASTY = Patience(connect=2, silence=0.3, tries=2, pause=0.005)
+
+
+@pytest.fixture(autouse=True)
+def _no_file_system_of_another_test() -> None:
+    """fsspec keeps file systems by their arguments; where a server stands comes from the environment."""
+    waiting = [AbstractFileSystem]
+    while waiting:
+        kind = waiting.pop()
+        if kind.__name__ != "MemoryFileSystem":
+            kind.clear_instance_cache()
+        waiting += kind.__subclasses__()
 
 
 class Web:
