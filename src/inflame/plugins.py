@@ -55,7 +55,10 @@ SEAMS: dict[str, dict[str, Plugin]] = {
         "20newsgroups": _source("newsgroups20"),
         "bbc-news": _source("bbc_news"),
     },
-    "model": {name: _model(name) for name in ("auto", "mnist", "cifar10_resnet18", "fowl_classifier", "news_text")},
+    "model": {
+        name: _model(name)
+        for name in ("auto", "mnist", "cifar10_resnet18", "cifar10_speedrun", "fowl_classifier", "news_text")
+    },
     "tracker": {
         "jsonl": Plugin(target="inflame.model.engine.hooks:Metrics", extra="train"),
         **{name: _tracker(name) for name in ("mlflow", "wandb", "tensorboard", "clearml")},

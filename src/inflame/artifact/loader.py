@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -123,10 +124,9 @@ def _decoded(
 def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     """uint8 [B,H,W,C] → float32 [B,C,H,W] in channels_last memory: `(x / 255 - mean) / std`."""
     count, height, width, channels = pixels.shape
-    mean = torch.tensor(preprocess.mean[:channels], device=pixels.device)
-    std = torch.tensor(preprocess.std[:channels], device=pixels.device)
     # A row of pixels at a time: with three numbers at a time the processor's wide registers stay empty.
-    scale, shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)
+    mean, std = (tuple(values[:channels]) for values in (preprocess.mean, preprocess.std))
+    scale, shift = _row(mean, std, width, pixels.device)
     whole = pixels.reshape(count, height, width * channels)
     x = torch.empty(whole.shape, dtype=torch.float32, device=pixels.device)
     # And few pictures at a time on a CPU: what three passes go over stays in its cache.
@@ -134,6 +134,16 @@ def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     for start in range(0, count, max(few, 1)):
         x[start : start + few].copy_(whole[start : start + few]).mul_(scale).add_(shift)
     return x.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=16)
+def _row(
+    means: tuple[float, ...], deviations: tuple[float, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What a row of pixels is multiplied by, and what is added. Kept: a GPU would wait for its sending."""
+    with torch.inference_mode(False):
+        mean, std = torch.tensor(means, device=device), torch.tensor(deviations, device=device)
+        return (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)
 
 
 def centre(pixels: Tensor, size: int) -> Tensor:
@@ -176,12 +186,12 @@ class Batches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches `start`, `start + 1`, … of `epoch`."""
         order = self.order(epoch).to(self.pixels.device)
-        dice = self._dice(epoch) if self.transform else None
+        dice = self._dice(epoch).to(self.pixels.device) if self.transform else None
         for batch in range(start, len(self)):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             pixels = self.pixels[rows]
             if self.transform is not None and dice is not None:
-                pixels = self.transform(pixels, dice[rows.cpu()].to(pixels.device))
+                pixels = self.transform(pixels, dice[rows])
             else:
                 pixels = centre(pixels, self.preprocess.size)
             yield normalise(pixels, self.preprocess), self.labels[rows]

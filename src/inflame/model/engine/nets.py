@@ -7,7 +7,7 @@ That one shape is what the probe, the tail, the bundle and the drift statistics 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -46,17 +46,14 @@ def build(spec: dict[str, Any]) -> Classifier:
         return reshape(build({key: value for key, value in spec.items() if key != "shapes"}), spec["shapes"])
     if spec["kind"] == "torchvision":
         return from_torchvision(spec["name"], classes=spec["classes"], head=spec["head"])
-    if spec["kind"] == "small":
-        return small(**{key: spec[key] for key in ("size", "channels", "classes", "widths")})
+    own: dict[str, Callable[..., Classifier]] = {"small": small, "paired": paired, "linear": linear, "bag": bag}
+    if spec["kind"] in own:
+        return own[spec["kind"]](**{key: value for key, value in spec.items() if key != "kind"})
     if spec["kind"] == "timm":
         net = from_timm(spec["name"], classes=spec["classes"], head=spec["head"], **spec.get("options", {}))
         if spec.get("small_stem"):
             small_stem(net)
         return net
-    if spec["kind"] == "linear":
-        return linear(size=spec["size"], channels=spec["channels"], classes=spec["classes"])
-    if spec["kind"] == "bag":
-        return bag(entries=spec["entries"], classes=spec["classes"])
     if spec["kind"] == "sentences":
         from inflame.model.engine.sentences import Encoder
 
@@ -64,7 +61,7 @@ def build(spec: dict[str, Any]) -> Classifier:
         return Classifier(body, new_head(spec["head"], spec["config"]["hidden_size"], spec["classes"]), spec)
     raise SettingError(
         f"no net of kind {spec['kind']!r}",
-        remedy="Use kind small, timm, torchvision, linear, bag or sentences.",
+        remedy="Use kind small, paired, timm, torchvision, linear, bag or sentences.",
         where="the net's spec",
     )
 
@@ -296,19 +293,38 @@ def small(*, size: int, channels: int, classes: int, widths: Sequence[int] = (32
     return Classifier(body, nn.Linear(groups[-1], classes, bias=False), spec)
 
 
+def paired(*, channels: int, classes: int, widths: Sequence[int] = (24, 64, 256, 256)) -> Classifier:
+    """A convolutional net for small pictures (best of 24 to 32 pixels), made for a GPU: two convolutions in each group.
+
+    A whitening stem of 2 x 2 (see `whiten`), then groups of a 3 x 3 convolution that halves the picture and another
+    one, both with identity initialisation and a batch norm of which only the bias is trained; the largest value of each
+    channel is the feature. widths: channels of the stem, then of each group. After Jordan (2024, arXiv:2404.00498).
+    """
+    layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 2), nn.GELU()]
+    for inputs, outputs in pairwise(widths):
+        layers += [_conv(inputs, outputs), nn.MaxPool2d(2), _biased(outputs), nn.GELU()]
+        layers += [_conv(outputs, outputs), _biased(outputs), nn.GELU()]
+    spec = {"kind": "paired", "channels": channels, "classes": classes, "widths": list(widths)}
+    head = nn.Linear(widths[-1], classes, bias=False)
+    with torch.no_grad():
+        head.weight /= 9  # so far from certain that the first steps move the filters
+    return Classifier(nn.Sequential(*layers, _MaxPool()), head, spec)
+
+
 def whiten(net: Classifier, x: Tensor, *, floor: float = 5e-4) -> None:
     """Sets the stem of a `small` net so that patches of `x` (float32 [N,C,H,W], normalised) come out uncorrelated.
 
     The filters are the leading eigenvectors of the patches' covariance, scaled to unit variance, and their
-    negatives (Page, 2019); they aren't trained. Does nothing to other nets.
+    negatives (Page, 2019); they aren't trained. `x` may be on another device. Does nothing to other nets than `small`
+    and `paired` ones.
     """
     stem = net.body[0] if isinstance(net.body, nn.Sequential) else None
-    if net.spec.get("kind") != "small" or not isinstance(stem, nn.Conv2d):
+    if net.spec.get("kind") not in ("small", "paired") or not isinstance(stem, nn.Conv2d):
         return
     side, step = stem.kernel_size[0], stem.stride[0]
     patches = x.unfold(2, side, step).unfold(3, side, step).permute(0, 2, 3, 1, 4, 5)
     patches = patches.reshape(-1, x.shape[1] * side * side)
-    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    values, vectors = torch.linalg.eigh((patches.T @ patches / len(patches)).to(stem.weight.device))
     values = values.clamp_min(0)  # rounding can make those near zero negative, and their root no number
     count = min(stem.out_channels // 2, len(values))
     filters = (vectors.T.flip(0)[:count] / (values.flip(0)[:count] + floor).sqrt()[:, None]).reshape(
@@ -326,6 +342,13 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(conv.weight.data[:inputs])
     return conv
+
+
+def _biased(width: int) -> nn.BatchNorm2d:
+    """A batch norm whose scale stays 1."""
+    norm = nn.BatchNorm2d(width, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
 
 
 class _MaxPool(nn.Module):

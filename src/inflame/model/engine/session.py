@@ -322,12 +322,16 @@ def _clock(settings: Settings, epochs: int) -> TimeBudget | None:
     if settings.budget is None and epochs:
         return None
     clock = TimeBudget(settings.budget or BUDGET)
-    try:
-        since = time.time() - float(os.environ.get(STARTED, ""))
-    except ValueError:
-        since = time.process_time()
-    clock.carry(min(max(since, 0.0), clock.seconds))
+    clock.carry(min(since(), clock.seconds))
     return clock
+
+
+def since() -> float:
+    """Seconds since the person's command began; where no command did, those that this process was busy."""
+    try:
+        return max(time.time() - float(os.environ.get(STARTED, "")), 0.0)
+    except ValueError:
+        return time.process_time()
 
 
 def _bar(what: str) -> Callable[[int, int], None]:

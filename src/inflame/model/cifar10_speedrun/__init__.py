@@ -1,0 +1,1 @@
+"""CIFAR-10 to 94 % as fast as it goes: the recipe of the speed runs, on the ordinary loop."""
