@@ -75,14 +75,16 @@ def test_what_is_no_filter_takes_the_steps_of_torch_s_sgd() -> None:
         assert torch.allclose(mine, other, atol=1e-6)
 
 
-def test_a_filter_bank_is_brought_to_its_norm_and_moved_by_the_rate() -> None:
-    net = _net()
-    optimizer = _optimizer(net)
-    before = net[0].weight.detach().clone()
-    _backward(net)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_filter_bank_is_brought_to_its_norm_and_moved_by_the_rate(channels: int) -> None:
+    filters = nn.Parameter(torch.randn(12, channels, 3, 3).contiguous(memory_format=torch.channels_last))
+    optimizer = muon.Muon([{"params": [filters], "lr": 0.2, "momentum": 0.6, "orthogonal": True}])
+    before = filters.detach().clone()
+    filters.grad = torch.randn(12, channels, 3, 3, generator=torch.Generator().manual_seed(1))
     optimizer.step()
-    scaled = before * 8**0.5 / before.norm()
-    assert (net[0].weight - scaled).norm().item() == pytest.approx(0.2 * 8**0.5, rel=0.15)
+    scaled = before * 12**0.5 / before.norm()
+    assert (filters - scaled).norm().item() == pytest.approx(0.2 * 12**0.5, rel=0.15)
+    assert ((filters - scaled) * filters.grad).sum() < 0
 
 
 def test_a_rate_may_be_a_tensor() -> None:

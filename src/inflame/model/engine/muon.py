@@ -105,6 +105,6 @@ def _shared(held: list[Tensor], updates: list[Tensor], rounds: int) -> list[Tens
     made = orthogonal([update.flatten(1) for update in updates], rounds=rounds)
     # Singular values of 1 in a matrix [M,N] give the norm √min(M,N).
     return [
-        (matrix * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5).view_as(p)
+        (matrix * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5).reshape(p.shape)
         for matrix, p in zip(made, held, strict=True)
     ]
