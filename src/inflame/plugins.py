@@ -57,7 +57,15 @@ SEAMS: dict[str, dict[str, Plugin]] = {
     },
     "model": {
         name: _model(name)
-        for name in ("auto", "mnist", "cifar10_resnet18", "cifar10_speedrun", "fowl_classifier", "news_text")
+        for name in (
+            "auto",
+            "mnist",
+            "cifar10_resnet18",
+            "cifar10_speedrun",
+            "fowl_classifier",
+            "butterfly_vgg16",
+            "news_text",
+        )
     },
     "tracker": {
         "jsonl": Plugin(target="inflame.model.engine.hooks:Metrics", extra="train"),

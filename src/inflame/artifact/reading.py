@@ -88,10 +88,11 @@ class Stream:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         host.keep_memory()
-        self.plan, self.batch_size, self.seed, self.shuffle = plan, batch_size, seed, shuffle
+        self.plan, self.seed, self.shuffle = plan, seed, shuffle
         self.rank, self.world, self.threads = rank, world, threads or host.cores()
         self.collate: Collate = collate_with or (lambda samples: collate(samples, plan, transform))
         self._uris = dataset.items["uri"].to_pylist()
+        self.batch_size = min(batch_size, max(len(self._uris) // world, 1))  # one batch at least
         index = {name: number for number, name in enumerate(dataset.classes)}
         self._labels = [index[label] for label in dataset.items["label"].to_pylist()]
         self._source = contents.Contents(dataset.root)

@@ -57,6 +57,12 @@ def test_it_goes_on_at_any_batch_with_any_number_of_threads(train: Dataset, thre
         assert same(list(stream(train, threads=threads).epoch(3, start)), whole[start:])
 
 
+def test_fewer_items_than_a_batch_are_one_batch(train: Dataset) -> None:
+    few = reading.Stream(train, PLAN, batch_size=1000, shuffle=True, transform=SEEN)
+    assert len(few) == 1
+    assert [len(y) for _, y in few.epoch(0)] == [len(train)]
+
+
 def test_ranks_share_the_items(train: Dataset) -> None:
     parts = [stream(train, rank=rank, world=2) for rank in range(2)]
     seen = [set(part.order(0).tolist()) for part in parts]

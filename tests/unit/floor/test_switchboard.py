@@ -320,6 +320,12 @@ def test_a_model_inside_inflame_is_imported_by_its_own_name() -> None:
         (["digits"], "train", ("io.training_input=digits",)),
         (["score", "some/x.jpg", "seed=1"], "score", ("io.inference_input=some/x.jpg", "seed=1")),
         (["--hyperparam.learning-rate=1"], "train", ("hyperparam.learning_rate=1",)),
+        (
+            ["--gpu", "2", "--input", "s3://data/x", "--output=gs://runs/1"],
+            "train",
+            ("devices=2", "io.training_input=s3://data/x", "output=gs://runs/1"),
+        ),
+        (["--input=photos/", "score"], "score", ("io.inference_input=photos/",)),
     ],
 )
 def test_words(words: list[str], verb: str, settings: tuple[str, ...]) -> None:

@@ -85,7 +85,7 @@ def at_hand(weights: str, say: Callable[[str], None]) -> list[Backbone]:
     """
     if weights:
         return [_from_file(Path(weights).expanduser(), strict=True)]
-    found = [backbone for folder in _folders() for backbone in _in_folder(folder)]
+    found = [backbone for folder in folders() for backbone in _in_folder(folder)]
     if found or store.mirror() is not None:
         if not found:
             say(f"weights  none in {store.mirror()}/weights: training from scratch")
@@ -111,7 +111,7 @@ def of(net: str, weights: str, say: Callable[[str], None]) -> Backbone:
         found = _from_file(given, strict=True)
         return replace(found, net=bare) if bare else found
     nets.check(bare)
-    for backbone in (one for folder in _folders() for one in _in_folder(folder)):
+    for backbone in (one for folder in folders() for one in _in_folder(folder)):
         if backbone.net == bare:
             return backbone
     reason = "none in the mirror's folder weights"
@@ -124,7 +124,8 @@ def of(net: str, weights: str, say: Callable[[str], None]) -> Backbone:
     return Backbone(name=bare, net=bare, file=None, pretrained=False)
 
 
-def _folders() -> list[Path]:
+def folders() -> list[Path]:
+    """The folders `weights` of the mirror and of inflame's home that there are."""
     mirror = store.mirror()
     places = [Path(mirror) / "weights"] if mirror is not None and "://" not in str(mirror) else []
     return [place for place in [*places, store.home() / "weights"] if place.is_dir()]
@@ -175,10 +176,10 @@ def _from_hub(name: str) -> Backbone:
     if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
         raise NetworkError("HF_HUB_OFFLINE is set", remedy="Unset it, or give weights=FILE.")
     if name.startswith("torchvision:"):
-        _knock(TORCHVISION_HOST)
+        knock(TORCHVISION_HOST)
         nets.named(name, classes=2, pretrained=True)
         return Backbone(name=name.partition(":")[2], net=name, file=None)
-    _knock(HUB_HOST)
+    knock(HUB_HOST)
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None:
         raise NetworkError(f"timm has no weights for {name}", remedy="Give weights=FILE.")
@@ -186,7 +187,7 @@ def _from_hub(name: str) -> Backbone:
     return Backbone(name=f"{name}.{cfg.tag}", net=name, file=None, mean=cfg.mean, std=cfg.std)
 
 
-def _knock(host: str, seconds: float = 2.0) -> None:
+def knock(host: str, seconds: float = 2.0) -> None:
     """Raises OSError soon when nothing answers, where the hub's own client would try for minutes."""
     with socket.create_connection((host, 443), timeout=seconds):
         return

@@ -59,9 +59,13 @@ def build(spec: dict[str, Any]) -> Classifier:
 
         body = Encoder(spec["config"])
         return Classifier(body, new_head(spec["head"], spec["config"]["hidden_size"], spec["classes"]), spec)
+    if spec["kind"] == "keras":
+        from inflame.model.engine import keras
+
+        return keras.vgg16(**{key: spec[key] for key in ("size", "classes", "dropout")})
     raise SettingError(
         f"no net of kind {spec['kind']!r}",
-        remedy="Use kind small, paired, timm, torchvision, linear, bag or sentences.",
+        remedy="Use kind small, paired, timm, torchvision, linear, bag, sentences or keras.",
         where="the net's spec",
     )
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 VERBS = {"train": "io.training_input", "score": "io.inference_input"}
 FLAGS = ("--json", "--debug", "--help")
+SHORT = ("gpu", "input")  # `--gpu N --input URI`: devices, and what the verb works on
 INSIDE = "TORCHELASTIC_RUN_ID"  # set by torchrun for each of several processes
 GO_ON = "Give the same command again; it goes on where this one stopped."
 
@@ -129,6 +130,8 @@ def understand(words: Sequence[str]) -> Words:
         else:
             bare.append(word)
     verb = bare.pop(0) if bare and bare[0] in VERBS else "train"
+    meant = dict(zip(SHORT, ("devices", VERBS[verb]), strict=True))
+    settings = [_renamed(setting, meant) for setting in settings]
     named = [f"{VERBS[verb]}={_thing(word)}" for word in bare[:1]]
     if len(bare) > 1:
         raise UserError(
@@ -265,8 +268,8 @@ def _option(word: str, rest: list[str]) -> str:
     name, equals, value = word[2:].partition("=")
     key = name.replace("-", "_")
     key = ALIASES["epochs"] if key == "epochs" else key
-    if key not in COMMON and not key.startswith(("hyperparam.", "io.")):
-        options = [*FLAGS, "--epochs", *(f"--{name}" for name in COMMON)]
+    if key not in COMMON and key not in SHORT and not key.startswith(("hyperparam.", "io.")):
+        options = [*FLAGS, "--epochs", *(f"--{name}" for name in SHORT), *(f"--{name}" for name in COMMON)]
         guess = nearest(f"--{name}", options)
         remedy = f"Write {guess}, or see what there is: --help" if guess else "See what there is: --help"
         raise UserError(f"There is no option --{name}.{did_you_mean(f'--{name}', options)}", remedy=remedy)
@@ -275,6 +278,11 @@ def _option(word: str, rest: list[str]) -> str:
     if not equals and not rest:
         raise UserError(f"--{name} needs a value.", remedy=f"For example: --{name} {_example(key)}")
     return f"{key}={value if equals else rest.pop(0)}"
+
+
+def _renamed(setting: str, meant: dict[str, str]) -> str:
+    key, equals, value = setting.partition("=")
+    return f"{meant.get(key, key)}{equals}{value}"
 
 
 def _example(key: str) -> str:

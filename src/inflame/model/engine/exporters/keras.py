@@ -1,17 +1,15 @@
 """A net as a model of Keras 3: every operation of its graph becomes one of Keras, or the export is refused.
 
 What `torch.export` sees of the net (convolutions, pooling, sums) is translated one by one, so it makes no difference
-which kind of net it is. Keras has its colours last, torch first: values with four dimensions are kept Keras's way all
-along, and axes are renamed on the way. The file loads under each backend of Keras, without inflame and without torch.
+which kind of net it is; one that is of Keras already is written as it is. Keras has its colours last, torch first:
+values with four dimensions are kept Keras's way all along, and axes are renamed on the way. The file loads under each
+backend of Keras, without inflame and without torch.
 """
 
 from __future__ import annotations
 
 import operator
-import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -34,32 +32,24 @@ def write(subject: Subject, place: Path) -> Written:
             where="keras",
             remedy="--to onnx",
         )
-    keras = _keras()
+    plugins.need("torch", "train", "Writing a model of Keras")
+    from inflame.model.engine import keras as ours
     from inflame.model.engine.exporters.torch import program
 
-    with _quiet():
-        _Translation(keras, program(subject)).model().save(str(place / FILE))
+    keras = ours.on_torch("Writing a model of Keras")
+    with ours.quiet():
+        native = subject.predictor.info["net"].get("kind") == "keras"
+        model = (
+            ours.whole(subject.net(), subject.predictor) if native else _Translation(keras, program(subject)).model()
+        )
+        model.save(str(place / FILE))
         loaded = keras.saving.load_model(str(place / FILE), compile=False)
 
     def answer(inputs: Inputs) -> Floats:
-        with _quiet():
+        with ours.quiet():
             return np.asarray(loaded.predict_on_batch(inputs["pictures"]), np.float32)
 
     return Written(answer=answer)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keras asks torch for arrays in a way that numpy no longer likes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
-
-
-def _keras() -> Any:
-    """Keras on torch, unless it was told otherwise."""
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    return plugins.need("keras", "keras", "Writing a model of Keras")
 
 
 @final
