@@ -89,11 +89,14 @@ def _table() -> Iterator[sqlite3.Connection]:
 
 def _refresh(table: sqlite3.Connection) -> None:
     """Reads again what has changed since the last time: one look at each folder's status tells."""
-    if table.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
-        table.executescript(
-            f"PRAGMA journal_mode=WAL; DROP TABLE IF EXISTS runs; CREATE TABLE runs ({_TABLE}); "
-            f"PRAGMA user_version={_FORMAT}"
-        )
+    if _format(table) != _FORMAT:
+        table.execute("PRAGMA journal_mode=WAL")
+        table.execute("BEGIN IMMEDIATE")
+        if _format(table) != _FORMAT:  # else another process has made it in between
+            table.execute("DROP TABLE IF EXISTS runs")
+            table.execute(f"CREATE TABLE runs ({_TABLE})")
+            table.execute(f"PRAGMA user_version={_FORMAT}")
+        table.execute("COMMIT")
     table.execute("PRAGMA synchronous=OFF")  # whatever is lost is read again
     before = dict(table.execute("SELECT entry, stamp FROM runs"))
     now = dict(_stamps())
@@ -106,6 +109,10 @@ def _refresh(table: sqlite3.Connection) -> None:
         marks = ", ".join("?" * (len(_INNER) + len(COLUMNS)))
         table.executemany(f"INSERT OR REPLACE INTO runs VALUES ({marks})", changed)
         table.execute("COMMIT")
+
+
+def _format(table: sqlite3.Connection) -> int:
+    return int(table.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _stamps() -> Iterator[tuple[str, str]]:

@@ -88,6 +88,16 @@ def test_an_index_of_another_version(file: Path) -> None:
     assert names() == ["a-001"]
 
 
+def test_a_format_read_before_another_process_wrote_it_drops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    make("a-001")
+    assert names() == ["a-001"]
+    answers = [0]  # what was read a moment too early
+    real = index._format
+    monkeypatch.setattr(index, "_format", lambda table: answers.pop() if answers else real(table))
+    monkeypatch.setattr(index, "_read", lambda path: pytest.fail(f"read {path}"))
+    assert names() == ["a-001"]
+
+
 def test_an_index_that_can_not_be_opened(file: Path) -> None:
     file.mkdir()
     make("a-001")
