@@ -36,8 +36,8 @@ def load(folder: Path, overrides: Sequence[str] = ()) -> Settings:
     values, places = _from_file(config, keys, given)
     for word in given:
         if word.key != "io":
-            _require(word.key, keys, word.where)
-            values[word.key] = _typed(word.key, keys[word.key], word.text, word.where, word)
+            require(word.key, keys, word.where)
+            values[word.key] = typed(word.key, keys[word.key], word.text, word.where, word)
             places[word.key] = word.where
     _refuse_unknown_tracker(values, places)
     _refuse_unknown_look(values, places)
@@ -73,9 +73,9 @@ def _from_file(config: Config, keys: dict[str, Key], given: list[Word]) -> tuple
     """The typed values of the file by full name, those of the chosen `[io.NAME]` on top, and where each stands."""
     found = {name: value for name, value in config.values.items() if name not in ("hyperparam", "io")}
     for name in found:
-        _require(name, keys, config.where(name))
+        require(name, keys, config.where(name))
     found |= {f"hyperparam.{name}": value for name, value in _table(config, "hyperparam").items()}
-    values = {name: _typed(name, keys[name], value, config.where(name)) for name, value in found.items()}
+    values = {name: typed(name, keys[name], value, config.where(name)) for name, value in found.items()}
     places = {name: config.where(name) for name in found}
     chosen = [word for word in given if word.key == "io"]
     sections = {name: value for name, value in _table(config, "io").items() if isinstance(value, dict)}
@@ -86,10 +86,10 @@ def _from_file(config: Config, keys: dict[str, Key], given: list[Word]) -> tuple
     for section, table in taken.items():
         for name, value in table.items():
             place = config.where(".".join(filter(None, ("io", section, name))))
-            _require(f"io.{name}", keys, place)
-            typed = _typed(f"io.{name}", keys[f"io.{name}"], value, place)
+            require(f"io.{name}", keys, place)
+            checked = typed(f"io.{name}", keys[f"io.{name}"], value, place)
             if not section or (chosen and chosen[-1].text == section):
-                values[f"io.{name}"], places[f"io.{name}"] = typed, place
+                values[f"io.{name}"], places[f"io.{name}"] = checked, place
     return _beside(config.path.parent, values), places
 
 
@@ -110,7 +110,8 @@ def _table(config: Config, name: str) -> dict[str, Any]:
     return table
 
 
-def _require(name: str, keys: dict[str, Key], where: str) -> None:
+def require(name: str, keys: dict[str, Key], where: str) -> None:
+    """Refuses a name that is no setting: SettingError with a guess."""
     if name in keys:
         return
     guess = _guess(name, keys)
@@ -138,7 +139,7 @@ def _guess(name: str, keys: Iterable[str]) -> str | None:
     return nearest(plain, full) or short.get(nearest(last, short) or "")
 
 
-def _typed(name: str, key: Key, value: Any, where: str, word: Word | None = None) -> Any:
+def typed(name: str, key: Key, value: Any, where: str, word: Word | None = None) -> Any:
     """The value in the key's type; else SettingError with the key, the value and what was expected."""
     try:
         return key.check(value) if word is None else words.value(word, key)
