@@ -124,40 +124,39 @@ def needed(value: float, deviation: float, *, level: float = LEVEL, power: float
 
 
 def bootstrap(
-    columns: Floats,
+    counts: NDArray[np.int64],
     difference: Callable[[Floats], Floats],
     *,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """A difference between two models in anything that is a function of sums over the items, by the paired bootstrap
-    (Efron 1979): items are drawn again with all that both models said of them.
+    """A difference between two models in any number, by the paired bootstrap (Efron 1979): items are drawn again with
+    all that both models said of them.
 
-    columns: [n, m], m numbers of each item, of both models. difference: means over items [R, m] -> b - a [R].
-    The interval is that of percentiles; p twice the share of draws on the far side of 0, never below 2 / (R + 1).
+    counts: [d], how many items there are of each kind (alike in label and in both answers). difference: how often each
+    kind was drawn, [R, d] -> b - a [R]. The interval is that of percentiles; p twice the share of draws on the far side
+    of 0, never below 2 / (R + 1).
     """
-    n = len(columns)
-    if n == 0:
+    if not len(counts):
         return _untold(0.0)
-    distinct, counts = np.unique(columns, axis=0, return_counts=True)
-    value = float(difference((counts / n @ distinct)[None])[0])
-    rng, size = np.random.default_rng(seed), max(1, 8_000_000 // len(distinct))
+    value = float(difference(counts[None].astype(np.float64))[0])
+    rng, size = np.random.default_rng(seed), max(1, 4_000_000 // len(counts))
     sizes = [min(size, resamples - start) for start in range(0, resamples, size)]
-    drawn = np.concatenate([difference(_weights(rng, counts, size) @ distinct / n) for size in sizes])
+    drawn = np.concatenate([difference(_weights(rng, counts, size)) for size in sizes])
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     far = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     return Difference(value=value, low=float(low), high=float(high), p=min(1.0, 2 * (far + 1) / (resamples + 1)))
 
 
 def _weights(rng: np.random.Generator, counts: NDArray[np.int64], size: int) -> Floats:
-    """How often each distinct row is drawn, [size, distinct]: draws with replacement of as many items as there are."""
-    n, distinct = int(counts.sum()), len(counts)
-    if distinct * 8 < n:
+    """How often each kind is drawn, [size, kinds]: draws with replacement of as many items as there are."""
+    n, kinds = int(counts.sum()), len(counts)
+    if kinds * 8 < n:
         return np.asarray(rng.multinomial(n, counts / n, size=size), dtype=np.float64)
-    of = np.repeat(np.arange(distinct), counts)[rng.integers(0, n, (size, n))]
-    of += distinct * np.arange(size)[:, None]
-    return np.bincount(of.ravel(), minlength=size * distinct).reshape(size, distinct).astype(np.float64)
+    of = np.repeat(np.arange(kinds), counts)[rng.integers(0, n, (size, n))]
+    of += kinds * np.arange(size)[:, None]
+    return np.bincount(of.ravel(), minlength=size * kinds).reshape(size, kinds).astype(np.float64)
 
 
 # --- seeds -----------------------------------------------------------------------------------------
