@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,23 +35,47 @@ class Code:
     io: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What one file says: as in `Code`, and the files of inflame that it imports."""
+
+    names: frozenset[str]
+    hyperparam: tuple[tuple[str, str], ...]
+    common: frozenset[str]
+    io: frozenset[str]
+    imported: tuple[Path, ...]
+
+
 def read(folder: Path) -> Code:
     """What the folder's own files read. A file that isn't Python: DataError with its line."""
     digest = hashlib.sha256()
-    trees: dict[Path, ast.Module] = {}
+    own: list[_Facts] = []
     for path in sorted(_files(folder)):
         content = store.read_bytes(path)
         digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode(errors="surrogateescape"))
         digest.update(content)
-        trees[path] = _tree(path, content)
-    followed = {module: _tree(module, module.read_bytes()) for tree in trees.values() for module in _imported(tree)}
-    everything = (*trees.values(), *followed.values())
+        own.append(_facts(path, content))
+    modules = dict.fromkeys(module for facts in own for module in facts.imported)
+    everything = (*own, *(_facts(module, module.read_bytes()) for module in modules))
     return Code(
         sha256=digest.hexdigest(),
-        names=frozenset(name for tree in trees.values() for name in _names(tree)),
-        hyperparam=tuple((n.attr, f"{p}:{n.lineno}") for p, t in trees.items() for n in _below(t, {"hyperparam"})),
-        common=frozenset(node.attr for tree in everything for node in _below(tree, _HOLDERS)),
-        io=frozenset(node.attr for tree in everything for node in _below(tree, {"io"})),
+        names=frozenset(name for facts in own for name in facts.names),
+        hyperparam=tuple(one for facts in own for one in facts.hyperparam),
+        common=frozenset(name for facts in everything for name in facts.common),
+        io=frozenset(name for facts in everything for name in facts.io),
+    )
+
+
+@lru_cache(maxsize=256)
+def _facts(path: Path, content: bytes) -> _Facts:
+    """Kept: a process that many are forked from looks at each file once for all of them."""
+    tree = _tree(path, content)
+    return _Facts(
+        names=frozenset(_names(tree)),
+        hyperparam=tuple((node.attr, f"{path}:{node.lineno}") for node in _below(tree, {"hyperparam"})),
+        common=frozenset(node.attr for node in _below(tree, _HOLDERS)),
+        io=frozenset(node.attr for node in _below(tree, {"io"})),
+        imported=tuple(_imported(tree)),
     )
 
 

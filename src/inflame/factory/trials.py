@@ -1,5 +1,5 @@
-"""What is known about sweeps: a folder for each, with what it was told (`sweep.json`) and what became of its trials (the
-journal). Everything here only reads, and needs no Optuna unless the journal is in a database."""
+"""What is known about sweeps: a folder for each, with what it was told (`sweep.json`) and what became of its trials
+(the journal). Everything here only reads, and needs no Optuna unless the journal is in a database."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _CREATE_TRIAL, _SET_USER_ATTRIBUTE = 4, 8  # operations of Optuna's journal
 class Trial(Record):
     """One point of a sweep, and what came of it.
 
-    `settings`: value by full name of what is varied. `state`: waiting (for its turn, or for a longer one), running, done,
-    stopped (before its end, with a checkpoint) or failed. `values`: of the objectives, the last ones that are known.
+    `settings`: value by full name of what is varied. `state`: waiting (for its turn, or for a longer one), running, done
+    (to its end), stopped (before that, with a checkpoint) or failed. `values`: of the objectives, the last ones that are known.
     `run`: the run folder, "" before there is one. `reason`: why it was stopped or failed. `seconds`: of all sittings.
     `budget`: seconds or epochs of its last sitting (None: the recipe's own), `rung`: how many longer ones it has won.
     `job`: the id of its job, `attempt`: how many were started. `host`: where.

@@ -1,0 +1,260 @@
+"""Many jobs of one model folder on this machine: forked from a process that has everything in memory, each pinned to
+cores of its own. A job is a folder below `home()/jobs`, as any local one: whoever comes later can ask for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from inflame import store
+from inflame.errors import DataError, UserError
+from inflame.infra.launcher import ENDED, Launcher, app
+from inflame.infra.zygote import CODE, LOCK, LOG
+from inflame.records import Job, JobSpec, dumps
+from inflame.runs import lock
+
+JOB = "job.json"
+KILLED = 128 + signal.SIGKILL
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_YOUNG = 2.0  # seconds that a job may take to get hold of its lock
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class Warm(Launcher):
+    """Jobs of one model folder. `slots` are the cores of each job that may run at a time. Leaving the `with` lets the
+    process go that they are forked from; jobs that are at work stay."""
+
+    def __init__(self, slots: Sequence[Sequence[int]] = ()) -> None:
+        self.slots = [list(slot) for slot in slots]
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._app = ""
+        self._ordered: dict[str, int] = {}  # the zygote that was told of each job
+
+    def __enter__(self) -> Warm:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets the zygote go; it ends when its last job has."""
+        if self._zygote is not None:
+            for pipe in (self._zygote.stdin, self._zygote.stdout):
+                with suppress(OSError):
+                    pipe.close()  # type: ignore[union-attr]
+            self._zygote = None
+
+    def request(self, spec: JobSpec) -> dict[str, Any]:
+        """The words for app.py. `id` and `slot` may be set: the name of the job, and whose cores it gets."""
+        if spec.count != 1:
+            raise UserError(
+                f"A local job has one machine, not {spec.count}.",
+                remedy="Leave the count out, or name another backend.",
+            )
+        output = (f"output={spec.output}",) if spec.output else ()
+        return {
+            "backend": "warm",
+            "app": str(app(spec)),
+            "words": ["train", *spec.arguments, *output],
+            "environment": list(spec.environment),
+            "variables": {},
+            "output": spec.output,
+            "id": "",
+            "slot": None,
+        }
+
+    def send(self, request: dict[str, Any]) -> Job:
+        """Forks the job. One of that id that was begun before is not begun again."""
+        missing = [name for name in request["environment"] if name not in os.environ]
+        if missing:
+            raise UserError(
+                f"The environment lacks {', '.join(missing)}, which the job asks for.", remedy=f"export {missing[0]}=…"
+            )
+        folder, new = _folder_for(request["id"])
+        output = request["output"] or str(folder / "run")
+        job = Job(id=folder.name, backend="warm", status="running", output=output)
+        if not new and self._begun(folder):
+            return self.status(job)
+        words = request["words"] + ([] if request["output"] else [f"output={output}"])
+        cores = self.slots[request["slot"]] if request["slot"] is not None and self.slots else []
+        store.write(folder / JOB, dumps({**job.to_json(), "command": [request["app"], *words], "cores": cores}))
+        order = {
+            "folder": str(folder),
+            "words": words,
+            "cwd": str(Path.cwd()),
+            "environment": {**_environment(len(cores)), **request["variables"]},
+            "cores": cores,
+        }
+        self._order(request["app"], order)
+        return job
+
+    def status(self, job: Job) -> Job:
+        """Read from the job's folder; `failed` with code 137 when it vanished without a word (killed, power cut)."""
+        folder = _folder(job)
+        alive = lock.held(folder / LOCK)  # asked before the code is read: a job that ends in between is not lost
+        code = _code(folder)
+        if code is None and not alive and not self._fresh(folder):
+            code = KILLED
+        if code is None:
+            return replace(job, status="running", output=job.output or _described(folder).get("output", ""))
+        state = "done" if code == 0 else "stopped" if code in (*_STOPPED, KILLED) else "failed"
+        return replace(job, status="failed" if code == KILLED else state, code=code)
+
+    def logs(self, job: Job) -> Iterator[str]:
+        """The lines of log.txt."""
+        path = _folder(job) / LOG
+        if path.is_file():
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                yield from (line.rstrip("\n") for line in lines)
+
+    def cancel(self, job: Job, number: int = signal.SIGTERM) -> Job:
+        """SIGTERM to the job and all it started: the training saves and exits. Returns at once."""
+        now = self.status(job)
+        if now.status not in ENDED and (pid := _pid(_folder(job))):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, number)
+        return now
+
+    def fetch(self, job: Job) -> Path:
+        """The run folder, where the job wrote it."""
+        folder = store.local(job.output)
+        if folder is None or not folder.is_dir():
+            raise DataError(
+                f"The job {job.id} has left no run folder at {job.output}.",
+                where=job.output,
+                remedy=f"See what it said: {_folder(job) / LOG}",
+            )
+        return folder
+
+    def wait(self, seconds: float) -> None:
+        """Returns when a job has begun or ended, or after so many seconds."""
+        zygote = self._zygote
+        if zygote is None or zygote.stdout is None:
+            time.sleep(seconds)
+            return
+        ready, _, _ = select.select([zygote.stdout], [], [], seconds)
+        if ready and not os.read(zygote.stdout.fileno(), 1 << 16):  # it has died: the next order makes another one
+            self.close()
+            zygote.wait()
+
+    def _order(self, app: str, order: dict[str, Any]) -> None:
+        line = json.dumps(order).encode() + b"\n"
+        for attempt in (1, 2):
+            if self._zygote is None or self._zygote.poll() is not None or app != self._app:
+                self.close()
+                self._start(app)
+            try:
+                assert self._zygote is not None
+                assert self._zygote.stdin is not None
+                self._zygote.stdin.write(line)
+                self._zygote.stdin.flush()
+                self._ordered[Path(order["folder"]).name] = self._zygote.pid
+            except BrokenPipeError:
+                if attempt == 2:
+                    raise
+            else:
+                return
+
+    def _start(self, app: str) -> None:
+        threads = min((len(slot) for slot in self.slots), default=0)
+        log = store.make_folder(store.home() / "jobs") / "zygote.log"
+        with log.open("ab") as errors:
+            self._zygote = subprocess.Popen(
+                [sys.executable, "-m", "inflame.infra.zygote", app],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=_environment(threads),
+                start_new_session=True,
+            )
+        self._app = app
+
+    def _begun(self, folder: Path) -> bool:
+        """Whether the job was begun, by this process or by one before it."""
+        return _code(folder) is not None or (folder / LOCK).exists()
+
+    def _fresh(self, folder: Path) -> bool:
+        """Whether the job may be on its way: what was ordered takes as long as the zygote's imports."""
+        if (folder / LOCK).exists():
+            return False
+        zygote = self._zygote
+        if zygote is not None and zygote.poll() is None and self._ordered.get(folder.name) == zygote.pid:
+            return True
+        with suppress(OSError):
+            return time.time() - (folder / JOB).stat().st_mtime < _YOUNG
+        return False
+
+
+def last_line(job: Job) -> str:
+    """The last line of a job's log that says something; of JSON it is left out."""
+    path = store.home() / "jobs" / job.id / LOG
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("{")), "")
+    return ""
+
+
+def touched(job: Job) -> float:
+    """When the job last wrote to its log (seconds since 1970); 0 when it hasn't yet."""
+    with suppress(OSError):
+        return (store.home() / "jobs" / job.id / LOG).stat().st_mtime
+    return 0.0
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Ours; with cores of its own a job has as many threads, and they sleep while they wait."""
+    return {**os.environ, **({name: str(threads) for name in _THREADS} if threads else {})}
+
+
+def _folder_for(name: str) -> tuple[Path, bool]:
+    """The folder of the job with this name (of a new one without), and whether it is new."""
+    jobs = store.make_folder(store.home() / "jobs")
+    if name:
+        folder, new = jobs / name, True
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            new = False
+        return folder, new
+    for number in range(1, sys.maxsize):
+        with suppress(FileExistsError):
+            folder = jobs / f"warm-{number:03}"
+            folder.mkdir()
+            return folder, True
+    raise AssertionError("unreachable")
+
+
+def _folder(job: Job) -> Path:
+    folder = store.home() / "jobs" / job.id
+    if not (folder / JOB).is_file():
+        raise UserError(f"There is no local job {job.id}.", remedy=f"Look into {folder.parent} for those that are.")
+    return folder
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / JOB).read_text())
+    return found
+
+
+def _code(folder: Path) -> int | None:
+    with suppress(OSError, ValueError):
+        return int((folder / CODE).read_text())
+    return None
+
+
+def _pid(folder: Path) -> int | None:
+    """The process that holds the job's lock."""
+    with suppress(OSError, ValueError, KeyError):
+        return int(json.loads((folder / LOCK).read_text())["pid"])
+    return None

@@ -1,0 +1,197 @@
+"""A process that has a model's `app.py` and all it imports in memory, and forks a child for every job: torch takes
+seconds to import, a fork milliseconds. `python -m inflame.infra.zygote APP` is started by `inflame.infra.warm`.
+
+It reads one line of JSON for each job on stdin, and writes one for each that has begun and has ended. It never runs the
+model itself and has no threads, so that what it forks is sound. When its master is gone it stays until its last child
+has ended, to write down how.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from inflame.runs import lock
+
+WARM = "INFLAME_WARM"  # set while app.py is run for its imports only
+LOCK, CODE, LOG = "lock", "code", "log.txt"  # in the folder of a job
+
+
+class Zygote:
+    """The master's two pipes, and the children at work: the job folder of each by pid."""
+
+    def __init__(self, app: Path, orders: int, answers: int) -> None:
+        self.app, self.orders, self.answers = app, orders, answers
+        self.children: dict[int, Path] = {}
+        self._wake, self._woken = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._wake, False)
+
+    def warm(self) -> None:
+        """Imports what the app imports. One that can't: each job will say so itself."""
+        os.environ[WARM] = "1"
+        # An app.py of whatever kind prints its help and ends; ours imports its train.py as well.
+        sys.argv = [str(self.app), "train", "--help", "seed=0"]
+        try:
+            runpy.run_path(str(self.app), run_name="__main__")
+        except SystemExit:
+            pass
+        except BaseException:
+            traceback.print_exc()
+        del os.environ[WARM]
+        gc.collect()
+        gc.freeze()  # the collector would write to, and so copy, every page that children share
+
+    def serve(self) -> None:
+        """Forks until there is nobody left to fork for."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
+        rest, open_ = b"", True
+        while open_ or self.children:
+            ready, _, _ = select.select([self._wake, *([self.orders] if open_ else [])], [], [], 1.0)
+            if self._wake in ready:
+                with suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+            self._reap()
+            if self.orders in ready:
+                data = os.read(self.orders, 1 << 16)
+                open_ = bool(data)
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._fork(json.loads(line))
+
+    def _fork(self, order: dict[str, Any]) -> None:
+        folder = Path(order["folder"])
+        ready, begun = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(ready)
+            code = 1
+            try:
+                for descriptor in (self.orders, self.answers, self._wake, self._woken):
+                    os.close(descriptor)
+                _settle(folder, order)
+                os.close(begun)
+                code = _run(self.app, order["words"])
+            finally:
+                _leave(folder, code)
+        os.close(begun)
+        self.children[pid] = folder
+        os.read(ready, 1)  # closed when the child holds its lock, or is dead
+        os.close(ready)
+        self._tell(begun=folder.name, pid=pid)
+
+    def _reap(self) -> None:
+        while self.children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if folder := self.children.pop(pid, None):
+                code = os.waitstatus_to_exitcode(status)
+                write_code(folder, 128 - code if code < 0 else code)
+                self._tell(ended=folder.name)
+
+    def _tell(self, **words: Any) -> None:
+        with suppress(OSError):  # the master has gone
+            os.write(self.answers, json.dumps(words).encode() + b"\n")
+
+
+def write_code(folder: Path, code: int) -> None:
+    """Writes down how a job ended; who was first is right."""
+    with suppress(OSError):
+        if not (folder / CODE).exists():
+            temporary = folder / f".tmp-{os.getpid()}-{CODE}"
+            temporary.write_text(str(code))
+            temporary.replace(folder / CODE)
+
+
+def _settle(folder: Path, order: dict[str, Any]) -> None:
+    """Makes the child a process of its own: session, lock, log, folder, environment, cores."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    held = lock.take(folder / LOCK)
+    if held is None:
+        os._exit(0)  # another process has this job
+    _keep.append(held)
+    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(nothing)
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    os.environ["INFLAME_STARTED"] = repr(time.time())
+    if order["cores"] and hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):  # cores that the machine has taken back meanwhile
+            os.sched_setaffinity(0, order["cores"])
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()  # else all children would draw the same numbers
+
+
+_keep: list[Any] = []  # what must live as long as the process
+
+
+def _run(app: Path, words: list[str]) -> int:
+    """Does what `python app.py WORDS` does; the exit code."""
+    sys.argv = [str(app), *words]
+    try:
+        runpy.run_path(str(app), run_name="__main__")
+    except SystemExit as done:
+        if done.code is None or isinstance(done.code, int):
+            return done.code or 0
+        sys.stderr.write(f"{done.code}\n")
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _leave(folder: Path, code: int) -> None:
+    """Ends the child as Python would, but for what the zygote shares with it."""
+    with suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    with suppress(BaseException):
+        write_code(folder, code)
+    os._exit(code & 0xFF)
+
+
+def main() -> None:
+    """Takes over the pipes from stdin and stdout: what imports print goes to stderr."""
+    orders, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    for descriptor in (orders, answers):
+        os.set_inheritable(descriptor, False)
+    app = Path(sys.argv[1])
+    sys.path.insert(0, str(app.parent))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    zygote = Zygote(app, orders, answers)
+    zygote.warm()
+    zygote.serve()
+
+
+if __name__ == "__main__":
+    main()
