@@ -42,6 +42,7 @@ VERBS = {"train": "io.training_input", "score": "io.inference_input"}
 FLAGS = ("--json", "--debug", "--help")
 SHORT = ("gpu", "input")  # `--gpu N --input URI`: devices, and what the verb works on
 INSIDE = "TORCHELASTIC_RUN_ID"  # set by torchrun for each of several processes
+WARM = "INFLAME_WARM"  # set by infra.zygote, which forks processes that train
 GO_ON = "Give the same command again; it goes on where this one stopped."
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -233,6 +234,9 @@ class _Interrupted(RunError):
 def _obey(folder: Path, given: list[str]) -> int:
     words = understand(given)
     if words.help:
+        if WARM in os.environ:  # many will be forked from this process: all that training imports
+            config.load(folder, words.settings)
+            _function(folder, words.verb)
         _print(help_text(folder))
         return 0
     settings = config.load(folder, words.settings)
