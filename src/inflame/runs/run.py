@@ -265,6 +265,10 @@ class Follows(Exception):
     """Ends a process that only took its share of the training of another one: what is left to do is that one's."""
 
 
+class Already(Follows):
+    """Ends a process whose training has been done before: the run folder of the same identity, data and code."""
+
+
 class Follower(Run):
     """The run folder of the first of several processes, for the others: there to read, and silent."""
 
