@@ -16,14 +16,16 @@ from inflame import remote, store
 from inflame.errors import InflameError, UserError
 from inflame.records import dumps
 from inflame.runs import lock
-from inflame.runs.index import folder_of_runs
+from inflame.runs.index import folder_of_runs, known
 from inflame.runs.listing import find, list_runs
-from inflame.runs.run import FORMAT, LOCK, METRICS, PREVIOUS, STATUS, Live, Run
+from inflame.runs.run import FORMAT, LOCK, METRICS, PREVIOUS, STATUS, Already, Live, Run
 
 if TYPE_CHECKING:
     from inflame.config import Settings
 
 _NOTHING = ("lost+found", LOCK)  # what an empty folder may hold
+SWEEP, TRIAL = "INFLAME_SWEEP", "INFLAME_TRIAL"  # the sweep that a run is a trial of, and its number there
+REUSE = "INFLAME_REUSE"  # set where a finished run of the same identity does as well
 
 
 def begin(settings: Settings, identity: str, name: str) -> Run:
@@ -32,6 +34,8 @@ def begin(settings: Settings, identity: str, name: str) -> Run:
     elsewhere = store.local(output) if output else None
     uri = output if output and elsewhere is None else ""
     title = f"{_slug(settings.model)}-{_slug(name)}"
+    if REUSE in os.environ and elsewhere is not None and not (settings.fresh or settings.resume):
+        _reuse(elsewhere, identity)
     if settings.resume:
         path, held = _named(settings.resume)
     elif elsewhere is not None:
@@ -69,8 +73,26 @@ def _opened(path: Path, held: lock.Lock, *, settings: Settings, identity: str, n
         sittings=int(before.get("sittings", 0)) + 1,
         pid=os.getpid(),
         error=None,
+        **_trial(),
     )
     return run
+
+
+def _trial() -> dict[str, Any]:
+    """The sweep and the number of this trial, where it is one."""
+    sweep, number = os.environ.get(SWEEP, ""), os.environ.get(TRIAL, "")
+    return {"sweep": sweep, "trial": int(number)} if sweep and number.isdigit() else {}
+
+
+def _reuse(output: Path, identity: str) -> None:
+    """Where a run of this identity is finished: makes `output` a link to it and raises Already."""
+    if os.path.lexists(output):
+        return
+    for folder, status in known():
+        if identity in status and (info := json.loads(status)).get("identity") == identity and info["state"] == "done":
+            with suppress(FileExistsError):
+                output.symlink_to(folder, target_is_directory=True)
+            raise Already(folder)
 
 
 def _unfinished(identity: str, uri: str) -> tuple[Path, lock.Lock] | None:
@@ -204,6 +226,8 @@ def _link(path: Path, title: str) -> None:
     """Makes a run that lives elsewhere known to `list_runs`; a home that can't be written to stops nothing."""
     with suppress(InflameError, OSError):
         runs = folder_of_runs()
+        if path.parent == runs.resolve():
+            return
         if any(entry.resolve() == path for entry in runs.iterdir()):
             return
         for number in count(_next(runs, title)):
