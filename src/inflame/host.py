@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 from contextlib import suppress
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_SEVERAL = "TORCHELASTIC_RUN_ID"  # set by torchrun, whose child is each of several processes
+_GPU = re.compile(r"/dev/nvidia\d+")
 
 
 def cores() -> int:
@@ -37,3 +41,48 @@ def keep_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def cpu_seconds() -> float:
+    """The processor time of this process so far, with that of its children, living and dead. Of several processes for
+    one training, that of all on this machine."""
+    root = os.getppid() if _SEVERAL in os.environ else os.getpid()
+    try:
+        ticks = sum(map(_ticks, _tree(root)))
+        return ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):  # no such files here
+        used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def holds_gpu() -> bool:
+    """Whether this process has opened a GPU of NVIDIA's."""
+    with suppress(OSError):
+        for path in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):
+                if _GPU.fullmatch(str(path.readlink())):
+                    return True
+    return False
+
+
+def _tree(root: int) -> list[int]:
+    """The process and all below it that live."""
+    found, wait = [], [root]
+    while wait:
+        pid = wait.pop()
+        found.append(pid)
+        for file in Path(f"/proc/{pid}/task").glob("*/children"):
+            with suppress(OSError):
+                wait += map(int, file.read_text().split())
+    return found
+
+
+def _ticks(pid: int) -> int:
+    """User and system time of a process and of its dead children, in clock ticks; 0 for one that has gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except FileNotFoundError:
+        if pid == os.getpid():
+            raise
+        return 0
+    return sum(map(int, fields[11:15]))

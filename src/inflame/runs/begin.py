@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from inflame.records import dumps
 from inflame.runs import lock
 from inflame.runs.index import folder_of_runs, known
 from inflame.runs.listing import find, list_runs
-from inflame.runs.run import FORMAT, LOCK, METRICS, PREVIOUS, STATUS, Already, Live, Run
+from inflame.runs.run import FORMAT, LOCK, METRICS, PREVIOUS, STATUS, Already, Cost, Live, Run
 
 if TYPE_CHECKING:
     from inflame.config import Settings
@@ -57,7 +58,9 @@ def begin(settings: Settings, identity: str, name: str) -> Run:
 def _opened(path: Path, held: lock.Lock, *, settings: Settings, identity: str, name: str, uri: str) -> Run:
     before = Run(path=path).read_status()
     resumed = bool(before)
-    run = Run(path=path, resumed=resumed, live=Live(held, earlier=float(before.get("seconds", 0.0)), uri=uri))
+    cost = Cost(before.get("cost"), settings.devices)
+    live = Live(held, earlier=float(before.get("seconds", 0.0)), uri=uri, cost=cost)
+    run = Run(path=path, resumed=resumed, live=live)
     if resumed:
         store.sweep(path)
         _mend(path / METRICS)
@@ -66,6 +69,8 @@ def _opened(path: Path, held: lock.Lock, *, settings: Settings, identity: str, n
         format=FORMAT,
         state="running",
         identity=identity,
+        recipe=replace(settings, seed=0).identity()[:16],
+        seed=settings.seed,
         model=settings.model,
         dataset=name,
         output=settings.output,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,21 @@ COLUMNS = {
     "started": "REAL",
     "updated": "REAL",
     "settings": "TEXT",
+    "recipe": "TEXT",
+    "seed": "INTEGER",
+    "code": "TEXT",
+    "n": "INTEGER",
+    "val": "REAL",
+    "version": "TEXT",
+    "content": "TEXT",
+    "test_items": "TEXT",
+    "val_items": "TEXT",
+    "cpu_s": "REAL",
+    "gpu_s": "REAL",
 }
 _INNER = {"entry": "TEXT PRIMARY KEY", "folder": "TEXT", "stamp": "TEXT", "status": "TEXT"}
 _TABLE = ", ".join(f"{name} {kind}" for name, kind in {**_INNER, **COLUMNS}.items())
-_FORMAT = 1
+_FORMAT = 2
 _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
 
 Known = tuple[str, str]  # a run folder, and its status as JSON
@@ -49,12 +60,16 @@ def known(where: str = "") -> list[Known]:
 
     `where` is SQL over `COLUMNS`; `settings` is JSON (`settings->>'$.seed' = 1`). One that isn't: UserError.
     """
+    return list(dict(_select("folder, status", where)).items())  # a folder that two links lead to is one run
+
+
+def _select(what: str, where: str) -> list[tuple[Any, ...]]:
     with _table() as table:
         if where:
             table.set_authorizer(lambda act, *_: sqlite3.SQLITE_OK if act in _READING else sqlite3.SQLITE_DENY)
         try:
-            rows = table.execute(
-                f"SELECT folder, status FROM runs WHERE ({where or 1}) ORDER BY updated DESC, name DESC"
+            return table.execute(
+                f"SELECT {what} FROM runs WHERE ({where or 1}) ORDER BY updated DESC, name DESC"
             ).fetchall()
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise UserError(
@@ -62,7 +77,15 @@ def known(where: str = "") -> list[Known]:
                 where=where,
                 remedy=f"Write a condition of SQL over {', '.join(COLUMNS)}, like: accuracy > 0.9 AND model = 'mnist'",
             ) from error
-    return list(dict(rows).items())  # a folder that two links lead to is one run
+
+
+def rows(where: str = "", *, extra: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A row of `COLUMNS` (without the settings) and its `folder` for every run that meets the condition; `extra` are
+    paths into the status, like "scores.test.log_loss"."""
+    names = ["folder", *(name for name in COLUMNS if name != "settings")]
+    wanted = [*names, *(f"json_extract(status, '$.{path}')" for path in extra)]
+    found = _select(", ".join(wanted), where)
+    return [dict(zip((*names, *extra), row, strict=True)) for row in {row[0]: row for row in found}.values()]
 
 
 @contextmanager
@@ -127,10 +150,27 @@ def _stamps() -> Iterator[tuple[str, str]]:
 def _row(runs: Path, entry: str, stamp: str) -> tuple[Any, ...]:
     folder = (runs / entry).resolve()
     status, settings = _read(folder / STATUS), _read(folder / "config.json")
-    test = status.get("test")
-    values = {**status, **(test if isinstance(test, dict) else {}), "name": folder.name, "settings": settings}
-    values["updated"] = values["updated"] if isinstance(values.get("updated"), float) else 0.0
-    return entry, str(folder), stamp, json.dumps(status), *(_plain(values.get(name)) for name in COLUMNS)
+    test, val, data, cost = (_part(status, name) for name in ("test", "val", "data", "cost"))
+    values = {
+        **{name: status.get(name) for name in ("model", "dataset", "state", "seconds", "started", "recipe", "code")},
+        **{name: test.get(name) for name in ("accuracy", "low", "high", "n")},
+        **{name: cost.get(name) for name in ("cpu_s", "gpu_s")},
+        "name": folder.name,
+        "updated": status["updated"] if isinstance(status.get("updated"), float) else 0.0,
+        "settings": settings,
+        "seed": status.get("seed", settings.get("seed")),
+        "val": val.get("accuracy"),
+        "version": data.get("version") or _read(folder / "dataset.json").get("version"),
+        "content": data.get("content"),
+        "test_items": data.get("test"),
+        "val_items": data.get("val"),
+    }
+    return entry, str(folder), stamp, json.dumps(status), *(_plain(values[name]) for name in COLUMNS)
+
+
+def _part(status: dict[str, Any], name: str) -> dict[str, Any]:
+    value = status.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _plain(value: Any) -> str | float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 import sys
@@ -31,14 +32,18 @@ LONGEST_DIFF = 200_000  # characters
 
 
 def gather(settings: Settings) -> dict[str, Any]:
-    """The facts of this process and of the folder of its model, as plain JSON."""
+    """The facts of this process and of the folder of its model, as plain JSON. `code` names the version of all of the
+    code in short."""
+    found = versions()
+    around = git(Path(settings.folder))
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "argv": sys.argv,
         "seed": settings.seed,
         "model": {"name": settings.model, "folder": settings.folder, "sha256": settings.code},
-        "git": git(Path(settings.folder)),
-        "versions": versions(),
+        "code": code(settings.code, around, found.get("inflame", "")),
+        "git": around,
+        "versions": found,
         "hardware": hardware(),
     }
 
@@ -57,6 +62,16 @@ def git(folder: Path) -> dict[str, Any] | None:
         "diff_cut": len(diff) > LONGEST_DIFF,
         "untracked": new.splitlines()[:100],
     }
+
+
+def code(folder: str, around: dict[str, Any] | None, version: str) -> str:
+    """A short name for the code: the commit, or where there is none the version of inflame and the hash of the model's
+    folder; `+` and a hash follow where something was changed since."""
+    if around is None:
+        return f"{version}-{folder[:7]}".strip("-")
+    changed = around["diff"] + "".join(around["untracked"])
+    more = f"+{hashlib.sha256(f'{changed}{folder}'.encode(errors='replace')).hexdigest()[:6]}" if changed else ""
+    return f"{around['commit'][:7]}{more}"
 
 
 def versions() -> dict[str, str]:

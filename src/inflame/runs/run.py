@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import sys
 import threading
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from inflame import store
+from inflame import host, store
 from inflame.errors import InflameError, NetworkError, StorageError
 from inflame.records import Record, dumps
 from inflame.runs import lock
@@ -26,18 +27,49 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 STATUS, LOCK, METRICS, LOG = "status.json", "lock", "metrics.jsonl", "log.txt"
+STARTED = "INFLAME_STARTED"  # when the command that this process serves began (seconds since 1970)
 PREVIOUS = ".previous"  # what stood in an output folder that is being trained anew, until the new run is done
+
+
+class Cost:
+    """What a run has used of the machine, all sittings together.
+
+    The first run of a process that was started for it bears what came before it as well: Python's start, the imports,
+    the check of the data.
+    """
+
+    __slots__ = ("_before", "_began", "_cpu", "_devices")
+    alone = True  # no other run has begun in this process
+
+    def __init__(self, before: dict[str, Any] | None = None, devices: int = 1) -> None:
+        whole, Cost.alone = Cost.alone and STARTED in os.environ, False
+        self._before, self._devices = before or {}, devices
+        self._began, self._cpu = time.time(), 0.0 if whole else host.cpu_seconds()
+        if whole:
+            with suppress(ValueError):
+                self._began = min(self._began, float(os.environ[STARTED]))
+
+    def now(self) -> dict[str, float]:
+        """`cpu_s`, `gpu_s` (of devices held, busy or not) and `wall_s`, in seconds."""
+        wall = max(0.0, time.time() - self._began)
+        used = {
+            "cpu_s": max(0.0, host.cpu_seconds() - self._cpu),
+            "gpu_s": wall * self._devices if host.holds_gpu() else 0.0,
+            "wall_s": wall,
+        }
+        return {name: round(float(self._before.get(name, 0.0)) + value, 3) for name, value in used.items()}
 
 
 class Live:
     """What the process that is at work in a run folder holds: the lock, the open files, the clock."""
 
-    __slots__ = ("began", "earlier", "flushed", "lock", "log", "metrics", "pushed", "pushing", "uri")
+    __slots__ = ("began", "cost", "earlier", "flushed", "lock", "log", "metrics", "pushed", "pushing", "uri")
 
-    def __init__(self, held: lock.Lock, *, earlier: float, uri: str) -> None:
+    def __init__(self, held: lock.Lock, *, earlier: float, uri: str, cost: Cost | None = None) -> None:
         self.lock = held
         self.began = time.monotonic()
         self.earlier = earlier  # seconds of the sittings before this one
+        self.cost = cost or Cost()
         self.uri = uri  # where the folder is copied to, when it is to be elsewhere
         self.pushed: dict[str, tuple[int, int]] = {}
         self.pushing = threading.Lock()
@@ -125,6 +157,8 @@ class Run:
         self.flush()
         now = round(time.time(), 3)
         merged = {**self.read_status(), **fields, "updated": now, "seconds": round(self.seconds, 3)}
+        if self.live is not None:
+            merged["cost"] = self.live.cost.now()
         store.write(self.path / STATUS, dumps(merged))
         if self.live is not None:
             self.live.lock.touch()
@@ -176,10 +210,13 @@ class Run:
         return path
 
     def provenance(self, settings: Settings) -> None:
-        """Writes `provenance.json`: code, seed, versions, hardware, and the words that started the process."""
+        """Writes `provenance.json`: code, seed, versions, hardware, and the words that started the process; the status
+        gets the version of the code."""
         from inflame.runs.provenance import gather
 
-        self.write("provenance.json", gather(settings))
+        found = gather(settings)
+        self.write("provenance.json", found)
+        self.status(code=found["code"])
 
     def push(self) -> None:
         """Copies what is new in the folder to the `output` uri, where that is not on this machine."""

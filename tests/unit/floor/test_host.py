@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,34 @@ def test_kept_memory_costs_fewer_page_faults() -> None:
     plain, kept = (int(run.stdout) for run in runs)
     if sys.platform == "linux" and plain > 1000:  # another C library may keep it anyway
         assert kept < plain / 10
+
+
+def test_processor_time_counts_children_alive_and_dead() -> None:
+    burn = "import time\nwhile time.process_time() < 0.4: pass\n"
+    before = host.cpu_seconds()
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    after_one = host.cpu_seconds()
+    assert after_one - before >= 0.38
+    with subprocess.Popen([sys.executable, "-c", burn + "input()"], stdin=subprocess.PIPE) as child:
+        for _ in range(200):
+            if host.cpu_seconds() - after_one >= 0.38:
+                break
+            time.sleep(0.05)
+        assert host.cpu_seconds() - after_one >= 0.38, "of a child that lives"
+        child.communicate(b"\n")
+
+
+def test_a_processor_without_proc_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = host.cpu_seconds()
+    monkeypatch.setattr(host, "_tree", lambda root: [0])
+    assert host.cpu_seconds() == 0
+    monkeypatch.setattr(host, "_ticks", lambda pid: int("no number"))
+    assert 0.5 * seen <= host.cpu_seconds()
+
+
+def test_a_gpu_is_held_by_whoever_has_opened_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not host.holds_gpu()
+    monkeypatch.setattr(host, "_GPU", re.compile(rf"{re.escape(str(tmp_path))}/nvidia\d+"))
+    with (tmp_path / "nvidia0").open("w"):
+        assert host.holds_gpu()
+    assert not host.holds_gpu()

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from inflame import runs, store
+from inflame import host, runs, store
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError, StorageError, UserError
-from inflame.runs import Run, lock
+from inflame.runs import Run, lock, provenance
 from inflame.runs.provenance import gather
+from inflame.runs.run import Cost
 
 # A training that does as it is told: `hold` until it is killed, `leave` the folder, or `finish`.
 CHILD = """\
@@ -533,3 +534,51 @@ def test_importing_the_floor_imports_nothing_heavy() -> None:
         "print([name for name in heavy if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_what_a_run_costs_is_counted_over_all_sittings(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = iter([100.0, *[107.5] * 20])
+    monkeypatch.setattr(host, "cpu_seconds", lambda: next(used))
+    monkeypatch.setattr(host, "holds_gpu", lambda: True)
+    with pytest.raises(KeyboardInterrupt), Run.begin(Settings(model="m", folder="m", devices=2), "abc", "x") as run:
+        raise KeyboardInterrupt
+    cost = run.read_status()["cost"]
+    assert cost["cpu_s"] == 7.5
+    assert cost["gpu_s"] == pytest.approx(2 * cost["wall_s"], abs=0.002)
+    used = iter([1.0, *[2.0] * 20])
+    with Run.begin(Settings(model="m", folder="m", devices=2), "abc", "x") as again:
+        pass
+    assert again.resumed
+    assert again.read_status()["cost"]["cpu_s"] == 8.5
+
+
+def test_the_first_run_of_a_process_bears_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "cpu_seconds", lambda: 30.0)
+    monkeypatch.setattr(Cost, "alone", True)
+    monkeypatch.setenv("INFLAME_STARTED", repr(time.time() - 50))
+    first, second = Cost().now(), Cost().now()
+    assert (first["cpu_s"], second["cpu_s"]) == (30.0, 0.0)
+    assert first["wall_s"] == pytest.approx(50, abs=1)
+    assert second["wall_s"] < 1
+
+
+def test_runs_that_differ_in_their_seed_share_a_recipe() -> None:
+    found = []
+    for settings in (
+        Settings(model="m", folder="m"),
+        Settings(model="m", folder="m", seed=7),
+        Settings(model="n", folder="m"),
+    ):
+        with Run.begin(settings, settings.identity(), "x") as run:
+            found.append(run.read_status())
+    assert found[0]["recipe"] == found[1]["recipe"] != found[2]["recipe"]
+    assert [status["seed"] for status in found] == [0, 7, 0]
+
+
+def test_the_version_of_the_code_is_the_commit_and_what_was_changed_since() -> None:
+    around = {"commit": "abcdef0123456789", "diff": "", "untracked": []}
+    assert provenance.code("f" * 64, around, "0.1") == "abcdef0"
+    assert provenance.code("f" * 64, None, "0.1.0") == "0.1.0-fffffff"
+    changed = provenance.code("f" * 64, {**around, "diff": "- a\n+ b"}, "0.1")
+    assert changed.startswith("abcdef0+")
+    assert changed != provenance.code("f" * 64, {**around, "diff": "- a\n+ c"}, "0.1")

@@ -23,7 +23,7 @@ from inflame.artifact.contents import Contents
 from inflame.artifact.loader import Pictures, centre, normalise
 from inflame.artifact.texts import Texts, decode
 from inflame.errors import InflameError
-from inflame.model.engine import bundle, calibrate, metrics, nearest
+from inflame.model.engine import bundle, calibrate, metrics, nearest, recorded
 from inflame.model.engine.card import card
 from inflame.model.engine.nets import Classifier
 from inflame.model.engine.reference import reference
@@ -153,7 +153,8 @@ def conclude(
         "bundle": str(run.path / "bundle"),
         "prediction": _sample(dataset, tested or held),
     }
-    run.status(state="done", test=result["test"], val=result["val"], ladder=list(ladder), how=model.how)
+    seen = recorded.facts(dataset, held, tested)
+    run.status(state="done", test=result["test"], val=result["val"], ladder=list(ladder), how=model.how, **seen)
     report(run.path)
     _say(run, result)
     return {**result, "seconds": round(run.seconds, 1)}
