@@ -47,6 +47,8 @@ def train_words(parser: Parser) -> None:
         "  debug=overfit (learns it one batch?)  debug=tiny (does all hold?)  debug=profile (where is time?)\n\n"
         "examples:\n"
         "  inflame train photos/ --in 60s\n"
+        "  inflame train photos/ --in 5m --explain\n"
+        "  inflame train auto text=letters/ --in 20s\n"
         "  inflame train mnist hyperparam.learning_rate=0.01 seed=1\n"
         "  inflame train cifar10_resnet18 io.training_input=photos/ --epochs 5"
     )
@@ -54,6 +56,7 @@ def train_words(parser: Parser) -> None:
     parser.add_argument("words", nargs="*", metavar="DATA|MODEL", help="what to train on; settings as key=value")
     parser.add_argument("--in", dest="budget", metavar="TIME", help="end by then: 60s, 10m, 1h")
     parser.add_argument("--epochs", metavar="N", help="the same as hyperparam.num_epochs=N")
+    parser.add_argument("--explain", action="store_true", help="say why each choice was made, where the time went")
     parser.add_argument("--weights", metavar="FILE", help="begin from these weights (.safetensors; for texts a folder)")
 
 
@@ -74,6 +77,8 @@ def _job(words: Namespace) -> JobSpec:
     if words.debug and len(targets) == 2 and looks:  # --debug overfit
         targets.remove(looks[0])
         settings.append(f"debug={looks[0]}")
+    if not targets and any(word.startswith("text=") for word in settings):  # the model that takes any data
+        targets = ["auto"]
     if len(targets) != 1:
         found = "nothing" if not targets else " and ".join(targets)
         raise UserError(
@@ -87,6 +92,8 @@ def _job(words: Namespace) -> JobSpec:
         given.append(f"in={words.budget}")
     if words.epochs:
         given.append(f"hyperparam.num_epochs={words.epochs}")
+    if words.explain:
+        given.append("explain=true")
     flags = [f"--{flag}" for flag in ("json", "debug", "help") if getattr(words, flag)]
     return JobSpec(model=str(model), arguments=(*given, *settings, *flags))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from inflame.errors import SettingError
@@ -30,13 +30,15 @@ class Key:
     below: float | None = None
     optional: bool = False
     items: Kind | None = None  # of a list
+    auto: Any = None  # what the word auto stands for
     help: str = ""
 
     def expects(self) -> str:
         """What the key takes, as the end of "must be …"."""
         bounds = (("at least", self.low), ("above", self.above), ("at most", self.high), ("below", self.below))
         limits = " and ".join(f"{word} {bound:.15g}" for word, bound in bounds if bound is not None)
-        return _NOUNS[self.kind] + (f", {limits}" if limits else "") + (" (or null)" if self.optional else "")
+        other = " (or null)" if self.optional else " (or auto)" if self.auto is not None else ""
+        return _NOUNS[self.kind] + (f", {limits}" if limits else "") + other
 
     def example(self) -> str:
         """A value that the key takes, as it is typed."""
@@ -48,6 +50,8 @@ class Key:
         """The value in the type of the key; anything else: Refused."""
         if value is None and self.optional:
             return None
+        if self.auto is not None and value == "auto":
+            return self.auto
         value = _CHECKS[self.kind](value)
         if self.kind == "list":
             element = Key(kind=self.items or "text")
@@ -79,9 +83,12 @@ COMMON: dict[str, Key] = {
     "tracker": Key(kind="names", help="who is told about the run: mlflow, wandb, tensorboard, clearml; several: a,b"),
     "output": Key(kind="path", help="the run folder, a path or a uri"),
     "debug": Key(kind="text", help="look instead of training: overfit (one batch), tiny (whole road), profile (time)"),
+    "explain": Key(kind="yesno", help="say in the end why each choice was made, and where the time went"),
     "fresh": Key(kind="yesno", help="begin anew instead of going on with an unfinished run"),
     "resume": Key(kind="path", help="the run to go on with, also when settings have changed"),
 }
+
+UNSET = -1.0  # what a hyperparameter is that is left to the model
 
 DEBUG = ("overfit", "tiny", "profile")
 
@@ -95,7 +102,7 @@ IO: dict[str, Key] = {
 # Hyperparameters that mean the same in every model folder. Others take the type of their value in the TOML file.
 KNOWN: dict[str, Key] = {
     "num_epochs": Key(kind="whole", low=0),
-    "batch_size": Key(kind="whole", low=1),
+    "batch_size": Key(kind="whole", low=0, auto=0),  # 0: found by trying
     "patience": Key(kind="whole", low=0),
     "learning_rate": Key(kind="number", above=0),
     "weight_decay": Key(kind="number", low=0),
@@ -107,6 +114,7 @@ KNOWN: dict[str, Key] = {
     "warmup": Key(kind="number", low=0, high=1),
     "mixup": Key(kind="number", low=0),
     "cutmix": Key(kind="number", low=0),
+    "cutout": Key(kind="number", low=0, below=1),
     "clip_norm": Key(kind="number", low=0),
 }
 
@@ -122,13 +130,17 @@ ALIASES = {
     "input": "io.training_input",
     "lr": "hyperparam.learning_rate",
     "out": "output",
+    "text": "io.training_input",
     "time": "in",
     "wd": "hyperparam.weight_decay",
 }
 
 
 def key_like(value: Any, name: str = "") -> Key:
-    """The key of a hyperparameter, by its name when it is a known one, else by its value in the TOML file."""
+    """The key of a hyperparameter, by its name when it is a known one, else by its value in the TOML file. A known
+    number that is `"auto"` in the file is left to the model, which reads UNSET, unless it is given."""
+    if value == "auto" and name in KNOWN and KNOWN[name].kind == "number":
+        return replace(KNOWN[name], auto=UNSET)
     if name in KNOWN:
         return KNOWN[name]
     if isinstance(value, list):

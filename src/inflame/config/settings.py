@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Settings that say where, not what: two runs that differ only in these give the same result.
-_BYSTANDERS = ("cache_gb", "devices", "folder", "fresh", "io", "output", "resume", "tracker")
+_BYSTANDERS = ("cache_gb", "devices", "explain", "folder", "fresh", "io", "output", "resume", "tracker")
 
 
 class Hyperparam(Record):
@@ -111,6 +111,7 @@ class Settings(Record):
     budget: float | None = None
     output: str = ""
     debug: str = ""
+    explain: bool = False
     fresh: bool = False
     resume: str = ""
     splits: dict[str, float] | None = None

@@ -99,6 +99,18 @@ def test_help_about_a_model_is_the_models(job: dict[str, Any], capsys: pytest.Ca
     assert capsys.readouterr().out.startswith("usage: inflame train")
 
 
+def test_texts_go_to_auto_by_their_own_word(job: dict[str, Any]) -> None:
+    main(["train", "auto", "text=letters/", "--in", "20s"])
+    assert _words(job) == ("auto", ["in=20s", "text=letters/"])
+    main(["train", "--text", "letters.csv"])  # nothing else is said: the model that takes any data
+    assert _words(job) == ("auto", ["text=letters.csv"])
+
+
+def test_explain_becomes_a_setting(job: dict[str, Any]) -> None:
+    main(["train", "clothing", "--explain"])
+    assert _words(job) == ("auto", ["io.training_input=clothing", "explain=true"])
+
+
 def test_options_may_stand_anywhere(job: dict[str, Any]) -> None:
     main(["train", "--in", "10s", "seed=1", "mnist", "limit=5"])
     assert _words(job) == ("mnist", ["in=10s", "seed=1", "limit=5"])

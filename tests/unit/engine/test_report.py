@@ -175,6 +175,23 @@ def test_the_page_says_what_the_json_says(run: Path) -> None:
     assert len(shown.all("img")) == len(value["mistakes"]["items"]) + len(value["suspects"]["items"])
 
 
+def test_the_page_says_why_and_where_the_time_went(run: Path) -> None:
+    status = json.loads((run / "status.json").read_text())
+    why = [
+        {"choice": "backbone", "taken": "resnet18", "why": "0.84 of 160 photos"},
+        {"choice": "rung tail", "taken": "not taken", "why": "its test is in the table of steps"},
+        {"choice": "rung whole", "taken": "not begun", "why": "an epoch takes 20 s of the 9 s left"},
+    ]
+    (run / "status.json").write_text(json.dumps({**status, "why": why, "spent": {"features": 12.0}}))
+    shown = page(run)
+    assert "Why this model" in shown.text
+    assert "0.84 of 160 photos" in shown.text
+    assert "an epoch takes 20 s" in shown.text
+    assert "its test is in the table" not in shown.text
+    assert "features 12 s" in shown.text
+    assert found(run)["reasons"] == why
+
+
 def test_the_page_needs_nothing_else(run: Path) -> None:
     shown = page(run)
     assert shown.all("script") == []

@@ -326,6 +326,7 @@ def test_a_model_inside_inflame_is_imported_by_its_own_name() -> None:
             ("devices=2", "io.training_input=s3://data/x", "output=gs://runs/1"),
         ),
         (["--input=photos/", "score"], "score", ("io.inference_input=photos/",)),
+        (["text=letters/", "--explain"], "train", ("io.training_input=letters/", "explain=true")),
     ],
 )
 def test_words(words: list[str], verb: str, settings: tuple[str, ...]) -> None:

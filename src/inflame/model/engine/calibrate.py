@@ -76,12 +76,12 @@ def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     return np.asarray(z / z.sum(axis=1, keepdims=True))
 
 
-def temperature(logits: Floats, labels: Labels) -> float:
+def temperature(logits: Floats, labels: Labels, weights: Floats | None = None) -> float:
     """The temperature that makes `softmax(logits / T)` fit the labels best (least log loss).
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks". The log loss is convex in 1/T, so the zero of
     its slope is found by bisection. Targets are smoothed by 1/(n+2) as in Platt 1999: without that, a few items
-    that all happen to be right would make every later answer certain. No items: 1.
+    that all happen to be right would make every later answer certain. No items: 1. weights [N]: of the items.
     """
     z = np.asarray(logits, dtype=np.float64)
     n, k = z.shape
@@ -93,7 +93,7 @@ def temperature(logits: Floats, labels: Labels) -> float:
     target = (1 - doubt) * given + doubt * (z.sum(axis=1) - given) / (k - 1)
 
     def slope(inverse: float) -> float:
-        return float(np.mean((softmax(z, 1 / inverse) * z).sum(axis=1) - target))
+        return float(np.average((softmax(z, 1 / inverse) * z).sum(axis=1) - target, weights=weights))
 
     low, high = math.log(1 / HOTTEST), math.log(1 / COLDEST)
     for _ in range(50):

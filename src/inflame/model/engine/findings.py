@@ -84,6 +84,8 @@ def gather(folder: Path, *, pictures: int = 24) -> dict[str, Any]:
         },
         "bundle": {"version": bundle.get("version", ""), "dataset": bundle.get("dataset", {})} if bundle else None,
         "dataset": (data := _dataset(folder, dataset)),
+        "reasons": [row for row in status.get("why") or () if {"choice", "taken", "why"} <= set(row)],
+        "spent": spent if isinstance(spent := status.get("spent"), dict) else {},
         "ladder": [_rung(rung) for rung in status.get("ladder") or () if isinstance(rung, dict)],
         "curves": curve_rows(folder),
         "faults": sorted(dataset.get("faults") or (), key=lambda f: _SEVERITY.get(f.get("severity"), 3)),
@@ -234,7 +236,8 @@ def _results(answers: Answers, calibration: Calibration, trained: dict[str, int]
 
 
 def _accuracy(part: Answers) -> dict[str, Any]:
-    return metrics.accuracy(part.labels, part.predicted).to_json()
+    balanced = metrics.balanced(part.labels, part.predicted)
+    return {**metrics.accuracy(part.labels, part.predicted).to_json(), "balanced": balanced}
 
 
 def _held_out(answers: Answers, shown: str, calibration: Calibration) -> dict[str, Any] | None:

@@ -86,6 +86,13 @@ def accuracy(labels: Labels, predicted: Labels) -> Rate:
     return rate(int(np.count_nonzero(np.asarray(labels) == np.asarray(predicted))), len(labels))
 
 
+def balanced(labels: Labels, predicted: Labels) -> float:
+    """The mean of the classes' recalls, over the classes that have an item: 0 of none."""
+    right, found = np.asarray(labels) == np.asarray(predicted), np.asarray(labels)
+    recalls = [float(right[found == kind].mean()) for kind in np.unique(found)]
+    return sum(recalls) / max(len(recalls), 1)
+
+
 def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
     """Counts [classes, classes]: row = the item's label, column = the answer."""
     cells = np.asarray(labels, dtype=np.int64) * classes + np.asarray(predicted, dtype=np.int64)

@@ -269,14 +269,16 @@ class Hellinger(nn.Module):
         return scaled
 
 
-def small(*, size: int, channels: int, classes: int, widths: Sequence[int] = (32, 64, 128, 192)) -> Classifier:
+def small(
+    *, size: int, channels: int, classes: int, widths: Sequence[int] = (32, 64, 128, 192), bias: bool = False
+) -> Classifier:
     """A convolutional net for small pictures, made to learn in a few epochs on a CPU or a GPU.
 
     A whitening stem that isn't trained (`whiten` sets it from the data; above 32 pixels it halves the picture), then
     groups of one 3 x 3 convolution that halve it, each with identity initialisation, batch norm and GELU; the largest
     value of each channel is the feature. One convolution a group, early pooling: on a CPU more pictures seen beat a
     deeper net. widths: channels of the stem, then of each group; more groups of the last width follow until at most 3
-    pixels are left. After Page (2019) and Jordan (2024, arXiv:2404.00498).
+    pixels are left. bias: of the last layer. After Page (2019) and Jordan (2024, arXiv:2404.00498).
     """
     stem_width, *group_widths = widths
     halved = size > 32
@@ -294,7 +296,7 @@ def small(*, size: int, channels: int, classes: int, widths: Sequence[int] = (32
         layers += [_conv(inputs, outputs), nn.MaxPool2d(2), nn.BatchNorm2d(outputs, momentum=0.4), nn.GELU()]
     body = nn.Sequential(*layers, _MaxPool())
     spec = {"kind": "small", "size": size, "channels": channels, "classes": classes, "widths": list(widths)}
-    return Classifier(body, nn.Linear(groups[-1], classes, bias=False), spec)
+    return Classifier(body, nn.Linear(groups[-1], classes, bias=bias), {**spec, "bias": True} if bias else spec)
 
 
 def paired(*, channels: int, classes: int, widths: Sequence[int] = (24, 64, 256, 256)) -> Classifier:

@@ -67,6 +67,7 @@ def render(found: dict[str, Any], why: Mapping[str, Markup] | None = None) -> st
     return environment.get_template("report.html").render(
         found,
         charts=_charts(found),
+        choices=[row for row in found["reasons"] if row["taken"] not in ("taken", "not taken")],
         why=why or {},
         thumbnail=lambda uri: "" if text else thumbnail(root, uri),
         snippet=lambda uri: snippet(source, uri) if text else "",

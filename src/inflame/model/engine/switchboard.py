@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 VERBS = {"train": "io.training_input", "score": "io.inference_input"}
 FLAGS = ("--json", "--debug", "--help")
-SHORT = ("gpu", "input")  # `--gpu N --input URI`: devices, and what the verb works on
+SHORT = ("gpu", "input", "text")  # `--gpu N --input URI`, `text=URI`: devices, and what the verb works on
 INSIDE = "TORCHELASTIC_RUN_ID"  # set by torchrun for each of several processes
 WARM = "INFLAME_WARM"  # set by infra.zygote, which forks processes that train
 GO_ON = "Give the same command again; it goes on where this one stopped."
@@ -131,7 +131,7 @@ def understand(words: Sequence[str]) -> Words:
         else:
             bare.append(word)
     verb = bare.pop(0) if bare and bare[0] in VERBS else "train"
-    meant = dict(zip(SHORT, ("devices", VERBS[verb]), strict=True))
+    meant = dict(zip(SHORT, ("devices", VERBS[verb], VERBS[verb]), strict=True))
     settings = [_renamed(setting, meant) for setting in settings]
     named = [f"{VERBS[verb]}={_thing(word)}" for word in bare[:1]]
     if len(bare) > 1:
@@ -246,6 +246,7 @@ def _obey(folder: Path, given: list[str]) -> int:
         return many.run(folder / "app.py", given, settings.devices)
     with contextlib.redirect_stdout(sys.stderr):  # whatever libraries print: stdout has one JSON line
         result = _looked(folder, words, settings) if settings.debug else _function(folder, words.verb)(settings)
+        result = _explained(result) if settings.explain and words.verb == "train" else result
     _print(_last_line(result, whole=words.json))
     return 0
 
@@ -265,6 +266,18 @@ def _looked(folder: Path, words: Words, settings: config.Settings) -> Any:
                 remedy="Look at the labels, the loss, the learning rate, and what is frozen.",
             ) from None
         return seen.result
+
+
+def _explained(result: Any) -> Any:
+    """The result with `why` and `spent` of its run, which people see as a table."""
+    from inflame.model.engine import reasons, session
+
+    plain = result.to_json() if isinstance(result, Record) else result
+    if not isinstance(plain, dict) or "run" not in plain:
+        return result
+    told = reasons.of(Path(plain["run"]))
+    sys.stderr.write(reasons.table(told, session.since()))
+    return {**plain, **told}
 
 
 def _option(word: str, rest: list[str]) -> str:
