@@ -6,12 +6,14 @@ to be saved to go on exactly where a run stopped.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +25,10 @@ from inflame.artifact import cache, packed
 from inflame.artifact import preprocess as decoder
 from inflame.artifact.augment import Transform
 from inflame.artifact.contents import Contents
-from inflame.errors import StorageError
+from inflame.errors import SettingError, StorageError
 from inflame.records import Dataset, Preprocess
+
+Rows = TypeVar("Rows", Tensor, list[int])
 
 CACHED = 1 << 19  # bytes of numbers that a core keeps at hand
 
@@ -169,9 +173,27 @@ class Batches:
         transform: Transform | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        require_size(batch_size)
         self.pictures, self.preprocess, self.transform = pictures, preprocess, transform
         self.batch_size, self.seed, self.shuffle = min(batch_size, max(len(pictures), 1)), seed, shuffle
         self.pixels, self.labels = pictures.pixels.to(device), pictures.labels.to(device)
+        self._part = (0, 1)  # of each batch: every second number-th item from the first on
+
+    def sized(self, batch_size: int) -> Batches:
+        """A loader of the same pictures in batches of another size."""
+        other = copy.copy(self)
+        other.batch_size = min(batch_size, max(len(self.pictures), 1))
+        return other
+
+    def share(self, rank: int, world: int) -> Batches:
+        """A loader that makes of each batch every `world`-th item from `rank` on; where there is none, the first."""
+        other = copy.copy(self)
+        other._part = (rank, world)
+        return other
+
+    def whole(self, batch: int) -> int:
+        """The items of batch number `batch`, all shares together."""
+        return min(self.batch_size, len(self.pictures) - batch * self.batch_size)
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.pictures), self.batch_size)
@@ -188,7 +210,7 @@ class Batches:
         order = self.order(epoch).to(self.pixels.device)
         dice = self._dice(epoch).to(self.pixels.device) if self.transform else None
         for batch in range(start, len(self)):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            rows = part(order[batch * self.batch_size : (batch + 1) * self.batch_size], *self._part)
             pixels = self.pixels[rows]
             if self.transform is not None and dice is not None:
                 pixels = self.transform(pixels, dice[rows])
@@ -203,6 +225,21 @@ class Batches:
         first = torch.rand(len(self.pictures), generator=generator(self.seed, 0, 4))
         dice[:, 0] = first if epoch % 2 == 0 else 1 - first
         return dice
+
+
+def require_size(batch_size: int) -> None:
+    """SettingError for a size that only a recipe which looks for one understands."""
+    if batch_size < 1:
+        raise SettingError(
+            "This recipe doesn't find a batch size by trying.",
+            where="hyperparam.batch_size",
+            remedy="hyperparam.batch_size=128",
+        )
+
+
+def part(rows: Rows, rank: int, world: int) -> Rows:
+    """Every `world`-th row from `rank` on; the first where that is none: every process takes part in every step."""
+    return rows[rank::world] if rank < len(rows) else rows[:1]
 
 
 def generator(seed: int, epoch: int, stream: int) -> torch.Generator:

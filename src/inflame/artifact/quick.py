@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from inflame.artifact import pillow
+
 _MOST = 100_000_000  # pixels, times the passes of a progressive JPEG over them
+
+_BASELINE = 0xC0  # the segment with the size, where it is one pass
+# EXIF, Adobe, other kinds of frames, a scan, the end, filling: none of these comes before the size of a plain one.
+_LOOK_CLOSER = {0xE1, 0xEE, 0xFF, *range(0xC1, 0xC4), *range(0xC5, 0xCC), *range(0xCD, 0xDB)}
 
 Pixels = NDArray[np.uint8]
 
@@ -24,14 +30,32 @@ def ordinary(data: bytes) -> tuple[int, int] | None:
     or much memory, and where OpenCV isn't installed."""
     if _opencv() is None or data[:2] != b"\xff\xd8" or not data[-64:].rstrip(b"\0").endswith(b"\xff\xd9"):
         return None
+    plainest = _plainest(data)
+    if plainest is not None:
+        return plainest if plainest[0] * plainest[1] <= _MOST else None
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as head:
+        with pillow.quiet(), Image.open(io.BytesIO(data), formats=("JPEG",)) as head:
             plain = head.mode == "RGB" and int(head.getexif().get(0x0112, 1)) == 1
             size = head.size
             scans = data.count(b"\xff\xda") if "progressive" in head.info else 1
     except Exception:  # whatever a stranger's file makes Pillow raise: the exact way will say what is wrong
         return None
     return size if plain and min(size) >= 1 and size[0] * size[1] * scans <= _MOST else None
+
+
+def _plainest(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a JPEG in one pass, of three colours of 8 bits, without EXIF or colours of Adobe: so are
+    most, and to read four segments is ten times as fast as to open them. None: ask Pillow."""
+    place = 2
+    while place + 9 < len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], data[place + 2] << 8 | data[place + 3]
+        if marker in _LOOK_CLOSER or length < 2:
+            return None
+        if marker == _BASELINE:
+            height, width = data[place + 5] << 8 | data[place + 6], data[place + 7] << 8 | data[place + 8]
+            return (width, height) if data[place + 4] == 8 and data[place + 9] == 3 and height and width else None
+        place += 2 + length
+    return None
 
 
 def decode(data: bytes, least: int, size: tuple[int, int] | None = None) -> Pixels | None:

@@ -9,6 +9,7 @@ epoch, item), so a run goes on exactly at any batch, with any number of threads.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from inflame import host, store
 from inflame.artifact import augment, contents, preprocess, quick
-from inflame.artifact.loader import centre, generator, normalise
+from inflame.artifact.loader import centre, generator, normalise, part, require_size
 from inflame.errors import InflameError
 from inflame.records import Dataset, Preprocess
 
@@ -66,9 +67,8 @@ def collate(samples: Sequence[Sample], plan: Preprocess, transform: augment.Tran
 class Stream:
     """A loader over one split of any size: `epoch(epoch, start)` yields batches from batch `start` on.
 
-    cache_gb: the most that decoded pictures may take on disk (0: none; None: half of what is free). `rank` of `world`
-    processes gets every world-th item; all get equally many batches. Unreadable items since the data set was opened:
-    PictureError. `say` is told when there is no room for a cache.
+    cache_gb: the most that decoded pictures may take on disk (0: none; None: half of what is free). Unreadable items
+    since the data set was opened: PictureError. `say` is told when there is no room for a cache.
     """
 
     def __init__(  # noqa: PLR0913 - each is a question that only the caller can answer
@@ -82,17 +82,17 @@ class Stream:
         transform: augment.Transform | None = None,
         collate_with: Collate | None = None,
         cache_gb: float | None = None,
-        rank: int = 0,
-        world: int = 1,
         threads: int | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
+        require_size(batch_size)
         host.keep_memory()
         self.plan, self.seed, self.shuffle = plan, seed, shuffle
-        self.rank, self.world, self.threads = rank, world, threads or host.cores()
+        self.threads = threads or host.cores()
         self.collate: Collate = collate_with or (lambda samples: collate(samples, plan, transform))
         self._uris = dataset.items["uri"].to_pylist()
-        self.batch_size = min(batch_size, max(len(self._uris) // world, 1))  # one batch at least
+        self.batch_size = min(batch_size, max(len(self._uris), 1))  # one batch at least
+        self._part = (0, 1)  # of each batch: every second number-th item from the first on
         index = {name: number for number, name in enumerate(dataset.classes)}
         self._labels = [index[label] for label in dataset.items["label"].to_pylist()]
         self._source = contents.Contents(dataset.root)
@@ -101,24 +101,39 @@ class Stream:
         files = [contents.divided(uri)[0] for uri in self._uris]
         self._shards = np.unique(files, return_inverse=True)[1] if any(files) else None
 
+    def sized(self, batch_size: int) -> Stream:
+        """A loader of the same items in batches of another size."""
+        other = copy.copy(self)
+        other.batch_size = min(batch_size, max(len(self._uris), 1))
+        return other
+
+    def share(self, rank: int, world: int) -> Stream:
+        """A loader that makes of each batch every `world`-th item from `rank` on; where there is none, the first."""
+        other = copy.copy(self)
+        other._part = (rank, world)
+        return other
+
+    def whole(self, batch: int) -> int:
+        """The items of batch number `batch`, all shares together."""
+        return min(self.batch_size, len(self._uris) - batch * self.batch_size)
+
     def __len__(self) -> int:
-        items = len(self._uris) // self.world
+        items = len(self._uris)
         return items // self.batch_size if self.shuffle else -(-items // self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
-        """The items of `epoch` for this rank, in order. Without a cache the items of a few shards are mixed with each
+        """The items of `epoch`, in order. Without a cache the items of a few shards are mixed with each
         other, shard after shard in a new order, so that each shard is read once."""
         if not self.shuffle:
-            rows = torch.arange(len(self._uris))
-        elif self._shards is None or self._cache is not None:
-            rows = torch.randperm(len(self._uris), generator=generator(self.seed, epoch, 0))
-        else:
-            rows = self._streamed(epoch)
-        even = len(rows) // self.world * self.world
-        return rows[:even][self.rank :: self.world]
+            return torch.arange(len(self._uris))
+        if self._shards is None or self._cache is not None:
+            return torch.randperm(len(self._uris), generator=generator(self.seed, epoch, 0))
+        return self._streamed(epoch)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, … of `epoch`, made ahead by threads."""
+        if self._cache is not None and self._part[1] > 1:
+            self._cache.look()
         order = self.order(epoch).tolist()
         dice = torch.rand(len(self._uris), 8, generator=generator(self.seed, epoch, 1)).numpy()
         first = torch.rand(len(self._uris), generator=generator(self.seed, 0, 4)).numpy()
@@ -127,7 +142,7 @@ class Stream:
         with ThreadPoolExecutor(self.threads, thread_name_prefix="read") as pool:
             try:
                 for batch in range(start, len(self)):
-                    rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+                    rows = part(order[batch * self.batch_size : (batch + 1) * self.batch_size], *self._part)
                     waiting.append(pool.submit(self._batch, rows, dice))
                     if len(waiting) > AHEAD:
                         yield waiting.popleft().result()
@@ -199,15 +214,20 @@ class _Cache:
             with place.open("a+b") as file:
                 os.posix_fallocate(file.fileno(), 0, size)  # a full disk says so now, and not in the middle of a write
             notes = place.with_suffix(".done")
-            done = np.zeros(shape[0], np.uint8)
-            with suppress(OSError, ValueError):
-                kept = np.fromfile(notes, np.uint8)
-                done = kept if len(kept) == shape[0] else done
-            return cls(np.memmap(place, np.uint8, "r+", shape=shape), done, notes)
+            made = cls(np.memmap(place, np.uint8, "r+", shape=shape), np.zeros(shape[0], np.uint8), notes)
+            made.look()
+            return made
         except (OSError, InflameError) as error:
             place.unlink(missing_ok=True)
             say(f"no cache of decoded photos ({error}): they are decoded anew in every epoch")
             return None
+
+    def look(self) -> None:
+        """Learns what is there by now, from this or another process."""
+        with suppress(OSError, ValueError):
+            kept = np.fromfile(self._notes, np.uint8)
+            if len(kept) == len(self._done):
+                self._done |= kept
 
     def get(self, row: int) -> Pixels | None:
         """The square, or None while it isn't there."""

@@ -18,7 +18,7 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import import_module
@@ -136,9 +136,7 @@ def make(job: Job, encode: Callable[[Job], Iterator[_Made]] | None = None) -> di
     if known is not None:
         return known
     counts, skipped = Counter[str](), []
-    with tempfile.NamedTemporaryFile(suffix=".part", delete=False) as file:
-        part = Path(file.name)
-    try:
+    with _part(store.join(job.target, job.name)) as part:
         module = import_module(f"inflame.artifact.formats.{FORMATS[job.recipe.to]}")
         with part.open("wb") as sink:
             writer = module.Writer(sink, job.classes, kind=job.kind)
@@ -161,11 +159,22 @@ def make(job: Job, encode: Callable[[Job], Iterator[_Made]] | None = None) -> di
             "classes": dict(sorted(counts.items())),
             "skipped": skipped,
         }
-        store.upload(part, store.join(job.target, job.name))
-    finally:
-        part.unlink(missing_ok=True)
     store.write(_note_place(job), dumps(note))
     return note
+
+
+@contextmanager
+def _part(place: str) -> Iterator[Path]:
+    """A file to write to, which is at `place` when the block ends well."""
+    path = store.local(place)
+    if path is not None:
+        with store.atomic(path) as part:
+            yield part
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder, "part")
+        yield part
+        store.upload(part, place)
 
 
 # --- one item ------------------------------------------------------------------------------------------------
@@ -224,11 +233,11 @@ def resized(data: bytes, size: int, where: str) -> tuple[bytes, str, tuple[int, 
     JPEGs are decoded at a half, quarter or eighth where that is still large enough (libjpeg's scaled DCT). A picture
     that needs no change is left as it is, byte for byte. Raises PictureError.
     """
+    given = quick.ordinary(data)
+    made = None if given is None or min(given) <= size else _quick(data, size, given)
+    if made is not None:
+        return made
     with preprocess._border(data, where):
-        given = quick.ordinary(data)
-        made = None if given is None or min(given) <= size else _quick(data, size, given)
-        if made is not None:
-            return made
         image: Image.Image = preprocess._opened(data, _MOST)
         short = min(image.size)
         if short <= size and image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and _upright(image):
@@ -253,14 +262,17 @@ def resized(data: bytes, size: int, where: str) -> tuple[bytes, str, tuple[int, 
 
 def _quick(data: bytes, size: int, given: tuple[int, int]) -> tuple[bytes, str, tuple[int, int]] | None:
     """An ordinary JPEG by OpenCV; None where it won't."""
-    pixels = quick.decode(data, size, given)
-    if pixels is None:
-        return None
     import cv2
 
     factor = size / min(given)
     width, height = (max(size, round(length * factor)) for length in given)
-    done, file = cv2.imencode(".jpg", quick.resize(pixels, width, height), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    try:
+        pixels = quick.decode(data, size, given)
+        if pixels is None:
+            return None
+        done, file = cv2.imencode(".jpg", quick.resize(pixels, width, height), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    except (cv2.error, MemoryError):  # the exact way will say what is wrong
+        return None
     return (file.tobytes(), ".jpg", (width, height)) if done else None
 
 
@@ -388,6 +400,9 @@ def _finished(place: str, plan: dict[str, Any], jobs: Sequence[Job]) -> dict[str
         "shards": notes,
     }
     store.write(store.join(place, INDEX), dumps(index))
+    local = store.local(place)
+    if local is not None:
+        store.sweep(local)
     return index
 
 

@@ -84,3 +84,16 @@ def test_held_out_pictures_come_in_order_and_whole(pictures: loader.Pictures) ->
     assert [len(y) for _, y in found.epoch(0)] == [20, 20, 10]
     assert torch.cat([y for _, y in found.epoch(0)]).tolist() == list(range(50))
     assert next(iter(found.epoch(0)))[0].shape == (20, 3, 12, 12)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_shares_are_the_batch(pictures: loader.Pictures, shuffle: bool) -> None:
+    move = augment.chain(augment.flip, partial(augment.shift, by=2)) if shuffle else None
+    whole = loader.Batches(pictures, SAME, batch_size=8, shuffle=shuffle, transform=move)
+    parts = [list(whole.share(rank, 3).epoch(1)) for rank in range(3)]
+    for index, (x, y) in enumerate(whole.epoch(1)):
+        assert whole.whole(index) == len(y)
+        for rank, given in enumerate(parts):
+            wanted = slice(rank, None, 3) if rank < len(y) else slice(0, 1)
+            assert torch.equal(given[index][0], x[wanted])
+            assert torch.equal(given[index][1], y[wanted])

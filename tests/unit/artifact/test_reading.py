@@ -63,12 +63,40 @@ def test_fewer_items_than_a_batch_are_one_batch(train: Dataset) -> None:
     assert [len(y) for _, y in few.epoch(0)] == [len(train)]
 
 
-def test_ranks_share_the_items(train: Dataset) -> None:
-    parts = [stream(train, rank=rank, world=2) for rank in range(2)]
-    seen = [set(part.order(0).tolist()) for part in parts]
-    assert not seen[0] & seen[1]
-    assert len(seen[0]) == len(seen[1]) == len(train) // 2
-    assert len(parts[0]) == len(parts[1])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_shares_are_the_batch_and_nothing_twice(train: Dataset, shuffle: bool) -> None:
+    whole = stream(train, shuffle=shuffle)
+    parts = [whole.share(rank, 3) for rank in range(3)]
+    for epoch in range(2):  # decoded, and from the cache that all of them fill
+        given = [list(part.epoch(epoch)) for part in parts]
+        for index, (x, y) in enumerate(whole.epoch(epoch)):
+            assert whole.whole(index) == len(y)
+            for rank, mine in enumerate(given):
+                wanted = slice(rank, None, 3) if rank < len(y) else slice(0, 1)
+                assert same([mine[index]], [(x[wanted], y[wanted])])
+
+
+def test_what_another_process_decoded_is_not_decoded_again(train: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = stream(train).share(0, 2), stream(train).share(1, 2)
+    for part in (mine, other):
+        list(part.epoch(0))
+    monkeypatch.setattr(preprocess, "canvas", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(quick, "canvas", lambda *_: pytest.fail("decoded"))
+    seen = set(mine.order(0)[: len(mine) * mine.batch_size].tolist())
+    if seen == set(range(len(train))):  # whole batches: each item was somewhere
+        list(mine.epoch(1))
+    assert mine._cache is not None
+    mine._cache.look()
+    assert set(np.flatnonzero(mine._cache._done).tolist()) == seen
+
+
+def test_another_size_is_the_same_pictures_in_the_same_order(train: Dataset) -> None:
+    one, other = stream(train, transform=None), stream(train, transform=None).sized(3)
+    flat = [torch.cat([y for _, y in loader.epoch(1)]) for loader in (one, other)]
+    size = min(map(len, flat))
+    assert torch.equal(flat[0][:size], flat[1][:size])
+    assert next(iter(other.epoch(1)))[0].shape[0] == 3
+    assert next(iter(one.epoch(1)))[0].shape[0] == 4
 
 
 def test_a_full_disk_is_said_and_training_goes_on(train: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,10 +138,10 @@ def test_the_rest_of_a_damaged_shard_is_read_when_asked(
     assert count == index["items"] - 1
 
 
-def picture(size: tuple[int, int], form: str = "JPEG", **how: object) -> bytes:
+def picture(size: tuple[int, int], form: str = "JPEG", mode: str = "RGB", **how: object) -> bytes:
     file = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize(size).save(file, form, **how)
+    Image.fromarray(pixels).resize(size).convert(mode).save(file, form, **how)
     return file.getvalue()
 
 
@@ -177,9 +177,21 @@ def test_only_ordinary_photos_take_the_quick_way() -> None:
         picture((400, 300), "PNG"),
         picture((400, 300))[:-9],
         picture((9000, 6000), progressive=True, quality=20),  # 54 million pixels, passed over ten times
+        picture((400, 300), mode="L"),
+        picture((400, 300), mode="CMYK"),
         b"",
     ):
         assert quick.ordinary(other) is None
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"subsampling": 0}, {"comment": b"\xff\xc0"}, {"dpi": (72, 72)}, {"optimize": True}]
+)
+def test_the_size_in_a_plain_head_is_that_of_the_picture(how: dict[str, object]) -> None:
+    whole = picture((401, 300), **how)  # type: ignore[arg-type]
+    assert quick._plainest(whole) == (401, 300)
+    for cut in range(0, len(whole), 37):
+        assert quick._plainest(whole[:cut]) in (None, (401, 300))
 
 
 def test_texts_and_tables_are_sharded_too(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 Value = Sequence[bytes] | Sequence[int] | Sequence[float]
 
 _BYTES, _FLOATS, _INTS = 1, 2, 3
 _SHORT = [bytes([value]) for value in range(128)]
+_LARGE = 256  # bytes from which a list counts as content, which hardly comes again; labels and sizes do
 
 
 def encode(features: Mapping[str, Value]) -> bytes:
@@ -23,9 +25,10 @@ def encode(features: Mapping[str, Value]) -> bytes:
     """
     entries = []
     for name in sorted(features):
-        if len(features[name]):
-            entry = _field(1, name.encode()) + _field(2, _feature(features[name]))
-            entries.append(_field(1, entry))
+        values = features[name]
+        if len(values):
+            large = len(values) > 1 or (isinstance(values[0], bytes) and len(values[0]) > _LARGE)
+            entries.append(_entry(name, values) if large else _known(name, values[0]))
     return _field(1, b"".join(entries))
 
 
@@ -42,6 +45,15 @@ def parse(message: bytes | memoryview) -> dict[str, list[bytes] | list[int] | li
                 if isinstance(name, memoryview) and isinstance(feature, memoryview):
                     found[bytes(name).decode("utf-8", "replace")] = _list(feature)
     return found
+
+
+def _entry(name: str, values: Value) -> bytes:
+    return _field(1, _field(1, name.encode()) + _field(2, _feature(values)))
+
+
+@lru_cache(maxsize=4096, typed=True)  # 1 and 1.0 are not the same list
+def _known(name: str, value: bytes | int | float) -> bytes:
+    return _entry(name, [value])  # type: ignore[arg-type]
 
 
 def _feature(values: Value) -> bytes:
