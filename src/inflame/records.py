@@ -198,11 +198,26 @@ class JobSpec(Record):
     model: str  # path of the model folder
     arguments: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()  # names of environment variables to pass on, never values
-    machine: str = ""
+    machine: str = ""  # cpu-small … gpu-8, or a name of the provider's own
     count: int = 1
     image: str = ""
     inputs: tuple[str, ...] = ()
     output: str = ""
+    spot: bool = False  # a machine that may be taken away, for less money
+    max_time: float | None = None  # seconds
+    max_money: float | None = None  # US dollars
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package(Record):
+    """What a job carries to another machine: one archive of the code as it is now, with inflame's wheel, the list of
+    requirements and the bootstrap in its folder `.inflame/`. Named by its content."""
+
+    tree: str  # the git tree object of the code
+    archive: str  # uri of the archive (.tar.gz)
+    sha256: str = ""
+    bytes: int = 0
+    files: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,14 +121,6 @@ def centre(canvases: Pixels, size: int) -> Pixels:
     return canvases[..., top : top + size, left : left + size, :]
 
 
-def examine(data: bytes, preprocess: Preprocess, where: str = "") -> tuple[Header, Pixels]:
-    """Header and canvas from one complete decode, to know that every byte of the picture can be read."""
-    with _border(data, where):
-        image = _opened(data, preprocess.max_pixels, preprocess)
-        head = _header(image)
-        return head, _square(_finished(image, preprocess.max_pixels), preprocess)
-
-
 def header(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Format, mode, size and EXIF orientation, without decoding. Raises `PictureError`."""
     data, where = read(source)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inflame.errors import DataError
-from inflame.records import Job, JobSpec
+from inflame.records import Job, JobSpec, Package
 
 ENDED = ("done", "failed", "stopped")
 
@@ -18,8 +18,9 @@ class Launcher(ABC):
     """A place where `python app.py train …` of a model folder can run."""
 
     @abstractmethod
-    def request(self, spec: JobSpec) -> dict[str, Any]:
-        """All that would be sent, as plain JSON values. Touches nothing; the same spec gives the same request.
+    def request(self, spec: JobSpec, package: Package | None = None) -> dict[str, Any]:
+        """All that would be sent, as plain JSON values, in the provider's own words. Touches nothing; the same spec and
+        package give the same request. `package`: the code, where the machine is another one than this.
 
         Raises DataError when the model folder has no `app.py`, UserError for what this place can't do.
         """

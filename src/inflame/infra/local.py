@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from inflame import host, store
 from inflame.errors import DataError, UserError
 from inflame.infra.launcher import ENDED, Launcher, app
-from inflame.records import Job, JobSpec, dumps
+from inflame.records import Job, JobSpec, Package, dumps
 
 BUSY = 0.7  # load of a core above which a machine counts as busy
 
@@ -36,7 +36,7 @@ class Local(Launcher):
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def request(self, spec: JobSpec) -> dict[str, Any]:
+    def request(self, spec: JobSpec, package: Package | None = None) -> dict[str, Any]:
         """The command line. More than one machine is refused: here is only one."""
         if spec.count != 1:
             raise UserError(
