@@ -43,6 +43,9 @@ JOURNEY: dict[str, dict[str, Verb]] = {
         "export": Verb("export", "[RUN]", "write it as ONNX, torch, Keras, int8 or a page for browsers"),
         "runs": Verb("model", "", "all runs, newest first"),
     },
+    "many runs": {
+        "sweep": Verb("factory", "MODEL|DATA", "try many settings in the time you give; stop the hopeless"),
+    },
     "your own code": {
         "new": Verb("project", "NAME", "make a model folder of your own that trains at once"),
     },

@@ -72,7 +72,7 @@ class Learned:
     def __init__(self, name: str, axes: Sequence[Axis], directions: Sequence[str], *, seed: int) -> None:
         self.name, self.axes, self.directions, self.seed = name, axes, directions, seed
         self._optuna: Any = plugins.need("optuna", "sweep", f"The sampler {name}")
-        self._space = {axis.key: self._distribution(axis) for axis in axes}
+        self._space = {axis.key: distribution(self._optuna, axis) for axis in axes}
 
     def propose(self, number: int, trials: Sequence[Trial]) -> dict[str, Any]:
         """A function of its arguments and of the seed."""
@@ -98,13 +98,6 @@ class Learned:
             return samplers.GPSampler(seed=seed, n_startup_trials=1)
         return samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
 
-    def _distribution(self, axis: Axis) -> Any:
-        kinds = self._optuna.distributions
-        if axis.finite:
-            return kinds.CategoricalDistribution([_plain(value) for value in axis.values])
-        kind = kinds.IntDistribution if axis.whole else kinds.FloatDistribution
-        return kind(axis.low, axis.high, log=axis.log)
-
     def _told(self, trial: Trial) -> Any:
         """The trial as Optuna knows it: what is at work or waits counts by what is known of it."""
         states = self._optuna.trial.TrialState
@@ -119,7 +112,7 @@ class Learned:
         several = len(self.directions) > 1
         return self._optuna.trial.create_trial(
             state=state,
-            params={key: _plain(value) for key, value in trial.settings.items()},
+            params={key: plain(value) for key, value in trial.settings.items()},
             distributions=self._space,
             values=list(trial.values) if state == states.COMPLETE and several else None,
             value=trial.values[0] if state == states.COMPLETE and not several else None,
@@ -128,14 +121,23 @@ class Learned:
         )
 
 
-def _plain(value: Any) -> Any:
+def distribution(optuna: Any, axis: Axis) -> Any:
+    """The axis as Optuna knows it."""
+    kinds = optuna.distributions
+    if axis.finite:
+        return kinds.CategoricalDistribution([plain(value) for value in axis.values])
+    kind = kinds.IntDistribution if axis.whole else kinds.FloatDistribution
+    return kind(axis.low, axis.high, log=axis.log)
+
+
+def plain(value: Any) -> Any:
     """The value as a choice of Optuna's, which takes no lists."""
     return repr(list(value)) if isinstance(value, (list, tuple)) else value
 
 
 def _value(axis: Axis, chosen: Any) -> Any:
     if axis.finite:
-        return next(value for value in axis.values if _plain(value) == chosen)
+        return next(value for value in axis.values if plain(value) == chosen)
     return chosen if axis.whole else min(max(float(f"{chosen:.6g}"), axis.low), axis.high)
 
 

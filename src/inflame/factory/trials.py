@@ -24,11 +24,11 @@ _CREATE_TRIAL, _SET_USER_ATTRIBUTE = 4, 8  # operations of Optuna's journal
 class Trial(Record):
     """One point of a sweep, and what came of it.
 
-    `settings`: value by full name of what is varied. `state`: waiting (for its turn, or for a longer one), running, done
-    (to its end), stopped (before that, with a checkpoint) or failed. `values`: of the objectives, the last ones that are known.
+    `settings`: value by full name of what is varied. `state`: waiting (for its turn, or a longer one), running, done
+    (to its end), stopped (before that, with a checkpoint) or failed. `values`: of the objectives, the last known ones.
     `run`: the run folder, "" before there is one. `reason`: why it was stopped or failed. `seconds`: of all sittings.
     `budget`: seconds or epochs of its last sitting (None: the recipe's own), `rung`: how many longer ones it has won.
-    `job`: the id of its job, `attempt`: how many were started. `host`: where.
+    `job`: the id of its job, `attempt`: how many were started, `kills`: how many of them were killed. `host`: where.
     """
 
     number: int
@@ -42,6 +42,7 @@ class Trial(Record):
     rung: int = 0
     job: str = ""
     attempt: int = 0
+    kills: int = 0
     host: str = ""
 
     @property
@@ -55,7 +56,8 @@ class Sweep(Record):
     """What a sweep was told. `model` is a model folder; `fixed` the settings that all trials share, as `key=value`;
     `objectives` names and `directions` ("maximize" or "minimize") of what is judged; `space` the axes by full name of
     the setting (see `inflame.config.axes`); `budget` seconds and `most` trials in all, None where there is no limit;
-    `storage` the uri of the journal, "" for the file in the folder."""
+    `storage` the uri of the journal, "" for the file in the folder; `rungs` the budgets that a trial may have one after
+    the other, in `unit`s ("seconds", "epochs", "": the recipe's own); `hang` seconds of silence that are too many."""
 
     name: str
     folder: str
@@ -71,6 +73,9 @@ class Sweep(Record):
     workers: int = 1
     where: str = "local"
     stopping: bool = True
+    unit: str = ""
+    rungs: tuple[float, ...] = ()
+    hang: float = 300.0
     storage: str = ""
     identity: str = ""
     started: float = 0.0

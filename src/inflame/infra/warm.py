@@ -18,7 +18,8 @@ from typing import Any
 
 from inflame import store
 from inflame.errors import DataError, UserError
-from inflame.infra.launcher import ENDED, Launcher, app
+from inflame.infra.launcher import ENDED, app
+from inflame.infra.pool import Pool
 from inflame.infra.zygote import CODE, LOCK, LOG
 from inflame.records import Job, JobSpec, dumps
 from inflame.runs import lock
@@ -30,7 +31,7 @@ _YOUNG = 2.0  # seconds that a job may take to get hold of its lock
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-class Warm(Launcher):
+class Warm(Pool):
     """Jobs of one model folder. `slots` are the cores of each job that may run at a time. Leaving the `with` lets the
     process go that they are forked from; jobs that are at work stay."""
 
@@ -147,6 +148,26 @@ class Warm(Launcher):
             self.close()
             zygote.wait()
 
+    def said(self, job: Job) -> tuple[str, float]:
+        """The last line of the job's log that says something, JSON aside, and when it was written (since 1970)."""
+        path = store.home() / "jobs" / job.id / LOG
+        with suppress(OSError), path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            file.seek(max(0, stat.st_size - 4096))
+            lines = file.read().decode(errors="replace").splitlines()
+            told = (line.strip() for line in reversed(lines) if line.strip() and not line.startswith("{"))
+            return next(told, ""), stat.st_mtime
+        return "", 0.0
+
+    def knows(self, job: Job) -> bool:
+        """Whether the job was sent, by whomever."""
+        return (store.home() / "jobs" / job.id / JOB).is_file()
+
+    def place(self, job: Job) -> int | None:
+        """The slot whose cores the job has."""
+        cores = _described(_folder(job)).get("cores")
+        return self.slots.index(cores) if cores in self.slots else None
+
     def _order(self, app: str, order: dict[str, Any]) -> None:
         line = json.dumps(order).encode() + b"\n"
         for attempt in (1, 2):
@@ -193,23 +214,6 @@ class Warm(Launcher):
         with suppress(OSError):
             return time.time() - (folder / JOB).stat().st_mtime < _YOUNG
         return False
-
-
-def last_line(job: Job) -> str:
-    """The last line of a job's log that says something; of JSON it is left out."""
-    path = store.home() / "jobs" / job.id / LOG
-    with suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
-        lines = file.read().decode(errors="replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("{")), "")
-    return ""
-
-
-def touched(job: Job) -> float:
-    """When the job last wrote to its log (seconds since 1970); 0 when it hasn't yet."""
-    with suppress(OSError):
-        return (store.home() / "jobs" / job.id / LOG).stat().st_mtime
-    return 0.0
 
 
 def _environment(threads: int) -> dict[str, str]:

@@ -177,11 +177,11 @@ def _leave(folder: Path, code: int) -> None:
 
 
 def main() -> None:
-    """Takes over the pipes from stdin and stdout: what imports print goes to stderr."""
+    """Takes over the pipes from stdin and stdout: what imports print is nobody's business."""
     orders, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for descriptor in (orders, answers):
         os.set_inheritable(descriptor, False)
     app = Path(sys.argv[1])

@@ -1,0 +1,266 @@
+"""The verbs of many runs: sweep, ablate."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inflame.cli.show import as_json, table
+from inflame.errors import UserError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from inflame.cli.words import Parser
+    from inflame.factory.drive import Glance
+    from inflame.factory.trials import Sweep, Trial
+
+_SHOWN = 25  # trials in the table at the end
+
+
+# --- sweep ---------------------------------------------------------------------------------------
+
+
+def sweep_words(parser: Parser) -> None:
+    """What is trained, what is varied, and how long."""
+    parser.usage = "inflame sweep MODEL|DATA key=a,b,c key=range(…) … [--in TIME] [--trials N]"
+    parser.description = (
+        "Try many settings, stop the hopeless early, and show what came of it. Values are written\n"
+        "  key=a,b,c   key=range(0,10,2)   key=interval(0,1)   key=range(1e-4,1e-2,log)\n"
+        "Every key and value is checked before anything starts. The time is that of the whole sweep; in=60s\n"
+        "is that of one trial. What was run before with the same settings, data and code is not run again.\n"
+        "Stopped or killed? The same command goes on; no trial is lost or run twice."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  inflame sweep mnist 'hyperparam.learning_rate=range(1e-3,1e-1,log)' --in 10m\n"
+        "  inflame sweep photos/ 'seed=range(0,5)' in=60s\n"
+        "  inflame sweep mnist hyperparam.shift=0,1,2 hyperparam.ema=0,0.998 in=20s --objective val.low\n"
+        "  inflame sweep mnist 'hyperparam.batch_size=range(16,512,log)' in=20s --trials 30 \\\n"
+        "      --objective val.accuracy,seconds\n"
+        "  inflame sweep mnist --space lr --in 30m      conf/sweep/lr.yaml: a line `key: values` for each"
+    )
+    parser.takes_settings = True
+    add = parser.add_argument
+    add("words", nargs="*", metavar="MODEL|DATA", help="what to train; settings, with one value or several")
+    add("--in", dest="budget", metavar="TIME", help="time of the whole sweep: 10m, 2h")
+    add("--trials", type=int, metavar="N", help="at most so many points")
+    add(
+        "--objective",
+        metavar="NAME",
+        default="val.accuracy",
+        help="val.accuracy (default), val_loss, latency_ms … or two: a,b",
+    )
+    add("--sampler", metavar="NAME", default="", help="grid, random, qmc, tpe, gp, nsga (default: what suits)")
+    add("--workers", type=int, metavar="N", default=0, help="trials at a time (default: one for each core or GPU)")
+    add("--on", metavar="PLACE", default="local", help="local (default), or ray: a cluster")
+    add("--address", metavar="HOST", default="", help="with --on ray: the cluster (default: one made here)")
+    add("--space", metavar="FILE", help="values from a YAML file, or of conf/sweep/FILE.yaml")
+    add("--name", metavar="NAME", default="", help="name of the sweep (default: model and data)")
+    add("--no-stopping", action="store_true", help="every trial runs to its end")
+    add("--stopping", action="store_true", help="trials compete for time also where they wouldn't: in a grid")
+    add("--hang", metavar="TIME", default="5m", help="a trial that says nothing for so long has failed (5m)")
+    add("--storage", metavar="URI", default="", help="journal in a database: sqlite:///…, postgresql+psycopg://…")
+    add("--sampler-seed", type=int, metavar="N", default=0, help="other points with another N (default: 0)")
+    add("--money", type=float, metavar="X", help="stop when it has cost so much, at --price")
+    add("--price", type=float, metavar="X", help="what an hour of this machine costs")
+
+
+def sweep(words: Namespace) -> int:
+    """Prints the trials, and what to type next; 1 when none came to its end."""
+    from inflame.factory import sweep as planning
+    from inflame.factory.drive import Driver
+
+    wished = _wish(words)
+    planned, axes = planning.plan(wished)
+    made = planning.begin(planned)
+    pool = _pool(made, words.address)
+    _announce(made)
+    try:
+        with _Line() as line:
+            found = Driver(made, axes, pool, line).run()
+    finally:
+        pool.close()
+    _report(made, found, whole=words.json)
+    return 0 if any(trial.state == "done" for trial in found) else 1
+
+
+def _wish(words: Namespace) -> Any:
+    from inflame.cli.model import _is_setting, _target
+    from inflame.config import parse_duration
+    from inflame.config.axes import from_file
+    from inflame.factory.sweep import Wish, space_file
+
+    targets = [word for word in words.words if not _is_setting(word)]
+    if len(targets) != 1:
+        found = "nothing" if not targets else " and ".join(targets)
+        raise UserError(
+            f"inflame sweep takes one thing to train, and got {found}.",
+            remedy="inflame sweep mnist 'hyperparam.learning_rate=range(1e-3,1e-1,log)' --in 10m",
+        )
+    folder, given = _target(targets[0])
+    told = from_file(space_file(words.space, folder)) if words.space else []
+    stopping = True if words.stopping else False if words.no_stopping else None
+    return Wish(
+        model=Path(folder),
+        words=(*told, *given, *(word for word in words.words if _is_setting(word))),
+        objective=words.objective,
+        sampler=words.sampler,
+        name=words.name,
+        budget=_budget(words),
+        most=words.trials,
+        workers=words.workers,
+        where=words.on,
+        stopping=stopping,
+        storage=words.storage,
+        hang=parse_duration(words.hang),
+        seed=words.sampler_seed,
+    )
+
+
+def _budget(words: Namespace) -> float | None:
+    """Seconds: the time that was given, and that which the money pays for, whichever is less."""
+    from inflame.config import parse_duration
+
+    seconds: float | None = parse_duration(words.budget) if words.budget else None
+    if words.money is None:
+        return seconds
+    if words.price is None or not words.price > 0 or not words.money > 0:
+        raise UserError("--money needs the price of an hour of this machine.", remedy="--money 5 --price 0.90")
+    paid = 3600.0 * float(words.money) / float(words.price)
+    return paid if seconds is None else min(seconds, paid)
+
+
+def _pool(made: Sweep, address: str) -> Any:
+    """The place where trials run."""
+    from inflame.factory.sweep import slots
+
+    if made.where == "local":
+        from inflame.infra.warm import Warm
+
+        return Warm(slots(made.workers))
+    if made.where == "ray":
+        from inflame.infra.ray import Ray
+
+        return Ray(address, workers=made.workers)
+    raise UserError(f"A sweep can't run on {made.where}.", remedy="--on local   or   --on ray")
+
+
+def _announce(made: Sweep) -> None:
+    """What is going to happen, in a line or two, for people."""
+    per = (
+        f"{', '.join(f'{rung:g}' for rung in made.rungs)} {made.unit}" if made.rungs else "as long as the recipe takes"
+    )
+    until = [f"{made.budget:g} s" if made.budget else "", f"{made.most} trials" if made.most else ""]
+    _say(f"sweep    {made.folder}")
+    _say(f"plan     {made.sampler} over {', '.join(made.space)}; {made.workers} at a time; a trial: {per}")
+    end = " or ".join(filter(None, until)) or "the grid is filled"
+    _say(f"until    {end}; objective {' and '.join(made.objectives)}")
+
+
+class _Line:
+    """One line that tells how it stands: on a terminal again and again, in a log when a trial has ended."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr is not None and sys.stderr.isatty()
+        self._ended: set[int] = set()
+        self._said = 0.0
+
+    def __enter__(self) -> Callable[[Glance], None]:
+        return self.show
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[K")
+
+    def show(self, glance: Glance) -> None:
+        """Writes the line."""
+        if self._live:
+            sys.stderr.write("\r\x1b[K" + _standing(glance)[: _columns()])
+            sys.stderr.flush()
+            return
+        ended = {trial.number for trial in glance.trials if trial.ended}
+        if ended - self._ended and time.monotonic() - self._said > 10:
+            self._said = time.monotonic()
+            _say(_standing(glance))
+        self._ended = ended
+
+
+def _standing(glance: Glance) -> str:
+    counts = {
+        state: sum(1 for trial in glance.trials if trial.state == state) for state in ("done", "stopped", "failed")
+    }
+    waiting = sum(1 for trial in glance.trials if trial.state == "waiting" and trial.values)
+    parts = [f"{counts['done']} done", f"{len(glance.working)} at work"]
+    parts += [f"{waiting} waiting"] if waiting else []
+    parts += [f"{counts[state]} {state}" for state in ("stopped", "failed") if counts[state]]
+    known = [trial for trial in glance.trials if trial.values]
+    best = max(known, key=lambda trial: trial.values[0], default=None)
+    top = f" · highest {best.values[0]:.4f} (#{best.number})" if best else ""
+    return f"trials   {', '.join(parts)}{top} · {glance.seconds:.0f} s"
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns - 1
+
+
+def _report(made: Sweep, found: Sequence[Trial], *, whole: bool) -> None:
+    """The trials, the best first, and what to type next."""
+    from inflame.factory.results import best, ranked
+
+    order = ranked(made, found)
+    top = best(made, found)
+    if whole:
+        plain = {"sweep": made.name, "folder": made.folder, "objectives": list(made.objectives)}
+        print(as_json({**plain, "best": [one.to_json() for one in top], "trials": [one.to_json() for one in found]}))
+        return
+    print(_table(made, order[:_SHOWN]))
+    if len(order) > _SHOWN:
+        print(f"… and {len(order) - _SHOWN} more")
+    _say(f"tried    {len(found)} points in {made.seconds:.0f} s: " + _counted(found))
+    if len(made.objectives) > 1:
+        _say(f"front    {', '.join(f'#{one.number}' for one in top)}: none of the others is better in both")
+    elif top:
+        _say(f"best     #{top[0].number} of {len(found)} tried: {_settings(top[0])}")
+    _say(f"next     inflame why {made.name}   inflame board --sweep {made.name}")
+
+
+def _table(made: Sweep, order: Sequence[Trial]) -> str:
+    head = (
+        "trial",
+        *(key.removeprefix("hyperparam.") for key in made.space),
+        *made.objectives,
+        "for",
+        "s",
+        "state",
+        "",
+    )
+    rows = []
+    for trial in order:
+        values = [f"{value:.4f}" for value in trial.values] or ["-"] * len(made.objectives)
+        budget = f"{trial.budget:g} {made.unit}" if trial.budget else "-"
+        settings = [_shown(trial.settings.get(key)) for key in made.space]
+        rows.append((trial.number, *settings, *values, budget, f"{trial.seconds:.1f}", trial.state, trial.reason))
+    return table(head, rows)
+
+
+def _counted(found: Sequence[Trial]) -> str:
+    states = [trial.state for trial in found]
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+
+
+def _settings(trial: Trial) -> str:
+    return " ".join(f"{key}={_shown(value)}" for key, value in trial.settings.items())
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,411 @@
+"""The driver of a sweep: asks for points, sends trials to workers, watches them, stops the hopeless, goes on after any
+death, its own too. What it knows is in the journal and the run folders; it can be killed between any two lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from inflame import store
+from inflame.config import axes
+from inflame.config.axes import Axis
+from inflame.errors import RunError, UserError
+from inflame.factory import objectives, stopping, watch
+from inflame.factory.journal import Journal
+from inflame.factory.stopping import Ladder
+from inflame.factory.sweep import gpus
+from inflame.factory.trials import LOCK, STATE, Sweep, Trial
+from inflame.factory.turns import Turns
+from inflame.infra.launcher import ENDED
+from inflame.infra.pool import Pool
+from inflame.records import Job, JobSpec, dumps
+from inflame.runs import Run, lock
+from inflame.runs.begin import REUSE, SWEEP, TRIAL
+from inflame.runs.index import folder_of_runs
+
+RETRIES = 3  # starts of a trial that was killed from outside, before it counts as failed
+GRACE = 20.0  # seconds that a trial which was told to stop may take to save
+_KILLED = 128 + signal.SIGKILL
+_LOOK, _TURN, _NOTE = 0.2, 0.1, 2.0  # seconds between looks at the trials, turns of the loop, notes of the time
+
+
+@dataclass(slots=True)
+class Work:
+    """A trial at work. `intent`: the state that it will have when it has stopped, as it was told to."""
+
+    trial: Trial
+    job: Job
+    slot: int
+    run: Path
+    intent: str = ""
+    told: float = 0.0
+    began: float = field(default_factory=time.time)
+    tail: watch.Tail = field(default_factory=watch.Tail)
+    looked: float = 0.0
+    memory: int = field(default_factory=watch.out_of_memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What a person who waits may see: the trials, those at work, seconds that are gone."""
+
+    trials: Sequence[Trial]
+    working: Sequence[Trial]
+    seconds: float
+
+
+class Driver:
+    """One sitting of a sweep. `show` is called with a `Glance` about twice a second."""
+
+    def __init__(
+        self, sweep: Sweep, varied: Sequence[Axis], workers: Pool, show: Callable[[Glance], None] = lambda _: None
+    ) -> None:
+        self.sweep, self.axes, self.workers, self.show = sweep, varied, workers, show
+        self.steps = Ladder(kind=sweep.unit, rungs=sweep.rungs)
+        self.direction, self.several = sweep.directions[0], len(sweep.objectives) > 1
+        self.journal = Journal(sweep, varied)
+        self.working: dict[int, Work] = {}
+        self._host = f"{os.uname().nodename}:{store.home()}"
+        self.turns = Turns(sweep, varied, self.journal, self.left, self._host)
+        self.curves: list[stopping.Curve] = []
+        self.usual = 0.0
+        self.earlier, self.began = sweep.seconds, time.monotonic()
+        self._noted = self._shown = 0.0
+
+    def run(self) -> list[Trial]:
+        """Works until the space, the trials or the time are used up; the trials as they are then. Ctrl-C and SIGTERM
+        let trials save and raise KeyboardInterrupt; another driver at work: UserError."""
+        held = lock.take(self.sweep.path / LOCK)
+        if held is None:
+            raise UserError(
+                f"Another process is working on the sweep {self.sweep.name}.",
+                where=str(self.sweep.path),
+                remedy="Wait until it ends, or stop it; see what it does: inflame board --sweep " + self.sweep.name,
+            )
+        try:
+            with _stopping():
+                self._adopt()
+                self._loop()
+            self._close("done")
+        except BaseException:
+            self._interrupt()
+            raise
+        finally:
+            held.release()
+        return list(self.journal.trials.values())
+
+    def seconds(self) -> float:
+        """How long the sweep has been worked on, all sittings together."""
+        return self.earlier + time.monotonic() - self.began
+
+    def left(self) -> float:
+        """Seconds of the sweep's time that are left."""
+        return float("inf") if self.sweep.budget is None else self.sweep.budget - self.seconds()
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while True:
+            self._harvest()
+            self._give_up()
+            self._fill()
+            if not self.working:
+                return
+            self._look()
+            self._tell()
+            self.workers.wait(_TURN)
+
+    def _fill(self) -> None:
+        for slot in range(len(self.workers.slots)):
+            if slot in {work.slot for work in self.working.values()}:
+                continue
+            trial = self.turns.next(self.working)
+            if trial is None:
+                return
+            self._send(trial, slot)
+
+    # --- a trial ---------------------------------------------------------------------------------
+
+    def _send(self, trial: Trial, slot: int) -> None:
+        """Starts the trial, at the rung that it has; of seconds, each rung is a run of its own."""
+        run = self._run_folder(trial)
+        job = trial.job if trial.state == "running" and trial.job else f"{run.name}-{trial.attempt + 1}"
+        started = replace(
+            trial,
+            state="running",
+            budget=self.steps.budget(trial.rung),
+            run=run.name,
+            job=job,
+            attempt=trial.attempt + (job != trial.job),
+            host=self._host,
+            reason="",
+        )
+        self.journal.write(started)
+        spec = JobSpec(model=self.sweep.model, arguments=self._words(started), output=str(run))
+        variables = {SWEEP: self.sweep.name, TRIAL: str(trial.number), REUSE: "1", **self._gpu(slot)}
+        request = self.workers.asked(self.workers.request(spec), name=job, slot=slot, variables=variables)
+        self.working[trial.number] = Work(started, self.workers.send(request), slot, run)
+
+    def _run_folder(self, trial: Trial) -> Path:
+        rung = f"-{trial.rung + 1}" if self.steps.kind == "seconds" and trial.rung else ""
+        return folder_of_runs() / f"{self.sweep.name}.{trial.number:04}{rung}"
+
+    def _words(self, trial: Trial) -> tuple[str, ...]:
+        fixed = list(self.sweep.fixed)
+        if self.steps.kind == "seconds":
+            fixed = [*(word for word in fixed if not word.startswith("in=")), f"in={trial.budget}"]
+        return (*fixed, *(axes.text(key, value) for key, value in trial.settings.items()))
+
+    def _gpu(self, slot: int) -> dict[str, str]:
+        count = gpus()
+        if not count:
+            return {}
+        names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
+        return {"CUDA_VISIBLE_DEVICES": names[slot % count]}
+
+    def _harvest(self) -> None:
+        for number, work in list(self.working.items()):
+            job = self.workers.status(work.job)
+            if job.status in ENDED:
+                del self.working[number]
+                self._reap(work, job)
+
+    def _reap(self, work: Work, job: Job) -> None:
+        """What came of a trial whose process has ended."""
+        run = Run(path=work.run)
+        state, status = run.state, run.read_status()
+        trial = replace(work.trial, seconds=self._spent(work, status))
+        known = objectives.values(run, self.sweep.objectives)
+        memory = watch.out_of_memory() > work.memory
+        if state == "done" and status.get("state") == "done" and (job.code == 0 or known):
+            self._finished(trial, run, known)
+        elif work.intent:
+            self._write(replace(trial, state=work.intent))
+        elif job.code == _KILLED and (kills := trial.kills + (2 if memory else 1)) < RETRIES:
+            self.turns.again.append(replace(trial, kills=kills, state="waiting"))
+        elif job.status == "stopped":
+            self.turns.again.append(replace(trial, state="waiting"))  # somebody stopped it, not the sweep
+        else:
+            said, _ = self.workers.said(job)
+            self._write(replace(trial, state="failed", reason=watch.reason(job, status, said, memory=memory)))
+
+    def _finished(self, trial: Trial, run: Run, known: tuple[float, ...]) -> None:
+        if not known:
+            lacks = f"its run reports no {' and '.join(self.sweep.objectives)}"
+            self._write(replace(trial, state="failed", reason=lacks))
+            return
+        taken = run.read_status()
+        name = run.path.resolve().name
+        reused = "" if taken.get("trial") == trial.number and taken.get("sweep") == self.sweep.name else f"is {name}"
+        if trial.budget is not None and self.steps.kind == "seconds" and not reused:
+            self.turns.around = max(self.turns.around, min(trial.seconds - trial.budget + 0.5, 0.2 * trial.budget))
+        self._learn(run, trial)
+        longer = self.steps.kind == "seconds" and trial.rung < self.steps.top and not self.several
+        state = "waiting" if longer else "done"
+        self._write(replace(trial, state=state, values=known, run=name, reason=reused))
+
+    def _learn(self, run: Run, trial: Trial) -> None:
+        """Keeps the curve of a finished trial, for others to be compared with."""
+        budget = self.steps.rungs[-1] if self.steps.kind == "epochs" else trial.budget
+        if not budget or self.several:
+            return
+        rows = run.metrics()
+        found = stopping.points(rows, self.sweep.objectives[0], self.steps.kind, budget)
+        plain = [(share, value) for share, value in found if value is not None]
+        if plain:
+            final = objectives.best([value for _, value in plain], self.direction)
+            self.curves.append(stopping.Curve(tuple(plain), final, budget))
+        self.usual = max(self.usual, watch.longest_step(rows))
+
+    def _write(self, trial: Trial) -> None:
+        self.journal.write(trial)
+
+    def _spent(self, work: Work, status: dict[str, Any]) -> float:
+        """Seconds of the trial: of the whole run where that is one for all rungs, else of all its runs."""
+        run = float(status.get("seconds") or 0.0)
+        if self.steps.kind != "seconds" or not work.trial.rung:
+            return round(run, 3)
+        before = sum(
+            Run(path=self._run_folder(replace(work.trial, rung=rung))).seconds for rung in range(work.trial.rung)
+        )
+        return round(before + run, 3)
+
+    # --- watching --------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        now, over = time.time(), self.left() <= 0
+        for work in self.working.values():
+            if work.intent:
+                if now - work.told > GRACE:
+                    self.workers.cancel(work.job, signal.SIGKILL)
+                continue
+            if over:
+                self._stop(work, "stopped", "the time of the sweep was over")
+            elif now - work.looked > _LOOK:
+                work.looked = now
+                self._watch(work, now)
+
+    def _watch(self, work: Work, now: float) -> None:
+        fresh = work.tail.read(work.run / "metrics.jsonl")
+        said = self.workers.said(work.job)[1]
+        silent = now - max(work.began, said, work.tail.touched)
+        if silent > max(self.sweep.hang, 10 * self.usual):
+            last = self.workers.said(work.job)[0]
+            self._stop(work, "failed", f"hung: nothing new for {silent:.0f} s; last: {last}", signal.SIGKILL)
+            return
+        if not fresh:
+            return
+        budget = self.steps.rungs[-1] if self.steps.kind == "epochs" else work.trial.budget
+        if not budget or self.several:
+            return
+        found = stopping.points(work.tail.rows, self.sweep.objectives[0], self.steps.kind, budget)
+        if self.steps.kind == "epochs" and self._at_rung(work, found, budget):
+            return
+        if why := self._hopeless(work, found, budget):
+            values = tuple(
+                objectives.best([v for _, v in found if v is not None], self.direction) for _ in (1,) if found
+            )
+            work.trial = replace(work.trial, values=values if all(v is not None for _, v in found) else ())
+            self._stop(work, "stopped", why)
+
+    def _hopeless(self, work: Work, found: Sequence[tuple[float, float | None]], budget: float) -> str:
+        if not self.sweep.stopping:
+            plain = [pair for pair in found if pair[1] is None]
+            return "diverged: a number that is no longer finite" if plain else ""
+        return stopping.hopeless(
+            found,
+            name=self.sweep.objectives[0],
+            direction=self.direction,
+            classes=watch.classes(work.run),
+            finished=self.curves,
+            incumbent=objectives.best([one.final for one in self.curves], self.direction) if self.curves else None,
+            budget=budget,
+        )
+
+    def _at_rung(self, work: Work, found: Sequence[tuple[float, float | None]], budget: float) -> bool:
+        """At the end of a rung of epochs: goes on at once where that is earned, else saves and waits for its turn."""
+        trial, plain = work.trial, [value for _, value in found if value is not None]
+        if trial.rung >= self.steps.top or not plain or found[-1][0] * budget < self.steps.rungs[trial.rung] - 1e-9:
+            return False
+        value = objectives.best(plain, self.direction)
+        others = list(self.journal.trials.values())
+        work.trial = replace(trial, values=(value,))
+        if stopping.earned(trial, value, others, trial.rung, self.steps, self.direction):
+            work.trial = replace(work.trial, rung=trial.rung + 1, budget=self.steps.budget(trial.rung + 1))
+            self._write(work.trial)
+            return False
+        self._stop(work, "waiting", "")
+        return True
+
+    def _stop(self, work: Work, state: str, reason: str, number: int = signal.SIGTERM) -> None:
+        """Tells a trial to save and stop; it keeps its run folder and checkpoint."""
+        work.intent, work.told = state, time.time()
+        work.trial = replace(work.trial, reason=reason)
+        self.workers.cancel(work.job, number)
+
+    def _give_up(self) -> None:
+        """Ends a sweep in which nothing works."""
+        trials = self.journal.trials.values()
+        failed = [trial for trial in trials if trial.state == "failed"]
+        good = any(trial.values and trial.state != "failed" for trial in trials)
+        if len(failed) >= max(3, 2 * len(self.workers.slots)) and not good:
+            raise RunError(
+                f"The first {len(failed)} trials all failed; the last one: {failed[-1].reason}",
+                where=str(folder_of_runs() / failed[-1].run),
+                remedy="Try one by hand: inflame train "
+                + " ".join([Path(self.sweep.model).name, *self._words(failed[-1])]),
+            )
+
+    # --- begin and end ---------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Takes over what an earlier driver of this sweep left: trials that are still at work, or were."""
+        free = list(range(len(self.workers.slots)))
+        for trial in list(self.journal.trials.values()):
+            if trial.ended or not trial.job or trial.host != self._host:
+                if trial.state == "waiting" and not trial.job:
+                    self.turns.again.append(trial)  # made, and never begun
+                elif trial.state in ("done", "waiting") and trial.values:
+                    self._learn(Run(path=folder_of_runs() / trial.run), trial)
+                continue
+            job = Job(id=trial.job, backend=self.sweep.where, status="running")
+            if not self.workers.knows(job):
+                if trial.state == "running":
+                    self.turns.again.append(trial)
+                continue
+            now = self.workers.status(job)
+            if trial.state == "waiting" and now.status in ENDED:
+                self._learn(Run(path=folder_of_runs() / trial.run), trial)
+                continue
+            place = self.workers.place(job)
+            slot = place if place in free else (free[0] if free else 0)
+            free = [one for one in free if one != slot]
+            work = Work(trial, job, slot, self._run_folder(trial), intent="waiting" if trial.state == "waiting" else "")
+            self.working[trial.number] = work
+
+    def _interrupt(self) -> None:
+        """Lets all trials save; they go on when the sweep does."""
+        for work in self.working.values():
+            self.workers.cancel(work.job)
+        end = time.monotonic() + GRACE
+        with suppress(KeyboardInterrupt):
+            while time.monotonic() < end and any(self._alive(work) for work in self.working.values()):
+                time.sleep(0.05)
+        for work in self.working.values():
+            if self._alive(work):
+                self.workers.cancel(work.job, signal.SIGKILL)
+        self._note("interrupted")
+
+    def _alive(self, work: Work) -> bool:
+        return self.workers.status(work.job).status not in ENDED
+
+    def _close(self, state: str) -> None:
+        best = [one.final for one in self.curves]
+        for trial in list(self.journal.trials.values()):
+            if trial.state == "waiting":
+                why = (
+                    f"not among the best third at {trial.budget:g} {self.steps.kind}" if trial.values else "never begun"
+                )
+                self._write(replace(trial, state="stopped", reason=why))
+        self._note(state, best=best and objectives.best(best, self.direction))
+        self._tell(force=True)
+
+    def _tell(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if now - self._noted > _NOTE:
+            self._note("running")
+            self._noted = now
+        if force or now - self._shown > 0.5:
+            self._shown = now
+            working = [work.trial for work in self.working.values()]
+            self.show(Glance(list(self.journal.trials.values()), working, self.seconds()))
+
+    def _note(self, state: str, **more: Any) -> None:
+        with suppress(OSError):
+            said = {"state": state, "seconds": round(self.seconds(), 3), "updated": round(time.time(), 3), **more}
+            store.write(self.sweep.path / STATE, dumps(said))
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the sweep as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with suppress(ValueError):  # not the main thread
+            before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
