@@ -16,7 +16,7 @@ from inflame import plugins
 from inflame.errors import RunError, SettingError, UserError
 from inflame.model.engine.trackers import ALWAYS, mirror, story
 from inflame.model.engine.trackers.system import Sampler
-from inflame.runs import Run
+from inflame.runs import Follower, Run
 
 WAIT = "INFLAME_TRACKER_WAIT"  # seconds that a tracker may be silent at the end of a training
 SILENT = 5.0
@@ -46,7 +46,7 @@ def mirrored(trackers: Sequence[str]) -> Iterator[Callable[[Run], None]]:
     with ExitStack() as stack:
 
         def begin(run: Run) -> None:
-            if not trackers or run.live is None:  # of several processes of a training, the one that writes mirrors
+            if not trackers or isinstance(run, Follower):  # of several processes, the one that writes mirrors
                 return
             sampler = Sampler(run.path / story.SYSTEM, lambda: run.seconds)
             stack.callback(run.close)  # the last lines opened its log again
