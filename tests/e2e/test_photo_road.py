@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
 from inflame.model.auto import ladder
-from inflame.model.auto import photos as road
+from inflame.model.engine import checkpoint
 
 
 def test_photos_climb_the_ladder_with_a_network_at_hand(photos: Path, tmp_path: Path) -> None:
@@ -22,7 +25,18 @@ def test_photos_climb_the_ladder_with_a_network_at_hand(photos: Path, tmp_path: 
     file = tmp_path / "resnet10t.untrained.safetensors"
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
     done = subprocess.run(
-        [sys.executable, "-m", "inflame", "train", str(photos), "--in", "25s", "--json", f"weights={file}"],
+        [
+            sys.executable,
+            "-m",
+            "inflame",
+            "train",
+            str(photos),
+            "--in",
+            "25s",
+            "--json",
+            "--explain",
+            f"weights={file}",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -33,6 +47,14 @@ def test_photos_climb_the_ladder_with_a_network_at_hand(photos: Path, tmp_path: 
     rungs = json.loads((Path(found["run"]) / "status.json").read_text())["ladder"]
     assert [rung["name"] for rung in rungs][:2] == ["majority", "probe"]
     assert found["val"]["accuracy"] > 0.6  # three colours: random filters are enough
+    assert 0 <= found["val"]["balanced"] <= 1
+    choices = {row["choice"]: row for row in found["why"]}
+    assert {"road", "backbone", "size", "rung probe"} <= set(choices)
+    assert sum(found["spent"].values()) < 40
+    assert "why this model" in done.stderr
+    assert "where the time went" in done.stderr
+    page = (Path(found["run"]) / "report.html").read_text()
+    assert "Why this model" in page
     answer = subprocess.run(
         [sys.executable, "-m", "inflame", "predict", str(photos / "lime" / "lime_03.jpg"), "--json"],
         capture_output=True,
@@ -56,6 +78,42 @@ def test_a_net_that_has_no_weights_is_refused_with_the_way_out(photos: Path) -> 
     assert "resnet10t" in done.stderr
     misspelt = trained(str(photos), "net=timm:resnet10x", code=2)
     assert "resnet10t" in misspelt.stderr
+
+
+@pytest.mark.slow
+def test_killed_while_the_whole_network_learns_it_ends_with_the_same_weights(photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("resnet10t", num_classes=7)
+    file = tmp_path / "resnet10t.untrained.safetensors"
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
+    words = ["hyperparam.num_epochs=3", "hyperparam.tail_batch_size=4", f"weights={file}", "--explain"]
+    command = [sys.executable, "-m", "inflame", "train", str(photos), *words]
+    run = tmp_path / "killed"
+    first = subprocess.Popen([*command, f"output={run}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    late = time.monotonic() + 200
+    while not list((run / "last-whole").glob("*.safetensors")) and time.monotonic() < late:  # the first epoch is over
+        assert first.poll() is None, first.stdout.read().decode()  # type: ignore[union-attr]
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    first.stdout.close()  # type: ignore[union-attr]
+    # The same decisions, and the rung from its beginning: what would have come without the kill.
+    other = tmp_path / "undisturbed"
+    shutil.copytree(run, other)
+    shutil.rmtree(other / "last-whole")
+    ends = []
+    for folder in (run, other):
+        done = subprocess.run([*command, f"output={folder}"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "going on where it stopped" in done.stderr
+        assert "rung whole" in done.stderr
+        ends.append(checkpoint.load(folder / "last-whole"))
+    one, two = ends
+    assert one is not None
+    assert two is not None
+    assert one["at"] == two["at"]
+    assert all(torch.equal(value, two["net"][name]) for name, value in one["net"].items())
+    assert (run / "bundle/model.safetensors").read_bytes() == (other / "bundle/model.safetensors").read_bytes()
 
 
 def test_fine_tuning_in_plain_sight(photos: Path, tmp_path: Path) -> None:
@@ -90,10 +148,3 @@ def test_a_better_model_is_taken_and_noise_is_not() -> None:
         for seed in range(60)
     ]
     assert np.mean(taken) <= 0.15
-
-
-def test_names_of_a_label_list_are_matched_whole() -> None:
-    assert "monarch" in road._names("Danaus plexippus (Monarch)")
-    assert "tinca tinca" in road._names("tench, Tinca tinca")
-    assert "swallowtail" not in road._names("Papilio polyxenes (Black Swallowtail)")
-    assert road._plain("black_swallowtail") == "black swallowtail"

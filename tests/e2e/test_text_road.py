@@ -50,6 +50,28 @@ def test_a_folder_of_texts_trains_with_no_word_more(trained: tuple[Path, dict[st
     assert set(told["sport"][:5]) == set(TOPICS["sport"].split())
 
 
+def test_a_table_of_texts_by_its_own_word(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = ["text,label"]
+    for name, own in TOPICS.items():
+        rows += [f"{' '.join(rng.choice([*own.split(), 'the', f'w{n}'], 12))},{name}" for n in range(30)]
+    (tmp_path / "letters.csv").write_text("\n".join(rows))
+    done = subprocess.run(
+        [sys.executable, "-m", "inflame", "train", "auto", "text=letters.csv", "--json", "--explain"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {"choice": "road", "taken": "texts", "why": "the items are texts"} in found["why"]
+    assert found["test"]["accuracy"] > 0.8
+    gone = inflame("train", "auto", "text=nowhere.csv")
+    assert gone.returncode == 2
+    assert "nowhere.csv" in gone.stderr
+
+
 def test_the_report_shows_texts_and_telling_words(trained: tuple[Path, dict[str, Any]]) -> None:
     page = (trained[0] / "run" / "report.html").read_text()
     assert "Words that speak for each class" in page

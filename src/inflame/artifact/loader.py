@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,6 +73,21 @@ def load(
 def head(pictures: Pictures, count: int) -> Pictures:
     """The first `count` pictures."""
     return Pictures(pixels=pictures.pixels[:count], labels=pictures.labels[:count], uris=pictures.uris[:count])
+
+
+def picked(parts: Sequence[Pictures], rows: NDArray[np.int64]) -> Pictures:
+    """The pictures of these rows, counted through all parts one after the other; without joining the parts."""
+    found, start = [], 0
+    for part in parts:
+        mine = torch.from_numpy(rows[(rows >= start) & (rows < start + len(part))] - start)
+        uris = tuple(part.uris[row] for row in mine.tolist())
+        found.append(Pictures(pixels=part.pixels[mine], labels=part.labels[mine], uris=uris))
+        start += len(part)
+    return Pictures(
+        pixels=torch.cat([part.pixels for part in found]),
+        labels=torch.cat([part.labels for part in found]),
+        uris=tuple(uri for part in found for uri in part.uris),
+    )
 
 
 def some(pictures: Pictures, share: float, seed: int) -> Pictures:

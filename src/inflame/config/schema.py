@@ -75,6 +75,9 @@ COMMON: dict[str, Key] = {
     "seed": Key(kind="whole", low=0, high=2**32 - 1, help="the same seed gives the same split, order and start"),
     "limit": Key(kind="whole", low=1, optional=True, help="train on a sample of so many items"),
     "devices": Key(kind="whole", low=1, help="how many GPUs (or processes) to use"),
+    "strategy": Key(
+        kind="text", help="several devices: each has the whole net (ddp), a part (fsdp), or as fits (auto)"
+    ),
     "weights": Key(kind="path", help="file of weights to start from"),
     "net": Key(kind="text", help="name of the net or backbone"),
     "cache_gb": Key(kind="number", low=0, optional=True, help="disk for decoded photos; 0: none, null: what is free"),
@@ -91,6 +94,8 @@ COMMON: dict[str, Key] = {
 UNSET = -1.0  # what a hyperparameter is that is left to the model
 
 DEBUG = ("overfit", "tiny", "profile")
+# Settings that are one of a few words: what such a word is, and which there are.
+WORDS = {"debug": ("debug mode", DEBUG), "strategy": ("strategy", ("auto", "ddp", "fsdp"))}
 
 IO: dict[str, Key] = {
     "training_input": Key(kind="path", help="data set: a name, a folder, a file or a uri"),

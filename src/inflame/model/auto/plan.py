@@ -25,6 +25,7 @@ class Road:
     small: bool
     side: int
     channels: int
+    middle: int  # side of the pictures as they are, the median
 
 
 def may_be_photos(data: str) -> bool:
@@ -36,14 +37,15 @@ def look(dataset: Dataset) -> Road:
     """Looks at a sample of the pictures: their middle size, and whether all are grey."""
     if packed.is_packed(dataset):
         array = packed.images(dataset)
-        return Road(small=max(array.shape[1:3]) <= SMALL, side=_even(min(array.shape[1:3])), channels=_channels(array))
+        largest, least = max(array.shape[1:3]), min(array.shape[1:3])
+        return Road(small=largest <= SMALL, side=_even(least), channels=_channels(array), middle=least)
     step = max(1, len(dataset) // LOOKED_AT)
     uris = dataset.items["uri"].to_pylist()[::step]
     source = Contents(dataset.root)
     heads = [decoder.header(source.read(uri)) for uri in uris]
     side = int(np.median([min(head.width, head.height) for head in heads]))
     grey = all(head.mode in ("1", "L", "I;16", "LA") for head in heads)
-    return Road(small=side <= SMALL, side=_even(min(side, SMALL)), channels=1 if grey else 3)
+    return Road(small=side <= SMALL, side=_even(min(side, SMALL)), channels=1 if grey else 3, middle=side)
 
 
 def shrunk(road: Road) -> Road:

@@ -14,13 +14,15 @@ from torch import nn
 from inflame.artifact import augment, loader
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
-from inflame.model.engine import conclude, nets, optim
+from inflame.model.engine import conclude, hooks, nets, optim
 from inflame.model.engine.conclude import Floats, Model
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.session import Session
 from inflame.records import Preprocess
 
+from . import balance, recipe
 from .ladder import Ladder, majority
+from .mixing import mixed
 from .plan import Road
 
 KEPT = 0.6  # share of the linear model's accuracy on mirror images above which those are used
@@ -49,38 +51,47 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
 
     kept, safe = _mirror_safe(best, preprocess, held)
     s.say("plan", _words(road, kept, safe=safe))
+    s.reasons.because(
+        "mirror images", "used" if safe else "not used", f"the linear model keeps {kept:.0%} of its accuracy on them"
+    )
+    s.reasons.stage("linear model")
     torch.manual_seed(settings.seed)
     net = nets.small(size=road.side, channels=road.channels, classes=classes)
     nets.whiten(net, loader.normalise(pictures["train"].pixels[:FIRST], preprocess))
-    criterion = nn.CrossEntropyLoss(label_smoothing=h.label_smoothing)
+    criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
     batches = loader.Batches(
         pictures["train"],
         preprocess,
         batch_size=h.batch_size,
         seed=settings.seed,
         shuffle=True,
-        transform=_moves(road, h.shift if road.channels > 1 else h.shift_grey, mirror=safe),
     )
-    learner = Learner(
-        net=net,
-        criterion=criterion,
-        optimizer=optim.adamw(net, learning_rate=h.learning_rate, weight_decay=h.weight_decay),
-        schedule=optim.triangle(h.warmup),
-        device=s.pace(net, batches, criterion, epochs=h.num_epochs),
-        train_loader=batches,
-        val_loader=loader.Batches(loader.head(held, WATCHED), preprocess, batch_size=500),
-        hooks=s.hooks(),
-    )
+    device = s.pace(net, batches, criterion, epochs=h.num_epochs)
     looks = (len(held) + len(pictures.get("test", held))) * (2 if safe else 1)
     s.reserve = min(s.reserve + looks * _answering(net, preprocess, held), s.most())
+    plan = recipe.Recipe.from_json(s.kept("recipe", lambda: _recipe(s, settings, len(pictures["train"])).to_json()))
+    batches.transform = _moves(road, h.shift if road.channels > 1 else h.shift_grey, plan.cutout, mirror=safe)
+    learner = Learner(
+        net=net,
+        criterion=nn.CrossEntropyLoss(label_smoothing=plan.label_smoothing),
+        optimizer=optim.adamw(net, learning_rate=h.learning_rate, weight_decay=plan.weight_decay),
+        schedule=optim.triangle(h.warmup),
+        device=device,
+        train_loader=mixed(batches, classes=classes, mixup=plan.mixup, cutmix=plan.cutmix),
+        val_loader=loader.Batches(loader.head(held, WATCHED), preprocess, batch_size=500),
+        hooks=[*s.hooks(), *([hooks.Ema(plan.ema)] if plan.ema else [])],
+    )
     s.fit(learner, stage="small", epochs=h.num_epochs)
+    s.reasons.stage("small net")
     grown = s.model(learner, preprocess, pictures, how=f"a small net from scratch ({road.side} px)")
     if ladder.climb("small net", best.logits, grown.logits, labels, note=f"{learner.at.epoch} epochs"):
         best = grown
         if safe:
             both = _twice(best, held)
+            _looks(s, best, both)
             if ladder.climb("mirrored", best.logits, both.logits, labels, note="each picture and its mirror image"):
                 best = both
+    best = balance.balanced(ladder, best, pictures["train"].labels.numpy(), classes=classes)
     return conclude.conclude(s.run, s.dataset, best, pictures, ladder=ladder.rungs, published=published)
 
 
@@ -91,10 +102,21 @@ def _coloured(plain: Preprocess, train: Pictures) -> Preprocess:
     return Preprocess.from_json({**plain.to_json(), "mean": mean.tolist(), "std": std.tolist()})
 
 
-def _moves(road: Road, by: int, *, mirror: bool) -> augment.Transform:
-    """Shifts, and mirrors where that is safe."""
-    shift = partial(augment.shift, by=by, mode="constant" if road.channels == 1 else "reflect")
-    return augment.chain(augment.flip, shift) if mirror else shift
+def _recipe(s: Session, settings: Settings, items: int) -> recipe.Recipe:
+    """By how many epochs the time is likely to be enough for."""
+    epochs = float(settings.hyperparam.num_epochs) or s.left() / max(s.each * items, 1e-9)
+    found = recipe.small(epochs, settings.hyperparam)
+    s.reasons.because("recipe", found.words(), found.why)
+    return found
+
+
+def _moves(road: Road, by: int, hidden: float, *, mirror: bool) -> augment.Transform:
+    """Shifts, mirrors where that is safe, and hides a square of side `hidden`."""
+    moves: list[augment.Transform] = [augment.flip] if mirror else []
+    moves.append(partial(augment.shift, by=by, mode="constant" if road.channels == 1 else "reflect"))
+    if hidden:
+        moves.append(partial(augment.cutout, side=hidden))
+    return augment.chain(*moves)
 
 
 def _mirror_safe(linear: Model, preprocess: Preprocess, held: Pictures) -> tuple[float, bool]:
@@ -142,6 +164,12 @@ def _twice(model: Model, held: Pictures) -> Model:
     return dataclasses.replace(
         model, net=net, logits=logits, embedding=embedding, how=f"{model.how}, each picture seen twice"
     )
+
+
+def _looks(s: Session, one: Model, both: Model) -> None:
+    """Says how good one look at a picture is, beside that at the picture and its mirror image."""
+    plain, mirrored = (float((found.logits.argmax(axis=1) == one.labels).mean()) for found in (one, both))
+    s.run.status(looks={"plain": plain, "mirrored": mirrored, "n": len(one.labels), "split": one.splits[0]})
 
 
 def _linear(pictures: Any, preprocess: Preprocess, classes: int, *, seed: int) -> Model:

@@ -18,14 +18,20 @@ def train(settings: Settings) -> dict[str, Any]:
     canvas = SQUARES if plan.may_be_photos(settings.io.training_input) else None
     with session.begin(settings, canvas=canvas, epochs=settings.hyperparam.num_epochs) as s:
         if s.dataset.kind == "text":
+            s.reasons.because("road", "texts", "the items are texts")
             return words.train(s, settings)
         # Small pictures: a net of their own. Photos, or where weights were asked for: a pretrained net.
         road = plan.look(s.dataset)
+        seen = f"the middle side of a picture is {road.middle} px, and above {plan.SMALL} px it counts as a photo"
         if not road.small or settings.weights or settings.net:
             found = _found(settings, lambda text: s.say("plan", text))
             if found:
+                asked = "" if not road.small else "; a pretrained network was asked for"
+                s.reasons.because("road", "photos: a pretrained network", f"{seen}{asked}")
                 return photos.train(s, settings, found)
             road = plan.shrunk(road)
+            seen += "; no pretrained network is at hand"
+        s.reasons.because("road", f"a small net from scratch, {road.side} px", seen)
         return small.train(s, settings, road)
 
 

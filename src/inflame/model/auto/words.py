@@ -9,6 +9,7 @@ from inflame.model.engine import conclude, sentences, wording
 from inflame.model.engine.bagging import STRENGTHS
 from inflame.model.engine.session import Session
 
+from . import balance
 from .ladder import Ladder, majority
 
 
@@ -22,9 +23,12 @@ def train(s: Session, settings: Settings) -> dict[str, Any]:
     ladder.first("majority", base, labels)
     found = wording.fit(s, preprocess, train, folds=min(h.folds, 3), strengths=STRENGTHS)
     ladder.climb("words", base, found.held, labels, note="out of fold")
+    s.reasons.stage("words")
     if body is not None:
         other, pieces = wording.frozen(s, body, folds=h.folds)
         if ladder.climb("sentences", found.held, other.logits, labels, note="out of fold"):
+            other = balance.balanced(ladder, other, labels, classes=len(s.dataset.classes))
             return conclude.conclude(s.run, s.dataset, other, pieces, ladder=ladder.rungs)
     model = wording.model(s, preprocess, train, found)
+    model = balance.balanced(ladder, model, labels, classes=len(s.dataset.classes))
     return conclude.conclude(s.run, s.dataset, model, items, ladder=ladder.rungs)

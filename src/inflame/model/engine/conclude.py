@@ -33,6 +33,7 @@ from inflame.runs import Run
 EXAMPLES = 32  # real items on which torch and onnxruntime must agree
 Floats = NDArray[np.float32]
 Items = Pictures | Texts
+UNEVEN = 0.01  # difference of balanced and plain accuracy that is worth a line
 SERVED = 64  # items at a time through the bundle
 SEEN = 1000  # held-out items that the reference statistics of the inputs come from
 
@@ -232,7 +233,8 @@ class _Answers:
 
     def plain(self) -> dict[str, Any]:
         found = self.accuracy()
-        return {"accuracy": found.value, "low": found.low, "high": found.high, "n": found.n}
+        balanced = metrics.balanced(self.labels, self.probabilities.argmax(axis=1))
+        return {"accuracy": found.value, "low": found.low, "high": found.high, "n": found.n, "balanced": balanced}
 
 
 def _calibration(model: Model) -> calibrate.Calibration:
@@ -275,6 +277,8 @@ def _say(run: Run, result: Mapping[str, Any]) -> None:
         if found is not None and (name == "test" or result["test"] is None):
             interval = f"{found['low']:.3f}–{found['high']:.3f}"
             run.say(f"{name:<8} accuracy {found['accuracy']:.4f} ({interval}, {found['n']:,} items, {note})")
+            if abs(found["balanced"] - found["accuracy"]) > UNEVEN:
+                run.say(f"{'':<8} balanced accuracy {found['balanced']:.4f}: the mean over the classes")
     run.say(f"report   {run.path / 'report.html'}")
     run.say("next     inflame predict FILE…   inflame report --open   inflame runs")
 

@@ -98,11 +98,15 @@ def gather(folder: Path, *, pictures: int = 24) -> dict[str, Any]:
 
 
 def curve_rows(folder: Path) -> list[dict[str, float]]:
-    """The numbers of metrics.jsonl, one row per epoch (the later one where a resume made two), thinned when long."""
+    """The numbers of metrics.jsonl, one row per epoch (the later one where a resume made two), thinned when long. Where
+    a run trained in stages, those of the last one: every stage has its own clock."""
     rows: dict[Any, dict[str, float]] = {}
-    for number, line in enumerate(_lines(folder / "metrics.jsonl")):
+    lines = _lines(folder / "metrics.jsonl")
+    for number, line in enumerate(lines):
+        if line.get("stage") != lines[-1].get("stage"):
+            continue
         numbers = {key: value for key, value in line.items() if isinstance(value, (int, float))}
-        key = (line.get("rung", line.get("stage")), line.get("epoch", number))
+        key = line.get("epoch", number)
         rows.pop(key, None)
         rows[key] = numbers
     found = list(rows.values())

@@ -139,7 +139,7 @@ def _fit(
             None if groups is None else groups[some],
         )
         strengths = [fewer.strength * ENOUGH / len(y)]  # the penalty on all weights is the same, the mean loss has more
-    fold = _folds(labels, folds, seed, groups)
+    fold = folds_of(labels, folds, seed, groups)
     held = {strength: torch.zeros(len(y), classes) for strength in strengths}
     for number in range(int(fold.max()) + 1):
         out = torch.from_numpy(fold == number)
@@ -211,7 +211,7 @@ def _minimum(rows: Tensor, y: Tensor, strength: float, start: Tensor) -> Tensor:
     return weight.detach()
 
 
-def _folds(labels: NDArray[np.int64], folds: int, seed: int, groups: NDArray[np.int64] | None) -> NDArray[np.int64]:
+def folds_of(labels: NDArray[np.int64], folds: int, seed: int, groups: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """The fold of every item: stratified by label, whole groups together."""
     units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
     first = np.unique(units, return_index=True)[1]

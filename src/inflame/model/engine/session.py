@@ -28,6 +28,7 @@ from inflame.model.engine.conclude import Model, answers, keep, publish
 from inflame.model.engine.device import Device, Many, One
 from inflame.model.engine.learner import Learner, Loader, TimeBudget
 from inflame.model.engine.progress import Progress
+from inflame.model.engine.reasons import Reasons
 from inflame.model.engine.trackers import following
 from inflame.records import Dataset, Preprocess
 from inflame.runs import Follower, Follows, Run
@@ -54,6 +55,8 @@ class Session:
         self.settings, self.run, self.dataset, self.budget = settings, run, dataset, budget
         self.device = device  # of several processes, where there are several
         self.reserve = PACK  # seconds to keep for the last steps
+        self.each = 0.0  # seconds that an item takes in training, by the last choice of a pace
+        self.reasons = Reasons(run, since())  # why each choice was made, and where the time went
 
     def say(self, topic: str, text: str) -> None:
         """A line on stderr and in the log: the topic in a column of its own."""
@@ -94,28 +97,47 @@ class Session:
             early = [_Early(self, model, pictures)]
         return [
             hooks.NonFinite(self.run.path),
-            hooks.Metrics(self.run.metric),
+            hooks.Metrics(self.run.metric if last == "last" else partial(self.run.metric, stage=last)),
             hooks.SaveBest(self.run.path / last.replace("last", "best"), say=self.run.note),
             hooks.SaveLast(self.run.path / last, sent=self.run.pushed),
             Progress(say=self.run.say),
             *early,
         ]
 
-    def pace(self, net: nn.Module, loader: Loader, criterion: pace.Criterion, *, epochs: int = 0) -> Device:
+    def kept(self, name: str, decide: Callable[[], Any]) -> Any:
+        """What this run decided of `name` (plain JSON) when it was begun, else what `decide` says now: going on, a run
+        must not choose again by other measurements."""
+        known = self.run.read_status().get("kept", {})
+        if name in known:
+            self.reasons.again(name)
+        else:
+            known = {**known, name: decide()}
+            self.run.status(kept=known)
+        return known[name]
+
+    def pace(
+        self, net: nn.Module, loader: Loader, criterion: pace.Criterion, *, epochs: int = 0, name: str = "pace"
+    ) -> Device:
         """The device on which `net` trains fastest on batches of `loader`, found by trying (see `pace.choose`). A run
-        keeps its choice: a resume must not round differently. With `devices=N` it is that of all processes."""
+        keeps its choice of that `name`: a resume must not round differently. With `devices=N` it is that of all
+        processes."""
         if self.device is not None:
             self.say("pace", self.device.describe())
             return self.device
-        kept = self.run.read_status().get("pace")
+        kept = self.run.read_status().get(name)
         if kept is None:
             x, y = next(iter(loader.epoch(0)))
             steps = epochs * len(loader) if self.budget is None else None
             chosen = pace.choose(net, x, y, criterion, left=self.left(), steps=steps)
             self.say("pace", chosen.why)
+            self.reasons.because(name, f"batches of {len(y)}", chosen.why)
+            self.each = self.kept(f"{name}: seconds an item", lambda: chosen.seconds / len(y))
             found = chosen.device
             kept = {name: getattr(found, name) for name in ("precision", "channels_last", "compiled", "threads")}
-            self.run.status(pace=kept)
+            self.run.status(**{name: kept})
+        else:
+            self.each = self.kept(f"{name}: seconds an item", float)
+            self.reasons.again(name)
         return One(**kept)
 
     def left(self) -> float:

@@ -1,0 +1,110 @@
+"""The last rung for photos: the whole network learns, from the weights of the rung below, on photos that look different
+in every epoch.
+
+Head first, then the last stages, now all of it (LP-FT; Kumar et al., 2022, arXiv:2202.10054), earlier stages slower
+than later ones. It is begun only where the time is enough for some epochs: with few it gains less than a tuned tail.
+Batch norms are trained too: frozen ones cost half of the accuracy on these networks.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from inflame.artifact import augment, loader
+from inflame.artifact.loader import Pictures
+from inflame.model.engine import hooks, nets, optim
+from inflame.model.engine.learner import Learner
+from inflame.model.engine.session import Session
+
+from . import recipe
+from .cutting import Choice
+from .mixing import mixed
+from .standing import Standing, answered
+
+LEAST = 6.0  # epochs below which it isn't begun
+MOST = 60  # epochs after which it ends, however much time there is
+COST = 8.0  # a step of training takes so many times as long as the frozen network's answer: until it is measured
+ANSWERS = 8  # times that the held-out photos are answered afterwards, in passes of the frozen network
+FEW = 8  # photos in the batches by which the pace is chosen
+TRIALS = 15 * FEW  # photos that this takes
+
+
+def expected(s: Session, choice: Choice, train: int, seconds: float) -> float:
+    """Epochs that `seconds` are likely to be enough for, by what the frozen part took for a photo."""
+    each = COST * max(choice.seconds, 1e-6)
+    return max(0.0, seconds - TRIALS * each) / (each * max(train, 1))
+
+
+def tuned(
+    s: Session,
+    choice: Choice,
+    below: Standing,
+    seen: Sequence[Pictures],
+    decoded: Sequence[Pictures],
+    part: NDArray[np.int64],
+) -> Standing | None:
+    """The whole network, tuned from the weights of `below` on the photos that are not of part 0, and how it stands on
+    those that are. None where the time turns out to be too short.
+
+    seen: photos as the network sees them; decoded: the same as they were decoded, larger.
+    """
+    h, classes = s.settings.hyperparam, len(s.dataset.classes)
+    learnt, held = np.flatnonzero(part != 0), loader.picked(seen, np.flatnonzero(part == 0))
+    net = copy.deepcopy(below.net)
+    few = loader.Batches(loader.picked(seen, learnt[:FEW]), choice.preprocess, batch_size=FEW)
+    device = s.pace(net, few, nn.CrossEntropyLoss(label_smoothing=0.1), epochs=h.num_epochs, name="pace of all")
+    plan = recipe.Recipe.from_json(s.kept("recipe of all", lambda: _recipe(s, len(learnt)).to_json()))
+    if not h.num_epochs and plan.epochs < LEAST:
+        s.reasons.because("rung whole", "not begun", f"time for {plan.epochs:.1f} epochs, {LEAST:g} are the least")
+        return None
+    torch.manual_seed(s.settings.seed)
+    batches = loader.Batches(
+        loader.picked(decoded, learnt),
+        choice.preprocess,
+        batch_size=h.tail_batch_size,
+        seed=s.settings.seed,
+        shuffle=True,
+        transform=_moves(plan, choice.preprocess.size),
+    )
+    layers = [*nets.stages(net.body), net.head]
+    learner = Learner(
+        net=net,
+        criterion=nn.CrossEntropyLoss(label_smoothing=plan.label_smoothing),
+        optimizer=torch.optim.AdamW(
+            optim.layered(layers, learning_rate=h.whole_learning_rate, weight_decay=plan.weight_decay, decay=plan.decay)
+        ),
+        schedule=optim.cosine(),
+        device=device,
+        train_loader=mixed(batches, classes=classes, mixup=plan.mixup, cutmix=plan.cutmix),
+        val_loader=loader.Batches(held, choice.preprocess, batch_size=64),
+        hooks=[*s.hooks(last="last-whole"), *([hooks.Ema(plan.ema)] if plan.ema else [])],
+    )
+    s.reserve += ANSWERS * len(held) * choice.seconds
+    s.fit(learner, stage="whole", epochs=h.num_epochs or MOST)
+    note = f"all of it, {learner.at.epoch} epochs"
+    return answered(learner.scored, choice.preprocess, held, twice=below.twice, note=note)  # type: ignore[arg-type]
+
+
+def _recipe(s: Session, items: int) -> recipe.Recipe:
+    h = s.settings.hyperparam
+    epochs = float(h.num_epochs) or min(float(MOST), s.left() / max(s.each * items, 1e-9))
+    found = recipe.whole(epochs, h)
+    s.reasons.because("recipe of all", found.words(), found.why)
+    return found
+
+
+def _moves(plan: recipe.Recipe, size: int) -> augment.Transform:
+    """Another window of the photo every time, mirrored every other epoch."""
+    moves: list[augment.Transform] = [partial(augment.zoom, size=size, smallest=plan.smallest), augment.flip]
+    if plan.trivial:
+        moves.append(augment.trivial)
+    if plan.cutout:
+        moves.append(partial(augment.cutout, side=plan.cutout))
+    return augment.chain(*moves)
