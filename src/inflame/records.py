@@ -215,6 +215,7 @@ class Package(Record):
 
     tree: str  # the git tree object of the code
     archive: str  # uri of the archive (.tar.gz)
+    model: str = "."  # the model folder in the tree; "inflame:mnist" for a model that comes with inflame
     sha256: str = ""
     bytes: int = 0
     files: int = 0
