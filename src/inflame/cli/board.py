@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from inflame.cli.words import Parser
     from inflame.factory.board import Board, Entry, Table
+    from inflame.factory.compare import Comparison
 
 ROWS = 2000  # of a table of the page
+_CROSS = {"both": "right in both", "only_a": "only in A", "only_b": "only in B", "neither": "wrong in both"}
 _CONDITION = ("=", "<", ">", " LIKE ", " IN ", " IS ", " BETWEEN ")
 
 
@@ -132,17 +134,20 @@ def _named(rows: Sequence[dict[str, Any]], names: Iterable[str]) -> list[dict[st
 
 def _told(part: Table, whole: Board, top: int) -> str:
     """A table in words for a terminal."""
+    from inflame.factory.page import money
+
     kind, metric = whole.by.split(".") if "." in whole.by else ("test", whole.by)
     sets = f"{len(part.items)} sets of " if len(part.items) > 1 else ""
     missing = f", {part.unscored:,} more without a result" if part.unscored else ""
-    head = f"{part.dataset}: {sets}{part.n or '?'} {kind} items, {part.tried:,} runs tried{missing}"
+    runs = f"{part.tried:,} run{'s' if part.tried > 1 else ''} tried{missing}"
+    head = f"{part.dataset}: {sets}{part.n or '?'} {kind} items, {runs}"
     shown = part.entries[:top]
     names = list(dict.fromkeys(name for entry in shown for name in entry.settings))
     columns = ["rank", "run", metric.replace("_", " "), "seeds", *(_short(name) for name in names)]
     cells = [
         ["–" if entry.rank is None else entry.rank, entry.name, _score(entry), len(entry.runs)]
         + [_setting(entry.settings.get(name)) for name in names]
-        + [f"{entry.cost['cpu_s']:.0f}", f"{entry.cost['money']:.2g}", entry.version[:8], _code(entry)]
+        + [f"{entry.cost['cpu_s']:.0f}", money(entry.cost["money"]), entry.version[:8], _code(entry)]
         for entry in shown
     ]
     lines = [head, table([*columns, "CPU s", whole.assumed["currency"], "data", "code"], cells)]
@@ -189,12 +194,13 @@ def _code(entry: Entry) -> str:
 
 def _spent(found: Board) -> str:
     from inflame.factory.costs import Costs
+    from inflame.factory.page import energy, money
 
     cost, prices = found.cost, Costs.from_json(found.assumed)
     gpu = f", {cost['gpu_s']:,.0f} GPU-s" if cost["gpu_s"] else ""
     return (
         f"cost     {cost['cpu_s']:,.0f} CPU-s{gpu}, {cost['wall_s']:,.0f} s of wall time: about "
-        f"{cost['money']:.2g} {prices.currency} and {cost['energy_wh']:.2g} Wh; {prices.said()}"
+        f"{money(cost['money'])} {prices.currency} and {energy(cost['energy_wh'])}; {prices.said()}"
     )
 
 
@@ -245,3 +251,87 @@ def _write_rows(found: Board, path: Path, *, parquet: bool) -> None:
             pa.parquet.write_table(flat, temporary)
         else:
             pa.csv.write_csv(flat, temporary)
+
+
+# --- compare ---------------------------------------------------------------------------------------
+
+
+def compare_words(parser: Parser) -> None:
+    """The two sides."""
+    parser.usage = "inflame compare A B [--by SCORE] [--html FILE] [--open]"
+    parser.description = (
+        "Say whether B is better than A, by how much, and how sure that is: settings, scores with\n"
+        "intervals, what one gets right and the other wrong (with pictures), curves, on one page.\n"
+        "A and B are runs, several runs of a recipe with commas between them, or a sweep over seeds. They\n"
+        "must have been judged on the same items."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  inflame compare mnist-digits-001 auto-digits-003 --open\n"
+        "  inflame compare a-001,a-002,a-003 b-001,b-002,b-003 --by log_loss"
+    )
+    parser.add_argument("a", metavar="A", help="a run, runs with commas between, or a sweep")
+    parser.add_argument("b", metavar="B", help="what it is compared with")
+    parser.add_argument("--by", metavar="SCORE", default="accuracy", help="the score that decides (default: accuracy)")
+    parser.add_argument("--html", metavar="FILE", help="the page (default: compare.html in the folder of B)")
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+
+
+def compare(words: Namespace) -> int:
+    """Prints the verdict and writes the page."""
+    from inflame import store
+    from inflame.factory import compare as comparing
+
+    found = comparing.compare(words.a, words.b, words.by)
+    page = Path(words.html) if words.html else Path(found.b.folders[0]) / "compare.html"
+    store.write(page, comparing.html(found, **_shown()))
+    if words.json:
+        print(as_json({**found.to_json(), "page": str(page)}))
+    else:
+        print(_compared(found))
+        print(f"page     {page}")
+    if words.open:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+def _shown() -> dict[str, Any]:
+    """How items are shown: the factory knows no data."""
+    from inflame.artifact.contents import Contents
+    from inflame.model.engine.report import snippet, thumbnail
+
+    sources: dict[str, Contents] = {}
+    return {
+        "thumbnail": thumbnail,
+        "snippet": lambda root, uri: snippet(sources.setdefault(root, Contents(root)), uri),
+    }
+
+
+def _compared(found: Comparison) -> str:
+    a, b = found.a, found.b
+    lines = [found.sentence, "", f"A {a.name}, B {b.name}: the same {found.main.items:,} {found.part} {found.thing}"]
+    rows = [
+        [
+            one.metric.replace("_", " "),
+            f"{one.a:.4f}",
+            f"{one.b:.4f}",
+            f"{one.difference.value:+.4f}",
+            f"{one.difference.low:+.4f} to {one.difference.high:+.4f}",
+            f"{one.difference.p:.2g}",
+            {"untold": "can't be told", "better": "B", "worse": "A"}[one.verdict],
+        ]
+        for one in found.verdicts
+    ]
+    lines.append(table(("score", "A", "B", "B - A", "95 %", "p", "better"), rows))
+    lines += ["", f"how      {found.main.how}"]
+    lines += [f"note     {side.name}: {side.note}" for side in (a, b) if side.note]
+    if found.settings:
+        lines += ["", table(("differs", "A", "B"), found.settings)]
+    counts = found.items
+    told = [f"{counts[key]:,} {name}" for key, name in _CROSS.items()]
+    lines += ["", f"items    {', '.join(told)}"]
+    spent = [f"{side.cost['cpu_s']:,.0f} CPU-s in {side.cost['wall_s']:,.0f} s" for side in (a, b)]
+    lines.append(f"cost     A {spent[0]}, B {spent[1]}")
+    return "\n".join(lines)

@@ -46,6 +46,7 @@ JOURNEY: dict[str, dict[str, Verb]] = {
     "many runs": {
         "sweep": Verb("factory", "MODEL|DATA", "try many settings in the time you give; stop the hopeless"),
         "board": Verb("board", "[WHERE…]", "rank them; who can't be told apart shares a rank"),
+        "compare": Verb("board", "A B", "is B better? by how much, how sure, on which items"),
     },
     "your own code": {
         "new": Verb("project", "NAME", "make a model folder of your own that trains at once"),

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from inflame.errors import InflameError, UserError, did_you_mean
-from inflame.factory import evidence
+from inflame.factory import evidence, folder
 from inflame.factory.answers import Answers, Reader, demand_same
 from inflame.factory.costs import Costs, costs
-from inflame.factory.judge import METRICS, SURE, Side, Verdict, interval, judge, per_item
+from inflame.factory.judge import METRICS, SURE, Side, Verdict, interval, judge, lacking, per_item
 from inflame.records import Record
 from inflame.runs import index
 
@@ -30,6 +30,7 @@ TOP = 20  # entries that are tested against each other
 BY = "test.accuracy"
 _SCORES = tuple(f"{part}.{metric}" for part in ("test", "val") for metric in METRICS)
 _Z = 1.959964
+_ASIDE = ("seed", "code", "model", *folder.ASIDE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +201,7 @@ def _sum(rows: Sequence[Mapping[str, Any]], prices: Costs) -> dict[str, float]:
     used = {
         "cpu_s": sum(row["cpu_s"] or 0.0 for row in rows),
         "gpu_s": sum(row["gpu_s"] or 0.0 for row in rows),
-        "wall_s": sum(row["seconds"] or 0.0 for row in rows),
+        "wall_s": sum(row["wall_s"] or 0.0 for row in rows),
     }
     return {**used, "money": prices.money(used), "energy_wh": prices.energy(used)}
 
@@ -259,7 +260,7 @@ def _ranked(table: Table, part: str, metric: str, top: int) -> Table:
         entries=_told_apart(entries, top),
         tested=len(sides),
         verdicts=tuple(verdicts),
-        advice="" if second is None else advice(verdicts[places[second] - 1]),
+        advice="" if second is None else _advice(verdicts[places[second] - 1]),
         expected=_expected(list(sides.values()), metric) if part == "test" else None,
         note=note,
     )
@@ -273,8 +274,8 @@ def _sides(entries: Sequence[Entry], part: str) -> tuple[dict[int, Side], str]:
     for place, entry in enumerate(entries):
         blocks: dict[str, list[Answers]] = {}
         try:
-            for folder, items in zip(entry.folders, entry.items, strict=True):
-                run = reader.read(Path(folder), part)
+            for place_of, items in zip(entry.folders, entry.items, strict=True):
+                run = reader.read(Path(place_of), part)
                 demand_same([first.setdefault(items, run), run], [entries[0].name, entry.name])
                 blocks.setdefault(items, []).append(run)
         except InflameError as error:
@@ -301,55 +302,24 @@ def _expected(sides: Sequence[Side], metric: str) -> float | None:
     return better * evidence.best_expected(better * values)
 
 
-def advice(found: Verdict) -> str:
+def _advice(found: Verdict) -> str:
     """What would tell two apart that these items and seeds don't."""
-    if found.verdict != "untold":
-        return ""
-    parts = []
-    if found.more_items is not None:
-        parts.append(f"about {_round(found.more_items):,} more items")
-    if found.more_seeds is not None:
-        parts.append(f"{found.more_seeds:,} more seed{'s' if found.more_seeds > 1 else ''} of each")
-    if not parts:
-        return "there is no difference to see" if found.difference.value == 0 else ""
-    return " and ".join(parts) + " would tell, if the difference is as large as it looks"
-
-
-def _round(number: int) -> int:
-    """Two digits are all that such an estimate has."""
-    digits = len(str(number)) - 2
-    return number if digits <= 0 else round(number, -digits)
+    if found.verdict == "untold" and found.difference.value == 0:
+        return "there is no difference to see"
+    wanted = lacking(found)
+    return f"{wanted} would tell, if the difference is as large as it looks" if wanted else ""
 
 
 def _told_apart(entries: Sequence[Entry], top: int) -> tuple[Entry, ...]:
     """The first entries, with the settings in which they differ."""
-    read = [_flat(_json(Path(entry.folders[0]) / "config.json")) for entry in entries[:top]]
+    read = [folder.settings(Path(entry.folders[0])) for entry in entries[:top]]
     names = [
         name
         for name in dict.fromkeys(name for settings in read for name in settings)
-        if name not in _WHERE and len({json.dumps(settings.get(name)) for settings in read}) > 1
+        if name not in _ASIDE and len({json.dumps(settings.get(name)) for settings in read}) > 1
     ]
     told = [
         replace(entry, settings={name: settings[name] for name in names if name in settings})
         for entry, settings in zip(entries, read, strict=False)
     ]
     return (*told, *entries[len(told) :])
-
-
-_WHERE = ("seed", "output", "fresh", "resume", "tracker", "folder", "code", "io.training_output", "devices", "model")
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"hyperparam": {"a": 1}}` as `hyperparam.a: 1`."""
-    found: dict[str, Any] = {}
-    for name, item in value.items():
-        found |= _flat(item, f"{prefix}{name}.") if isinstance(item, dict) else {prefix + name: item}
-    return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

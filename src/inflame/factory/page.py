@@ -31,6 +31,7 @@ def render(name: str, **values: Any) -> str:
         "number": number,
         "duration": duration,
         "energy": energy,
+        "money": money,
         "soft": soft,
         "data": data,
         "count": "{:,}".format,
@@ -74,6 +75,13 @@ def duration(seconds: float | None) -> str:
     if minutes < 100:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def money(amount: float) -> str:
+    """`12.30`, `0.042`, `< 0.001`."""
+    if amount >= 1:
+        return f"{amount:,.2f}"
+    return f"{amount:.2g}" if amount >= 0.001 or amount == 0 else "< 0.001"
 
 
 def energy(watt_hours: float) -> str:

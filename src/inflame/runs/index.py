@@ -41,10 +41,11 @@ COLUMNS = {
     "val_items": "TEXT",
     "cpu_s": "REAL",
     "gpu_s": "REAL",
+    "wall_s": "REAL",
 }
 _INNER = {"entry": "TEXT PRIMARY KEY", "folder": "TEXT", "stamp": "TEXT", "status": "TEXT"}
 _TABLE = ", ".join(f"{name} {kind}" for name, kind in {**_INNER, **COLUMNS}.items())
-_FORMAT = 2
+_FORMAT = 3
 _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
 
 Known = tuple[str, str]  # a run folder, and its status as JSON
@@ -86,6 +87,14 @@ def rows(where: str = "", *, extra: Sequence[str] = ()) -> list[dict[str, Any]]:
     wanted = [*names, *(f"json_extract(status, '$.{path}')" for path in extra)]
     found = _select(", ".join(wanted), where)
     return [dict(zip((*names, *extra), row, strict=True)) for row in {row[0]: row for row in found}.values()]
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """The row of one run folder, wherever it lies, read from itself."""
+    return {
+        "folder": str(folder.resolve()),
+        **{name: _plain(value) for name, value in _values(folder, _read(folder / STATUS)).items()},
+    }
 
 
 @contextmanager
@@ -149,12 +158,19 @@ def _stamps() -> Iterator[tuple[str, str]]:
 
 def _row(runs: Path, entry: str, stamp: str) -> tuple[Any, ...]:
     folder = (runs / entry).resolve()
-    status, settings = _read(folder / STATUS), _read(folder / "config.json")
+    status = _read(folder / STATUS)
+    values = _values(folder, status)
+    return entry, str(folder), stamp, json.dumps(status), *(_plain(values[name]) for name in COLUMNS)
+
+
+def _values(folder: Path, status: dict[str, Any]) -> dict[str, Any]:
+    settings = _read(folder / "config.json")
     test, val, data, cost = (_part(status, name) for name in ("test", "val", "data", "cost"))
-    values = {
+    return {
         **{name: status.get(name) for name in ("model", "dataset", "state", "seconds", "started", "recipe", "code")},
         **{name: test.get(name) for name in ("accuracy", "low", "high", "n")},
         **{name: cost.get(name) for name in ("cpu_s", "gpu_s")},
+        "wall_s": cost.get("wall_s", status.get("seconds")),
         "name": folder.name,
         "updated": status["updated"] if isinstance(status.get("updated"), float) else 0.0,
         "settings": settings,
@@ -165,7 +181,6 @@ def _row(runs: Path, entry: str, stamp: str) -> tuple[Any, ...]:
         "test_items": data.get("test"),
         "val_items": data.get("val"),
     }
-    return entry, str(folder), stamp, json.dumps(status), *(_plain(values[name]) for name in COLUMNS)
 
 
 def _part(status: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,0 +1,32 @@
+"""Small things that are read from a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ASIDE = ("cache_gb", "devices", "explain", "folder", "fresh", "io.training_output", "output", "resume", "tracker")
+"""Settings that say where and how, not what."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in the file; empty where there is none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def settings(run: Path) -> dict[str, Any]:
+    """The settings of a run by their full names: `{"hyperparam.learning_rate": 0.1}`."""
+    return _flat(read_json(run / "config.json"))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        found |= _flat(item, f"{prefix}{name}.") if isinstance(item, dict) else {prefix + name: item}
+    return found
