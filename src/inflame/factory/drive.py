@@ -30,7 +30,7 @@ from inflame.runs import Run, lock
 from inflame.runs.begin import REUSE, SWEEP, TRIAL
 from inflame.runs.index import folder_of_runs
 
-RETRIES = 3  # starts of a trial that was killed from outside, before it counts as failed
+RETRIES = 4  # starts of a trial that was killed from outside, before it counts as failed
 GRACE = 20.0  # seconds that a trial which was told to stop may take to save
 _KILLED = 128 + signal.SIGKILL
 _LOOK, _TURN, _NOTE = 0.2, 0.1, 2.0  # seconds between looks at the trials, turns of the loop, notes of the time

@@ -11,7 +11,7 @@ from inflame.records import Job
 
 
 class Pool(Launcher):
-    """`slots` are the places for jobs that may run at a time: the cores of each. A `request` takes three more keys: `id`
+    """`slots` are the places for jobs that run at a time: the cores of each. A `request` takes three more keys: `id`
     (the name of the job: one of that name that was sent before is not begun again), `slot` (its place) and `variables`
     (of its environment)."""
 

@@ -26,6 +26,7 @@ from inflame.runs import lock
 
 JOB = "job.json"
 KILLED = 128 + signal.SIGKILL
+NEVER = 128 + signal.SIGTERM  # of a job that was never begun: the zygote was killed first
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 _YOUNG = 2.0  # seconds that a job may take to get hold of its lock
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -105,7 +106,7 @@ class Warm(Pool):
         alive = lock.held(folder / LOCK)  # asked before the code is read: a job that ends in between is not lost
         code = _code(folder)
         if code is None and not alive and not self._fresh(folder):
-            code = KILLED
+            code = KILLED if _pid(folder) else NEVER
         if code is None:
             return replace(job, status="running", output=job.output or _described(folder).get("output", ""))
         state = "done" if code == 0 else "stopped" if code in (*_STOPPED, KILLED) else "failed"
@@ -202,11 +203,11 @@ class Warm(Pool):
 
     def _begun(self, folder: Path) -> bool:
         """Whether the job was begun, by this process or by one before it."""
-        return _code(folder) is not None or (folder / LOCK).exists()
+        return _code(folder) is not None or _pid(folder) is not None
 
     def _fresh(self, folder: Path) -> bool:
         """Whether the job may be on its way: what was ordered takes as long as the zygote's imports."""
-        if (folder / LOCK).exists():
+        if _pid(folder):
             return False
         zygote = self._zygote
         if zygote is not None and zygote.poll() is None and self._ordered.get(folder.name) == zygote.pid:
@@ -258,7 +259,7 @@ def _code(folder: Path) -> int | None:
 
 
 def _pid(folder: Path) -> int | None:
-    """The process that holds the job's lock."""
+    """The process that got hold of the job's lock: it signs it when it has it."""
     with suppress(OSError, ValueError, KeyError):
         return int(json.loads((folder / LOCK).read_text())["pid"])
     return None

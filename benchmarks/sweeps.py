@@ -1,0 +1,173 @@
+"""What a sweep costs and what it survives: `python -m benchmarks.sweeps [overhead|kills|probe|search] …`.
+
+overhead: 200 trials of one second on 2 workers, ours beside Ray Tune and a Hydra multirun (in environments of their own).
+kills:    100 short trials while driver, zygote and workers are killed at random: same table as undisturbed?
+probe:    trials that differ only above cached features, a second.
+search:   best validation accuracy at a fifth of the budget of random search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+APP = """import sys
+from pathlib import Path
+
+from inflame.model.engine.switchboard import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).parent))
+"""
+# A linear model of the digits of scikit-learn, trained for so many epochs, each of which takes `wait` seconds longer.
+# It goes on where it was killed, and says in a file of its own when it has come to its end.
+TRAIN = """import hashlib, os, time
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from inflame.runs import Run
+
+
+def train(settings):
+    h = settings.hyperparam
+    identity = hashlib.sha256(settings.identity().encode()).hexdigest()
+    with Run.begin(settings, identity, settings.io.training_input) as run:
+        done = len(run.metrics())
+        x, y = load_digits(return_X_y=True)
+        x = (x / 16) ** h.power
+        order = np.random.default_rng(settings.seed).permutation(len(x))
+        fit, val = order[:1000], order[1000:1400]
+        for epoch in range(h.num_epochs):
+            rows = fit[: 1000 * (epoch + 1) // h.num_epochs]
+            a, b = x[rows], np.eye(10)[y[rows]]
+            weights = np.linalg.solve(a.T @ a + h.strength * np.eye(64), a.T @ b)
+            right = float(((x[val] @ weights).argmax(1) == y[val]).mean())
+            if epoch >= done:
+                time.sleep(h.wait)
+                run.metric(epoch=epoch + 1, seconds=run.seconds, val_accuracy=right)
+                run.flush()
+        run.status(val={"accuracy": right, "low": right, "high": right, "n": len(val)})
+    with (Path(os.environ["INFLAME_HOME"]) / "ended.log").open("a") as file:
+        file.write(f"{os.environ['INFLAME_TRIAL']}\\n")
+    return {"run": str(run.path), "prediction": {"label": "1", "probability": right}}
+"""
+CONFIG = """[hyperparam]
+strength = 1.0
+power = 1.0
+num_epochs = 4
+wait = 0.05
+[io]
+training_input = "digits"
+"""
+SPACE = ("hyperparam.strength=range(1e-3,1e6,log)", "hyperparam.power=interval(0.3,3)")
+
+
+def folder(place: Path, train: str = TRAIN, config: str = CONFIG) -> Path:
+    """A model folder at `place`."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name, text in (("app.py", APP), ("train.py", train), ("model-config.toml", config)):
+        (place / name).write_text(text)
+    return place
+
+
+def start(home: Path, *words: str) -> subprocess.Popen[str]:
+    """`inflame sweep …`, with this home."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "inflame", "sweep", *words, "--json"],
+        env={**os.environ, "INFLAME_HOME": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+# --- kills ---------------------------------------------------------------------------------------
+
+
+def kills(count: int, trials: int, seed: int = 0, wait: float = 0.05) -> dict[str, object]:
+    """The same sweep undisturbed and with `count` SIGKILLs of driver, zygote and workers."""
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        model = folder(place / "linear")
+        words = (str(model), *SPACE, f"hyperparam.wait={wait}", "--trials", str(trials), "--sampler", "random")
+        words = (*words, "--no-stopping", "--workers", "2")
+        quiet = start(place / "quiet", *words).communicate()[0]
+        began = time.monotonic()
+        told, starts = _disturbed(place / "loud", words, count, random.Random(seed))
+        ended = (place / "loud" / "ended.log").read_text().split()
+        expected, found = _table(quiet), _table(told)
+        for one, other in zip(expected, json.loads(told)["trials"], strict=False):
+            if one[2:] != (other["state"], tuple(other["values"])):
+                print(f"differs: {json.loads(quiet)['trials'][one[0]]} {other}", file=sys.stderr)
+        return {
+            "kills": count,
+            "trials": trials,
+            "starts of the driver": starts,
+            "lost": trials - len({one[0] for one in found if one[2] == "done"}),
+            "repeated": len(ended) - len(set(ended)),
+            "same table": expected == found and len(found) == trials,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+
+
+def _disturbed(home: Path, words: tuple[str, ...], count: int, dice: random.Random) -> tuple[str, int]:
+    starts, killed = 1, 0
+    driver = start(home, *words)
+    while True:
+        try:
+            told = driver.communicate(timeout=dice.uniform(0.1, 1.2) if killed < count else None)[0]
+        except subprocess.TimeoutExpired:
+            victim = _victim(home, driver.pid, dice)
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                killed += 1
+            if victim == driver.pid:
+                driver.wait()
+                starts, driver = starts + 1, start(home, *words)
+            continue
+        if killed < count:
+            raise SystemExit(f"the sweep was over after {killed} kills: take more trials or longer ones")
+        return told, starts
+
+
+def _victim(home: Path, driver: int, dice: random.Random) -> int:
+    """A worker, the zygote or the driver, by its process id."""
+    workers = []
+    for path in (home / "jobs").glob("*/lock"):
+        with suppress(OSError, ValueError, KeyError):
+            pid = json.loads(path.read_text())["pid"]
+            if not (path.parent / "code").exists() and Path(f"/proc/{pid}").exists():
+                workers.append(pid)
+    children = Path(f"/proc/{driver}/task/{driver}/children").read_text().split()
+    return dice.choice([driver, *map(int, children[:1]), *workers, *workers])
+
+
+def _table(told: str) -> list[tuple[object, ...]]:
+    found = json.loads(told)["trials"]
+    return [(one["number"], json.dumps(one["settings"]), one["state"], tuple(one["values"])) for one in found]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("overhead", "kills", "probe", "search"))
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    if given.what == "kills":
+        print(json.dumps(kills(given.kills, given.trials, given.seed)))
+
+
+if __name__ == "__main__":
+    main()
