@@ -45,6 +45,7 @@ JOURNEY: dict[str, dict[str, Verb]] = {
     },
     "many runs": {
         "sweep": Verb("factory", "MODEL|DATA", "try many settings in the time you give; stop the hopeless"),
+        "ablate": Verb("factory", "MODEL|DATA", "which parts of a recipe earn their place"),
         "board": Verb("board", "[WHERE…]", "rank them; who can't be told apart shares a rank"),
         "compare": Verb("board", "A B", "is B better? by how much, how sure, on which items"),
     },

@@ -63,7 +63,7 @@ def plan(wish: Wish) -> tuple[Sweep, list[Axis]]:
     steps = _steps(wish, told, found, len(names))
     _refuse_too_short(wish, steps)
     sweep = Sweep(
-        name=wish.name or f"{told.settings.model}-{_slug(told.settings.io.training_input)}",
+        name=wish.name or f"{told.settings.model}-{slug(told.settings.io.training_input)}",
         folder="",
         model=str(wish.model.resolve()),
         fixed=told.fixed,
@@ -83,7 +83,7 @@ def plan(wish: Wish) -> tuple[Sweep, list[Axis]]:
         storage=wish.storage,
         words=wish.words,
     )
-    return replace(sweep, identity=_identity(sweep, told.settings.code)), list(told.axes)
+    return replace(sweep, identity=identity(sweep, told.settings.code)), list(told.axes)
 
 
 def begin(sweep: Sweep) -> Sweep:
@@ -220,7 +220,7 @@ def _refuse_too_short(wish: Wish, steps: stopping.Ladder) -> None:
         )
 
 
-def _identity(sweep: Sweep, code: str) -> str:
+def identity(sweep: Sweep, code: str) -> str:
     """The hash of all that makes it this sweep; how many work at it and for how long doesn't."""
     bystanders = ("folder", "workers", "where", "started", "identity", "budget", "most", "hang", "rungs", "words")
     said = {name: value for name, value in sweep.to_json().items() if name not in bystanders}
@@ -228,6 +228,7 @@ def _identity(sweep: Sweep, code: str) -> str:
     return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """The last part of a path or uri, fit for the name of a folder."""
     last = text.rstrip("/").rpartition("/")[2]
     return re.sub(r"[^\w.]+", "-", last).strip("-.")[:40] or config.FILE.partition("-")[0]

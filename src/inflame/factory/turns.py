@@ -82,6 +82,8 @@ class Turns:
 
     def _point(self, number: int, trials: Sequence[Trial]) -> dict[str, Any] | None:
         name, seed = self.sweep.sampler, self.sweep.seed
+        if self.sweep.points:
+            return dict(self.sweep.points[number]) if number < len(self.sweep.points) else None
         if name == "grid":
             return samplers.point(name, self.axes, number, seed=seed)
         tried = [trial.settings for trial in trials]

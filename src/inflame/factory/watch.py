@@ -79,13 +79,14 @@ def reason(job: Job, status: Mapping[str, Any], said: str, *, memory: bool) -> s
     """Why a trial failed: what its run says, else how its process ended, and the last line of its log. memory: whether
     there was too little of it meanwhile."""
     told = str(status.get("error") or "") if status.get("state") == "failed" else ""
-    if not told and job.code is not None and job.code > 128:
+    if told:
+        return " ".join(told.split())[:300]
+    if job.code is not None and job.code > 128:
         with suppress(ValueError):
             told = f"killed ({signal.Signals(job.code - 128).name}){', out of memory' if memory else ''}"
     if not told:
         told = f"exit code {job.code}" if job.code else "it left no result"
-    told = " ".join(told.split())[:300]
-    return told if not said or said in told else f"{told}; last line: {said[:200]}"
+    return f"{told}; last line: {said[:200]}" if said else told
 
 
 def out_of_memory() -> int:

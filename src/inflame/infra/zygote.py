@@ -25,6 +25,7 @@ from typing import Any
 from inflame.runs import lock
 
 WARM = "INFLAME_WARM"  # set while app.py is run for its imports only
+TIED = "INFLAME_TIED"  # set where nobody could adopt what outlives its master
 LOCK, CODE, LOG = "lock", "code", "log.txt"  # in the folder of a job
 
 
@@ -119,8 +120,18 @@ def write_code(folder: Path, code: int) -> None:
             temporary.replace(folder / CODE)
 
 
+def _die_with_parent() -> None:
+    """Has the kernel end this process when its parent ends (Linux)."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _settle(folder: Path, order: dict[str, Any]) -> None:
     """Makes the child a process of its own: session, lock, log, folder, environment, cores."""
+    if TIED in os.environ:
+        _die_with_parent()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -184,6 +195,8 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for descriptor in (orders, answers):
         os.set_inheritable(descriptor, False)
+    if TIED in os.environ:
+        _die_with_parent()
     app = Path(sys.argv[1])
     sys.path.insert(0, str(app.parent))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
