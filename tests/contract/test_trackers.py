@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from inflame.config import Settings
-from inflame.model.engine.trackers import following, mirror
+from inflame.model.engine.trackers import champions, following, mirror
 from inflame.runs import Run
 
 pytestmark = [
@@ -303,6 +303,55 @@ def test_mlflow_on_a_real_server(mlflow_server: str, monkeypatch: pytest.MonkeyP
     assert {"bundle", "report", "pictures"} <= seen.files
     assert seen.pictures[0].startswith(b"\x89PNG")
     assert seen.state == "done"
+
+
+def _champion(folder: Path, number: int, back_to: int = 0) -> None:
+    """What a promotion leaves: a version and a line in the log, as far as MLflow is told of them."""
+    place = folder / "versions" / f"{number:04}"
+    if not back_to:
+        (place / "bundle").mkdir(parents=True)
+        (place / "bundle" / "model.onnx").write_text(f"weights {number}")
+    action = "rollback" if back_to else "promote"
+    entry = {"version": back_to or number, "run": f"run-{number}", "action": action, "who": "me", "time": "now"}
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps({**entry, "why": "better", "evidence": {"accuracy": 0.9}}) + "\n")
+    (folder / "champion").unlink(missing_ok=True)
+    (folder / "champion").symlink_to(f"versions/{back_to or number:04}")
+
+
+@pytest.mark.slow
+def test_mlflows_registry_is_told_about_champions(
+    mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    monkeypatch.setattr(champions, "WAIT", 200.0)
+    folder, client = tmp_path / "birds", MlflowClient(mlflow_server)
+    _champion(folder, 1)
+    assert champions.told(folder) == f"birds@champion is version 1 at {mlflow_server}"
+    _champion(folder, 2)
+    _champion(folder, 3)
+    assert "version 3" in champions.told(folder)
+    found = client.get_model_version_by_alias("birds", "champion")
+    assert (found.tags["inflame.version"], found.tags["inflame.why"]) == ("0003", "better")
+    kept = client.download_artifacts(found.run_id, "bundle/model.onnx")
+    assert Path(kept).read_text() == "weights 3"
+    _champion(folder, 4, back_to=2)
+    assert "version 2" in champions.told(folder)
+    assert champions.told(folder) == champions.told(folder)
+    assert len(client.search_model_versions("name='birds'")) == 3, "none is sent twice"
+
+
+def test_a_registry_that_cannot_be_told_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _champion(tmp_path / "birds", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(champions, "WAIT", 5.0)
+        said = champions.told(tmp_path / "birds")
+    assert said.startswith("not told: ")
+    reason = "no answer in 5 s" if find_spec("mlflow") else "pip install 'inflame[mlflow]'"
+    assert reason in said
 
 
 SECRET = "abcdef0123456789" * 3

@@ -159,7 +159,9 @@ def predict_words(parser: Parser) -> None:
         "files", nargs="*", metavar="FILE|FOLDER", help="pictures or texts, or folders of them; -: lines of stdin"
     )
     parser.add_argument("--text", metavar="TEXT", action="append", help="a text itself, for a model of texts")
-    parser.add_argument("--model", metavar="RUN", help="a run, its folder or its bundle (default: the last)")
+    parser.add_argument(
+        "--model", metavar="RUN", help="a run, its folder or bundle, or a champion's name (default: the last run)"
+    )
     parser.add_argument("--csv", metavar="FILE", help="write the answers to this file")
     parser.add_argument("--top", metavar="K", type=int, default=3, help="name the K likeliest classes (default: 3)")
     parser.add_argument(
@@ -273,6 +275,8 @@ def _bundle(name: str | None) -> Path:
     """The bundle folder that `--model` means; the last one made when it means nothing."""
     if name is not None and (Path(name).expanduser() / "bundle.json").is_file():
         return Path(name).expanduser()
+    if name is not None and (champion := _champion(name)) is not None:
+        return champion
     run = folders.find(name) if name is not None else folders.latest()
     if run is None:
         raise BundleError("There is no trained model yet.", remedy="inflame train photos/ --in 60s")
@@ -283,6 +287,17 @@ def _bundle(name: str | None) -> Path:
             remedy="Give its training command again, or choose another run: inflame runs",
         )
     return run.bundle
+
+
+def _champion(name: str) -> Path | None:
+    """The bundle of the champion of that name (see `inflame promote`), if there is one."""
+    from inflame import store
+
+    if "/" not in name and not (store.home() / "models" / name).is_dir():
+        return None
+    from inflame.factory import registry
+
+    return registry.champion(name)
 
 
 def _answer(file: Path, answer: Prediction | InflameError) -> dict[str, Any]:
