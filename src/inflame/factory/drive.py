@@ -269,10 +269,9 @@ class Driver:
         if self.steps.kind == "epochs" and self._at_rung(work, found, budget):
             return
         if why := self._hopeless(work, found, budget):
-            values = tuple(
-                objectives.best([v for _, v in found if v is not None], self.direction) for _ in (1,) if found
-            )
-            work.trial = replace(work.trial, values=values if all(v is not None for _, v in found) else ())
+            plain = [value for _, value in found if value is not None]
+            last = (objectives.best(plain, self.direction),) if len(plain) == len(found) else ()
+            work.trial = replace(work.trial, values=last)
             self._stop(work, "stopped", why)
 
     def _hopeless(self, work: Work, found: Sequence[tuple[float, float | None]], budget: float) -> str:

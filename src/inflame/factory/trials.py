@@ -55,10 +55,10 @@ class Trial(Record):
 class Sweep(Record):
     """What a sweep was told. `model` is a model folder; `fixed` the settings that all trials share, as `key=value`;
     `objectives` names and `directions` ("maximize" or "minimize") of what is judged; `space` the axes by full name of
-    the setting (see `inflame.config.axes`), `points` the settings of each trial where somebody has listed them; `budget`
-    seconds and `most` trials in all, None where there is no limit; `storage` the uri of the journal, "" for the file in
-    the folder; `rungs` the budgets that a trial may have one after the other, in `unit`s ("seconds", "epochs", "": the
-    recipe's own); `hang` seconds of silence that are too many."""
+    the setting (see `inflame.config.axes`), `points` the settings of each trial where somebody has listed them;
+    `budget` seconds and `most` trials in all, None where there is no limit; `storage` the uri of the journal, "" for
+    the file in the folder; `rungs` the budgets that a trial may have one after the other, in `unit`s ("seconds",
+    "epochs", "": the recipe's own); `hang` seconds of silence that are too many."""
 
     name: str
     folder: str

@@ -20,14 +20,14 @@ from inflame.infra.launcher import ENDED
 from inflame.infra.pool import Pool
 from inflame.infra.warm import NEVER, Warm
 from inflame.infra.zygote import TIED
-from inflame.records import Job, JobSpec
+from inflame.records import Job, JobSpec, Package
 
 _PATIENCE = 30.0  # seconds that a node may take to answer
 
 
 class Ray(Pool):
-    """`workers` places of `cpus` cores (and `gpus` GPUs) each, on the cluster at `address` ("auto": the one this machine
-    is part of; "": one made here)."""
+    """`workers` places of `cpus` cores (and `gpus` GPUs) each, on the cluster at `address` ("auto": the one this
+    machine is part of; "": one made here)."""
 
     def __init__(self, address: str = "", *, workers: int = 0, cpus: float = 1, gpus: float = 0) -> None:
         self._ray: Any = plugins.need("ray", "ray", "The place ray")
@@ -37,7 +37,7 @@ class Ray(Pool):
         self._sent: dict[str, tuple[int, Any]] = {}  # the slot and the answer of each job
         self._here = Warm()
 
-    def request(self, spec: JobSpec) -> dict[str, Any]:
+    def request(self, spec: JobSpec, package: Package | None = None) -> dict[str, Any]:
         """The words for app.py, and what a place has."""
         asked = self._here.request(spec)
         return {**asked, "backend": "ray", "cpus": self._cpus, "gpus": self._gpus, "address": self._address}

@@ -21,7 +21,7 @@ from inflame.errors import DataError, UserError
 from inflame.infra.launcher import ENDED, app
 from inflame.infra.pool import Pool
 from inflame.infra.zygote import CODE, LOCK, LOG
-from inflame.records import Job, JobSpec, dumps
+from inflame.records import Job, JobSpec, Package, dumps
 from inflame.runs import lock
 
 JOB = "job.json"
@@ -56,7 +56,7 @@ class Warm(Pool):
                     pipe.close()  # type: ignore[union-attr]
             self._zygote = None
 
-    def request(self, spec: JobSpec) -> dict[str, Any]:
+    def request(self, spec: JobSpec, package: Package | None = None) -> dict[str, Any]:
         """The words for app.py. `id` and `slot` may be set: the name of the job, and whose cores it gets."""
         if spec.count != 1:
             raise UserError(
