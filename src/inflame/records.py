@@ -227,10 +227,11 @@ class Job(Record):
 
     id: str
     backend: str
-    status: str  # queued, running, done, failed, stopped
+    status: str  # queued, starting, running, preempted, done, failed, stopped
     output: str = ""
     code: int | None = None  # exit code when it has ended
     cost: float | None = None
+    reason: str = ""  # why it is so, in a sentence; empty where nothing is to be said
 
 
 def dumps(value: Any) -> str:

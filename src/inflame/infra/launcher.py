@@ -5,13 +5,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inflame.errors import DataError
-from inflame.records import Job, JobSpec, Package
+from inflame.records import Job, JobSpec, Package, Record
 
 ENDED = ("done", "failed", "stopped")
+OK, NOT_OK, UNKNOWN = "ok", "not ok", "could not be checked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(Record):
+    """What a look at a place has shown of one thing that a job needs there: credentials, region, quota, bucket …"""
+
+    what: str
+    state: str  # OK, NOT_OK or UNKNOWN
+    text: str
+    remedy: str = ""
 
 
 class Launcher(ABC):
@@ -44,6 +56,15 @@ class Launcher(ABC):
     @abstractmethod
     def fetch(self, job: Job) -> Path:
         """The run folder of the job on this machine. Raises DataError when the job has left none."""
+
+    def check(self, spec: JobSpec) -> list[Finding]:
+        """What the job needs at this place, looked at one by one, without starting anything. Raises nothing that a
+        user could mend: that is a finding."""
+        return []
+
+    def rights(self, spec: JobSpec) -> dict[str, Any]:
+        """The least rights that this place must give, as its own JSON, by who needs them; ready to paste."""
+        return {}
 
 
 def app(spec: JobSpec) -> Path:
