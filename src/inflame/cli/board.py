@@ -1,4 +1,4 @@
-"""The verbs about many runs: board, compare, promote, rollback."""
+"""The verbs that read many runs: board, compare, why."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inflame.cli.words import Parser
     from inflame.factory.board import Board, Entry, Table
     from inflame.factory.compare import Comparison
+    from inflame.factory.why import Why
 
 ROWS = 2000  # of a table of the page
 _CROSS = {"both": "right in both", "only_a": "only in A", "only_b": "only in B", "neither": "wrong in both"}
@@ -96,10 +97,10 @@ def _chosen(words: Namespace) -> tuple[list[dict[str, Any]], int | None]:
     names, tried = [word for word in words.where if word not in conditions], None
     wanted: list[str] | None = None
     if words.sweep:
-        from inflame.factory import trials
+        from inflame.factory import folder, trials
 
         made = trials.trials(trials.find(words.sweep))
-        wanted, tried = [str(Path(trial.run).resolve()) for trial in made if trial.run], len(made)
+        wanted, tried = [str(folder.of_trial(trial.run)) for trial in made if trial.run], len(made)
     rows = select(wanted, " AND ".join(f"({condition})" for condition in conditions), words.by)
     if words.data and not rows:
         known = sorted({str(row["dataset"]) for row in select(wanted, "", words.by) if row["dataset"]})
@@ -138,7 +139,7 @@ def _told(part: Table, whole: Board, top: int) -> str:
 
     kind, metric = whole.by.split(".") if "." in whole.by else ("test", whole.by)
     sets = f"{len(part.items)} sets of " if len(part.items) > 1 else ""
-    missing = f", {part.unscored:,} more without a result" if part.unscored else ""
+    missing = f", {part.unscored:,} of them without a result" if part.unscored else ""
     runs = f"{part.tried:,} run{'s' if part.tried > 1 else ''} tried{missing}"
     head = f"{part.dataset}: {sets}{part.n or '?'} {kind} items, {runs}"
     shown = part.entries[:top]
@@ -199,7 +200,7 @@ def _spent(found: Board) -> str:
     cost, prices = found.cost, Costs.from_json(found.assumed)
     gpu = f", {cost['gpu_s']:,.0f} GPU-s" if cost["gpu_s"] else ""
     return (
-        f"cost     {cost['cpu_s']:,.0f} CPU-s{gpu}, {cost['wall_s']:,.0f} s of wall time: about "
+        f"cost     {cost['cpu_s']:,.0f} CPU-s{gpu}, {cost['wall_s']:,.0f} s of wall time: "
         f"{money(cost['money'])} {prices.currency} and {energy(cost['energy_wh'])}; {prices.said()}"
     )
 
@@ -335,3 +336,59 @@ def _compared(found: Comparison) -> str:
     spent = [f"{side.cost['cpu_s']:,.0f} CPU-s in {side.cost['wall_s']:,.0f} s" for side in (a, b)]
     lines.append(f"cost     A {spent[0]}, B {spent[1]}")
     return "\n".join(lines)
+
+
+# --- why -------------------------------------------------------------------------------------------
+
+
+def why_words(parser: Parser) -> None:
+    """The sweep."""
+    parser.usage = "inflame why SWEEP [--by OBJECTIVE] [--html FILE] [--open]"
+    parser.description = (
+        "Say which settings of a sweep mattered and where the best trials have them: permutation importance\n"
+        "of a random forest, judged on trials that it hasn't seen. The page draws all trials as lines across\n"
+        "their settings, to be filtered by hand, and the score against each setting."
+    )
+    parser.epilog = "examples:\n  inflame why mnist-digits-001 --open\n  inflame why mnist-digits --by latency_ms"
+    parser.add_argument("sweep", metavar="SWEEP", help="a sweep, or its folder")
+    parser.add_argument("--by", metavar="OBJECTIVE", default="", help="one of its objectives (default: the first)")
+    parser.add_argument("--html", metavar="FILE", help="the page (default: why.html in the folder of the sweep)")
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+
+
+def why(words: Namespace) -> int:
+    """Prints the importances and writes the page."""
+    from inflame import store
+    from inflame.factory import trials
+    from inflame.factory import why as reasons
+
+    sweep = trials.find(words.sweep)
+    found = reasons.why(sweep, trials.trials(sweep), words.by)
+    page = Path(words.html) if words.html else sweep.path / "why.html"
+    store.write(page, reasons.html(found))
+    if words.json:
+        print(as_json({**found.to_json(), "page": str(page)}))
+    else:
+        print(_mattered(found))
+        print(f"page     {page}")
+    if words.open:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+def _mattered(found: Why) -> str:
+    lines = [f"{found.sweep}: {found.scored} of {len(found.points)} trials have {found.objective} ({found.direction})"]
+    if found.predicted is not None:
+        lines.append(f"the settings predict {100 * found.predicted:.0f} % of its spread among unseen trials")
+    rows = [
+        [
+            _short(param.name),
+            "–" if param.importance is None else f"{param.importance:.2f} ± {param.error:.2f}",
+            param.best or "–",
+        ]
+        for param in found.params
+    ]
+    lines.append(table(("setting", "importance", "where it was best"), rows) if rows else "no setting was varied")
+    return "\n".join([*lines, f"how      {found.method}", *([f"note     {found.note}"] if found.note else [])])

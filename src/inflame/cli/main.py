@@ -48,6 +48,7 @@ JOURNEY: dict[str, dict[str, Verb]] = {
         "ablate": Verb("factory", "MODEL|DATA", "which parts of a recipe earn their place"),
         "board": Verb("board", "[WHERE…]", "rank them; who can't be told apart shares a rank"),
         "compare": Verb("board", "A B", "is B better? by how much, how sure, on which items"),
+        "why": Verb("board", "SWEEP", "which of its settings mattered, on a page to play with"),
         "promote": Verb("champions", "[RUN]", "make it the champion of a name, if it is better"),
         "rollback": Verb("champions", "NAME", "the champion of before serves again"),
     },

@@ -58,8 +58,8 @@ class Entry(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table(Record):
-    """Entries that were judged on the same items, the best first. `tried` counts runs, `unscored` those of the data set
-    that have no such number (failed, stopped, at work). `expected`: what the best is likely to give on items that it
+    """Entries that were judged on the same items, the best first. `tried` counts runs; `unscored` of them have no
+    such number (failed, stopped, at work). `expected`: what the best is likely to give on items that it
     was not chosen by. `advice`: what would tell the first two apart that share a rank."""
 
     dataset: str
@@ -219,7 +219,7 @@ def _table(dataset: str, entries: list[Entry], by: str, top: int, missing: int, 
         items=tuple(sorted(set(entries[0].items))),
         n=entries[0].n,
         entries=tuple(entries),
-        tried=max(runs, tried or 0),
+        tried=max(runs + missing, tried or 0),
         unscored=missing,
         tested=0,
     )

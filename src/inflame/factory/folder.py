@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inflame import store
+
 ASIDE = ("cache_gb", "devices", "explain", "folder", "fresh", "io.training_output", "output", "resume", "tracker")
 """Settings that say where and how, not what."""
 
@@ -18,6 +20,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def of_trial(run: str) -> Path:
+    """The run folder that a trial names: a path, or a name in `$INFLAME_HOME/runs`."""
+    path = Path(run).expanduser()
+    return (path if path.is_absolute() else store.home() / "runs" / run).resolve()
 
 
 def settings(run: Path) -> dict[str, Any]:
