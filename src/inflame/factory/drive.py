@@ -3,6 +3,7 @@ death, its own too. What it knows is in the journal and the run folders; it can 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -33,6 +34,7 @@ from inflame.runs.index import folder_of_runs
 RETRIES = 4  # starts of a trial that was killed from outside, before it counts as failed
 GRACE = 20.0  # seconds that a trial which was told to stop may take to save
 _KILLED = 128 + signal.SIGKILL
+_SECONDS = 30.0  # trials that are shorter may be lost in a power cut
 _LOOK, _TURN, _NOTE = 0.2, 0.1, 2.0  # seconds between looks at the trials, turns of the loop, notes of the time
 
 
@@ -70,12 +72,13 @@ class Driver:
         self.sweep, self.axes, self.workers, self.show = sweep, varied, workers, show
         self.steps = Ladder(kind=sweep.unit, rungs=sweep.rungs)
         self.direction, self.several = sweep.directions[0], len(sweep.objectives) > 1
+        workers.prepare(JobSpec(model=sweep.model, arguments=self._example()))  # while we read and import
         self.journal = Journal(sweep, varied)
         self.working: dict[int, Work] = {}
         self._host = f"{os.uname().nodename}:{store.home()}"
         self.turns = Turns(sweep, varied, self.journal, self.left, self._host)
         self.curves: list[stopping.Curve] = []
-        self.usual = 0.0
+        self.usual, self._quick = 0.0, math.inf  # seconds between two rows, and of the last finished trial
         self.earlier, self.began = sweep.seconds, time.monotonic()
         self._noted = self._shown = 0.0
 
@@ -149,7 +152,7 @@ class Driver:
         )
         self.journal.write(started)
         spec = JobSpec(model=self.sweep.model, arguments=self._words(started), output=str(run))
-        variables = {SWEEP: self.sweep.name, TRIAL: str(trial.number), REUSE: "1", **self._gpu(slot)}
+        variables = {SWEEP: self.sweep.name, TRIAL: str(trial.number), REUSE: "1", **self._gpu(slot), **self._hasty()}
         request = self.workers.asked(self.workers.request(spec), name=job, slot=slot, variables=variables)
         self.working[trial.number] = Work(started, self.workers.send(request), slot, run)
 
@@ -162,6 +165,15 @@ class Driver:
         if self.steps.kind == "seconds":
             fixed = [*(word for word in fixed if not word.startswith("in=")), f"in={trial.budget}"]
         return (*fixed, *(axes.text(key, value) for key, value in trial.settings.items()))
+
+    def _example(self) -> tuple[str, ...]:
+        """Words like those of a trial."""
+        varied = (axes.text(axis.key, axis.values[0] if axis.finite else axis.high) for axis in self.axes)
+        return (*self.sweep.fixed, *varied)
+
+    def _hasty(self) -> dict[str, str]:
+        """Trials of seconds needn't wait for the disk: what a power cut undoes is done again."""
+        return {store.HASTY: "1"} if self._quick < _SECONDS else {}
 
     def _gpu(self, slot: int) -> dict[str, str]:
         count = gpus()
@@ -207,6 +219,7 @@ class Driver:
         if trial.budget is not None and self.steps.kind == "seconds" and not reused:
             self.turns.around = max(self.turns.around, min(trial.seconds - trial.budget + 0.5, 0.2 * trial.budget))
         self._learn(run, trial)
+        self._quick = trial.seconds
         longer = self.steps.kind == "seconds" and trial.rung < self.steps.top and not self.several
         state = "waiting" if longer else "done"
         self._write(replace(trial, state=state, values=known, run=name, reason=reused))
@@ -270,8 +283,8 @@ class Driver:
             return
         if why := self._hopeless(work, found, budget):
             plain = [value for _, value in found if value is not None]
-            last = (objectives.best(plain, self.direction),) if len(plain) == len(found) else ()
-            work.trial = replace(work.trial, values=last)
+            values = (objectives.best(plain, self.direction),) if len(plain) == len(found) else ()
+            work.trial = replace(work.trial, values=values)
             self._stop(work, "stopped", why)
 
     def _hopeless(self, work: Work, found: Sequence[tuple[float, float | None]], budget: float) -> str:

@@ -6,7 +6,9 @@ A trial is created whole, with its settings, in one line: a driver that is kille
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,8 +85,7 @@ class Journal:
         if not sweep.storage:
             path = sweep.path / JOURNAL
             _mend(path)
-            backend = storages.journal.JournalFileBackend(str(path), lock_obj=_Flock(path))
-            return storages.JournalStorage(backend)
+            return storages.JournalStorage(_Lines(path, storages.journal.JournalFileBackend(str(path))))
         shown = store.shown(sweep.storage)
         try:
             return storages.RDBStorage(sweep.storage, engine_kwargs={"pool_pre_ping": True})
@@ -109,22 +110,26 @@ class Journal:
         return int(found)
 
 
-class _Flock:
-    """A lock of the journal's file that the kernel lets go when its process dies: Optuna's own would be waited for."""
+class _Lines:
+    """The file backend of Optuna's journal, with a lock that the kernel lets go when its process dies (Optuna's own is
+    waited for), and a disk that is waited for once a second at most: a kill loses nothing, a power cut little."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = -1
+    def __init__(self, path: Path, plain: Any) -> None:
+        self._path, self._plain, self._synced = path, plain, 0.0
 
-    def acquire(self) -> bool:
-        """Waits for it."""
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        return True
+    def read_logs(self, log_number_from: int) -> Any:
+        """As Optuna's."""
+        return self._plain.read_logs(log_number_from)
 
-    def release(self) -> None:
-        """Lets it go."""
-        os.close(self._descriptor)
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Adds lines, all or none of them."""
+        data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        with store.guard(self._path), self._path.open("ab", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(data)
+            if time.monotonic() - self._synced > 1.0:
+                os.fsync(file.fileno())
+                self._synced = time.monotonic()
 
 
 def _mend(path: Path) -> None:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import Any
 
 from inflame.infra.launcher import Launcher
-from inflame.records import Job
+from inflame.records import Job, JobSpec
 
 
 class Pool(Launcher):
@@ -20,6 +20,10 @@ class Pool(Launcher):
     @abstractmethod
     def cancel(self, job: Job, number: int = signal.SIGTERM) -> Job:
         """As of any launcher; SIGKILL leaves the job no time to save."""
+
+    @abstractmethod
+    def prepare(self, spec: JobSpec) -> None:
+        """Gets ready for jobs like this one; returns at once."""
 
     @abstractmethod
     def wait(self, seconds: float) -> None:

@@ -88,6 +88,10 @@ class Ray(Pool):
         """The run folder, in the shared home."""
         return self._here.fetch(job)
 
+    def prepare(self, spec: JobSpec) -> None:
+        """Joins the cluster."""
+        self._connect()
+
     def wait(self, seconds: float) -> None:
         """Sleeps."""
         time.sleep(seconds)

@@ -89,7 +89,7 @@ class Warm(Pool):
             return self.status(job)
         words = request["words"] + ([] if request["output"] else [f"output={output}"])
         cores = self.slots[request["slot"]] if request["slot"] is not None and self.slots else []
-        store.write(folder / JOB, dumps({**job.to_json(), "command": [request["app"], *words], "cores": cores}))
+        _write(folder / JOB, dumps({**job.to_json(), "command": [request["app"], *words], "cores": cores}))
         order = {
             "folder": str(folder),
             "words": words,
@@ -138,6 +138,11 @@ class Warm(Pool):
             )
         return folder
 
+    def prepare(self, spec: JobSpec) -> None:
+        """Starts the zygote, which imports what the app imports."""
+        if self._zygote is None:
+            self._start(str(app(spec)), ["train", *spec.arguments])
+
     def wait(self, seconds: float) -> None:
         """Returns when a job has begun or ended, or after so many seconds."""
         zygote = self._zygote
@@ -174,7 +179,7 @@ class Warm(Pool):
         for attempt in (1, 2):
             if self._zygote is None or self._zygote.poll() is not None or app != self._app:
                 self.close()
-                self._start(app)
+                self._start(app, order["words"])
             try:
                 assert self._zygote is not None
                 assert self._zygote.stdin is not None
@@ -187,12 +192,12 @@ class Warm(Pool):
             else:
                 return
 
-    def _start(self, app: str) -> None:
+    def _start(self, app: str, words: Sequence[str]) -> None:
         threads = min((len(slot) for slot in self.slots), default=0)
         log = store.make_folder(store.home() / "jobs") / "zygote.log"
         with log.open("ab") as errors:
             self._zygote = subprocess.Popen(
-                [sys.executable, "-m", "inflame.infra.zygote", app],
+                [sys.executable, "-m", "inflame.infra.zygote", app, *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -238,6 +243,14 @@ def _folder_for(name: str) -> tuple[Path, bool]:
             folder.mkdir()
             return folder, True
     raise AssertionError("unreachable")
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, whoever is killed; a job doesn't outlive the machine, and the disk isn't waited for."""
+    with store.guard(path):
+        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
 
 
 def _folder(job: Job) -> Path:

@@ -1,5 +1,6 @@
 """A process that has a model's `app.py` and all it imports in memory, and forks a child for every job: torch takes
-seconds to import, a fork milliseconds. `python -m inflame.infra.zygote APP` is started by `inflame.infra.warm`.
+seconds to import, a fork milliseconds. `inflame.infra.warm` starts `python -m inflame.infra.zygote APP WORDS`, words like
+those of its jobs.
 
 It reads one line of JSON for each job on stdin, and writes one for each that has begun and has ended. It never runs the
 model itself and has no threads, so that what it forks is sound. When its master is gone it stays until its last child
@@ -18,7 +19,10 @@ import signal
 import sys
 import time
 import traceback
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +43,12 @@ class Zygote:
         os.set_blocking(self._woken, False)
         os.set_blocking(self._wake, False)
 
-    def warm(self) -> None:
-        """Imports what the app imports. One that can't: each job will say so itself."""
+    def warm(self, words: list[str]) -> None:
+        """Imports what the app imports, and reads words like those of the jobs. One that can't: each job will say so
+        itself."""
         os.environ[WARM] = "1"
         # An app.py of whatever kind prints its help and ends; ours imports its train.py as well.
-        sys.argv = [str(self.app), "train", "--help", "seed=0"]
+        sys.argv = [str(self.app), *(words or ["train"]), "--help"]
         try:
             runpy.run_path(str(self.app), run_name="__main__")
         except SystemExit:
@@ -69,8 +74,8 @@ class Zygote:
                 data = os.read(self.orders, 1 << 16)
                 open_ = bool(data)
                 *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    self._fork(json.loads(line))
+                for order in map(json.loads, lines):
+                    self._fork(order)
 
     def _fork(self, order: dict[str, Any]) -> None:
         folder = Path(order["folder"])
@@ -80,13 +85,13 @@ class Zygote:
             os.close(ready)
             code = 1
             try:
-                for descriptor in (self.orders, self.answers, self._wake, self._woken):
+                for descriptor in (self.orders, self._wake, self._woken):
                     os.close(descriptor)
                 _settle(folder, order)
                 os.close(begun)
                 code = _run(self.app, order["words"])
             finally:
-                _leave(folder, code)
+                _leave(folder, code, partial(self._tell, ended=folder.name))
         os.close(begun)
         self.children[pid] = folder
         os.read(ready, 1)  # closed when the child holds its lock, or is dead
@@ -103,21 +108,23 @@ class Zygote:
                 return
             if folder := self.children.pop(pid, None):
                 code = os.waitstatus_to_exitcode(status)
-                write_code(folder, 128 - code if code < 0 else code)
-                self._tell(ended=folder.name)
+                if write_code(folder, 128 - code if code < 0 else code):
+                    self._tell(ended=folder.name)
 
     def _tell(self, **words: Any) -> None:
         with suppress(OSError):  # the master has gone
             os.write(self.answers, json.dumps(words).encode() + b"\n")
 
 
-def write_code(folder: Path, code: int) -> None:
-    """Writes down how a job ended; who was first is right."""
+def write_code(folder: Path, code: int) -> bool:
+    """Writes down how a job ended, where nobody has yet."""
     with suppress(OSError):
         if not (folder / CODE).exists():
             temporary = folder / f".tmp-{os.getpid()}-{CODE}"
             temporary.write_text(str(code))
             temporary.replace(folder / CODE)
+            return True
+    return False
 
 
 def _die_with_parent() -> None:
@@ -152,6 +159,7 @@ def _settle(folder: Path, order: dict[str, Any]) -> None:
     if order["cores"] and hasattr(os, "sched_setaffinity"):
         with suppress(OSError):  # cores that the machine has taken back meanwhile
             os.sched_setaffinity(0, order["cores"])
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined] # those are the zygote's, to be done when it ends
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()  # else all children would draw the same numbers
 
@@ -175,15 +183,17 @@ def _run(app: Path, words: list[str]) -> int:
     return 0
 
 
-def _leave(folder: Path, code: int) -> None:
-    """Ends the child as Python would, but for what the zygote shares with it."""
+def _leave(folder: Path, code: int, tell: Callable[[], None]) -> None:
+    """Ends the child as Python would, but for what the zygote shares with it. Its end is known before the system has
+    cleared away its memory."""
     with suppress(BaseException):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
     with suppress(BaseException):
-        write_code(folder, code)
+        if write_code(folder, code):
+            tell()
     os._exit(code & 0xFF)
 
 
@@ -202,7 +212,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     zygote = Zygote(app, orders, answers)
-    zygote.warm()
+    zygote.warm(sys.argv[2:])
     zygote.serve()
 
 
