@@ -1,6 +1,6 @@
 """What a sweep costs and what it survives: `python -m benchmarks.sweeps [overhead|kills|probe|search] …`.
 
-overhead: 200 trials of one second on 2 workers, ours beside Ray Tune and a Hydra multirun (in environments of their own).
+overhead: trials of one second on 2 workers, ours beside Ray Tune and a Hydra multirun (in environments of their own).
 kills:    100 short trials while driver, zygote and workers are killed at random: same table as undisturbed?
 probe:    trials that differ only above cached features, a second.
 search:   best validation accuracy at a fifth of the budget of random search.
@@ -158,15 +158,109 @@ def _table(told: str) -> list[tuple[object, ...]]:
     return [(one["number"], json.dumps(one["settings"]), one["state"], tuple(one["values"])) for one in found]
 
 
+# --- overhead ------------------------------------------------------------------------------------
+
+SLEEP = """import hashlib, time
+
+from inflame.runs import Run
+
+
+def train(settings):
+    h = settings.hyperparam
+    identity = hashlib.sha256(settings.identity().encode()).hexdigest()
+    with Run.begin(settings, identity, settings.io.training_input) as run:
+        time.sleep(1)
+        run.status(val={"accuracy": h.x, "low": h.x, "high": h.x, "n": 1})
+    return {"run": str(run.path), "prediction": {"label": "1", "probability": h.x}}
+"""
+SLEEP_CONFIG = """[hyperparam]
+x = 0.5
+[io]
+training_input = "digits"
+"""
+RAY = """import sys, time
+import ray
+from ray import tune
+
+def trial(config):
+    time.sleep(1)
+    return {"accuracy": config["x"]}
+
+count, place = int(sys.argv[1]), sys.argv[2]
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+tuner = tune.Tuner(
+    tune.with_resources(trial, {"cpu": 1}),
+    param_space={"x": tune.uniform(0, 1)},
+    tune_config=tune.TuneConfig(num_samples=count, max_concurrent_trials=2),
+    run_config=tune.RunConfig(storage_path=place, verbose=0),
+)
+assert len(tuner.fit()) == count
+"""
+HYDRA = """import time
+import hydra
+
+@hydra.main(version_base=None)
+def trial(config):
+    time.sleep(1)
+    return config.x
+
+if __name__ == "__main__":
+    trial()
+"""
+
+
+def overhead(count: int, who: list[str]) -> dict[str, object]:
+    """Wall seconds of `count` trials of one second on two workers, and what that is above the ideal."""
+    found: dict[str, object] = {"trials": count, "ideal": count / 2}
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        for name in who:
+            began = time.monotonic()
+            _peer(name, place, count)
+            wall = time.monotonic() - began
+            found[name] = {"wall": round(wall, 2), "overhead %": round(100 * (wall / (count / 2) - 1), 2)}
+    return found
+
+
+def _peer(name: str, place: Path, count: int) -> None:
+    if name == "inflame":
+        model = folder(place / "sleep", SLEEP, SLEEP_CONFIG)
+        words = ("hyperparam.x=interval(0,1)", "--trials", str(count), "--sampler", "random", "--workers", "2")
+        told = json.loads(start(place / "home", str(model), *words).communicate()[0])
+        assert sum(one["state"] == "done" for one in told["trials"]) == count
+        return
+    program = place / f"{name}.py"
+    program.write_text({"ray": RAY, "hydra": HYDRA}[name])
+    peer = Path(".peers") / name / "bin" / "python"
+    python = str(peer.absolute()) if peer.exists() else sys.executable
+    words = [str(count), str(place / "ray")]
+    if name == "hydra":
+        values = ",".join(f"{number / count:.4f}" for number in range(count))
+        words = [
+            "-m",
+            f"+x={values}",
+            "hydra/launcher=joblib",
+            "hydra.launcher.n_jobs=2",
+            f"hydra.sweep.dir={place}/hydra",
+        ]
+    with (place / f"{name}.log").open("w") as log:
+        done = subprocess.run([python, str(program), *words], stdout=log, stderr=log, cwd=place, check=False)
+    if done.returncode:
+        raise SystemExit((place / f"{name}.log").read_text()[-2000:])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("overhead", "kills", "probe", "search"))
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--who", default="inflame,ray,hydra")
     given = parser.parse_args()
     if given.what == "kills":
         print(json.dumps(kills(given.kills, given.trials, given.seed)))
+    elif given.what == "overhead":
+        print(json.dumps(overhead(given.trials, given.who.split(","))))
 
 
 if __name__ == "__main__":
