@@ -297,9 +297,17 @@ class Driver:
             direction=self.direction,
             classes=watch.classes(work.run),
             finished=self.curves,
-            incumbent=objectives.best([one.final for one in self.curves], self.direction) if self.curves else None,
+            incumbent=self._to_beat(work.trial, budget),
             budget=budget,
         )
+
+    def _to_beat(self, trial: Trial, budget: float) -> float | None:
+        """What a trial must come to: the best that finished trials of its budget had; where there are longer ones to
+        be earned, the least that earns one."""
+        sign = 1 if self.direction == "maximize" else -1
+        finals = sorted((sign * one.final for one in self.curves if one.budget == budget), reverse=True)
+        place = len(finals) // stopping.ETA - 1 if self.steps.kind == "seconds" and trial.rung < self.steps.top else 0
+        return sign * finals[max(place, 0)] if finals else None
 
     def _at_rung(self, work: Work, found: Sequence[tuple[float, float | None]], budget: float) -> bool:
         """At the end of a rung of epochs: goes on at once where that is earned, else saves and waits for its turn."""

@@ -19,7 +19,8 @@ ALWAYS = "jsonl"  # the run folder itself, which needs no mirror
 class About:
     """What a run is, before its first number: its settings by full name, and `facts` such as the version of the data.
 
-    `data` is the name of the data set, `version` its content hash, `source` where it came from."""
+    `data` is the name of the data set, `version` its content hash, `source` where it came from; `sweep` the sweep that
+    the run is a trial of."""
 
     run: str
     folder: Path
@@ -29,6 +30,7 @@ class About:
     data: str = ""
     version: str = ""
     source: str = ""
+    sweep: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

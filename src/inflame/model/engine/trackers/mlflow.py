@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import re
@@ -44,7 +46,10 @@ class Mlflow(Tracker):
             self._client.update_run(key, status="RUNNING")
             return key
         tags = {"mlflow.source.name": about.model, "mlflow.source.git.commit": about.facts.get("commit", "")}
-        run = self._client.create_run(self._experiment(), run_name=about.run, tags=tags)
+        experiment = self._experiment()
+        if about.sweep:
+            tags["mlflow.parentRunId"] = self._parent(experiment, about.sweep)
+        run = self._client.create_run(experiment, run_name=about.run, tags=tags)
         self._key = str(run.info.run_id)
         params = [Param(_name(name), str(value)[:_TEXT]) for name, value in about.settings.items()]
         for part in _parts(params, _PARAMS):
@@ -83,6 +88,20 @@ class Mlflow(Tracker):
             self._client.log_metric(self._key, _name(name), value)
         self._client.set_terminated(self._key, _STATES[state])
         return f"run {self._key} at {store.shown(_uri())}"
+
+    def _parent(self, experiment: str, sweep: str) -> str:
+        """The run that stands for a sweep, whose trials are its children; made by whichever comes first."""
+        place = hashlib.sha256(f"{_uri()} {experiment}".encode()).hexdigest()[:12]
+        file = store.make_folder(store.home() / "sweeps" / sweep) / f"mlflow-{place}"
+        with file.open("a+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            held.seek(0)
+            if known := held.read().strip():
+                return known
+            parent = self._client.create_run(experiment, run_name=sweep, tags={"mlflow.source.name": "inflame sweep"})
+            self._client.set_terminated(parent.info.run_id)
+            held.write(parent.info.run_id)
+            return str(parent.info.run_id)
 
     def _experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT

@@ -40,7 +40,9 @@ def about(run: Run) -> About:
         "torch": origin.get("versions", {}).get("torch", ""),
         "cpu": (origin.get("hardware") or {}).get("cpu", ""),
     }
-    settings = _read(run.path / "config.json")
+    settings, status = _read(run.path / "config.json"), run.read_status()
+    sweep = str(status.get("sweep") or "")
+    facts |= {"sweep": sweep, "trial": status.get("trial", "") if sweep else ""}
     return About(
         run=run.name,
         folder=run.path,
@@ -50,6 +52,7 @@ def about(run: Run) -> About:
         data=str(data.get("name", "")),
         version=str(data.get("version", "")),
         source=str(data.get("source") or data.get("root") or ""),
+        sweep=sweep,
     )
 
 

@@ -11,12 +11,29 @@ from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, create_summary_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from inflame.model.engine.trackers import About, Tracker
 
 FOLDER = "tensorboard"  # in the folder `trackers` of the run
+
+
+def _hparams(about: About) -> Summary:
+    """The settings as the HParams plugin reads them: runs of a folder in a table, sorted by any of them."""
+    info = plugin_data_pb2.SessionStartInfo(group_name=about.run, start_time_secs=time.time())
+    for name, value in about.settings.items():
+        if isinstance(value, bool):
+            info.hparams[name].bool_value = value
+        elif isinstance(value, (int, float)):
+            info.hparams[name].number_value = value
+        else:
+            info.hparams[name].string_value = str(value)
+    data = create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_start_info=info))
+    nothing = TensorProto(dtype=DT_FLOAT)
+    return Summary(value=[Summary.Value(tag=SESSION_START_INFO_TAG, metadata=data, tensor=nothing)])
 
 
 @final
@@ -34,6 +51,7 @@ class Tensorboard(Tracker):
         if not key:
             self._text("settings", about.settings)
             self._text("facts", about.facts)
+            self._writer.add_event(Event(wall_time=time.time(), summary=_hparams(about)))
         return FOLDER
 
     def numbers(self, points: Sequence[Any]) -> None:

@@ -34,6 +34,7 @@ class Wandb(Tracker):
             id=key or secrets.token_hex(4),
             resume="allow" if key and self.place() != "offline" else None,
             name=about.run,
+            group=about.sweep or None,
             dir=about.folder / "trackers",
             config={**about.settings, **about.facts},
             settings=wandb.Settings(
