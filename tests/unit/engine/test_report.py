@@ -182,13 +182,17 @@ def test_the_page_says_why_and_where_the_time_went(run: Path) -> None:
         {"choice": "rung tail", "taken": "not taken", "why": "its test is in the table of steps"},
         {"choice": "rung whole", "taken": "not begun", "why": "an epoch takes 20 s of the 9 s left"},
     ]
-    (run / "status.json").write_text(json.dumps({**status, "why": why, "spent": {"features": 12.0}}))
+    looks = {"plain": 0.83, "mirrored": 0.84, "n": 400, "split": "val"}
+    (run / "status.json").write_text(json.dumps({**status, "why": why, "spent": {"features": 12.0}, "looks": looks}))
     shown = page(run)
     assert "Why this model" in shown.text
     assert "0.84 of 160 photos" in shown.text
     assert "an epoch takes 20 s" in shown.text
     assert "its test is in the table" not in shown.text
     assert "features 12 s" in shown.text
+    assert "83.0 % without, 84.0 % with of 400 held-out pictures" in shown.text
+        " %", ""
+    )
     assert found(run)["reasons"] == why
 
 

@@ -85,6 +85,7 @@ def gather(folder: Path, *, pictures: int = 24) -> dict[str, Any]:
         "bundle": {"version": bundle.get("version", ""), "dataset": bundle.get("dataset", {})} if bundle else None,
         "dataset": (data := _dataset(folder, dataset)),
         "reasons": [row for row in status.get("why") or () if {"choice", "taken", "why"} <= set(row)],
+        "looks": looks if {"plain", "mirrored", "n"} <= set(looks := status.get("looks") or {}) else None,
         "spent": spent if isinstance(spent := status.get("spent"), dict) else {},
         "ladder": [_rung(rung) for rung in status.get("ladder") or () if isinstance(rung, dict)],
         "curves": curve_rows(folder),
