@@ -149,3 +149,33 @@ def test_odd_statuses() -> None:
     (make("b-001") / "status.json").write_text("{torn")
     (index.folder_of_runs() / "no-run").mkdir()
     assert set(names()) == {"a-001", "b-001"}
+
+
+def test_rows_have_the_facts_of_a_run_and_what_is_asked_for(tmp_path: Path) -> None:
+    told = {
+        "test": {"accuracy": 0.9, "n": 10},
+        "val": {"accuracy": 0.8},
+        "cost": {"cpu_s": 3.5, "gpu_s": 0.0, "wall_s": 2.0},
+        "data": {"version": "v", "test": "t"},
+        "scores": {"test": {"log_loss": 0.25}},
+    }
+    path = make("a-001", config={"seed": 7}, **told)
+    make("b-001", updated=0.5)
+    first, other = index.rows(extra=("scores.test.log_loss",))
+    assert first["folder"] == str(path.resolve())
+    assert (first["accuracy"], first["val"], first["cpu_s"], first["seed"]) == (0.9, 0.8, 3.5, 7)
+    assert (first["version"], first["test_items"], first["scores.test.log_loss"]) == ("v", "t", 0.25)
+    assert (other["accuracy"], other["test_items"], other["scores.test.log_loss"]) == (None, None, None)
+    assert [row["name"] for row in index.rows("cpu_s > 1")] == ["a-001"]
+    elsewhere = make("c-001", tmp_path, **told)
+    assert {**index.about(elsewhere), "name": "a-001", "folder": first["folder"]} == {
+        **{name: first[name] for name in first if name != "scores.test.log_loss"},
+        "settings": '{"seed": 1}',
+        "seed": 1,
+    }
+
+
+def test_the_version_of_old_runs_is_that_of_their_data() -> None:
+    path = make("a-001")
+    (path / "dataset.json").write_text('{"version": "old"}')
+    assert index.rows()[0]["version"] == "old"
