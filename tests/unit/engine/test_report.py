@@ -191,8 +191,6 @@ def test_the_page_says_why_and_where_the_time_went(run: Path) -> None:
     assert "its test is in the table" not in shown.text
     assert "features 12 s" in shown.text
     assert "83.0 % without, 84.0 % with of 400 held-out pictures" in shown.text
-        " %", ""
-    )
     assert found(run)["reasons"] == why
 
 
