@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inflame.factory.why import Why
 
 ROWS = 2000  # of a table of the page
+SETTINGS = 6  # in which runs differ, shown in the terminal
 _CROSS = {"both": "right in both", "only_a": "only in A", "only_b": "only in B", "neither": "wrong in both"}
 _CONDITION = ("=", "<", ">", " LIKE ", " IN ", " IS ", " BETWEEN ")
 
@@ -143,10 +144,12 @@ def _told(part: Table, whole: Board, top: int) -> str:
     runs = f"{part.tried:,} run{'s' if part.tried > 1 else ''} tried{missing}"
     head = f"{part.dataset}: {sets}{part.n or '?'} {kind} items, {runs}"
     shown = part.entries[:top]
-    names = list(dict.fromkeys(name for entry in shown for name in entry.settings))
-    columns = ["rank", "run", metric.replace("_", " "), "seeds", *(_short(name) for name in names)]
+    names = list(shown[0].settings)[:SETTINGS]
+    models = len({entry.model for entry in shown}) > 1
+    columns = ["rank", "run", *(["model"] if models else []), metric.replace("_", " "), "seeds", *map(_short, names)]
     cells = [
-        ["–" if entry.rank is None else entry.rank, entry.name, _score(entry), len(entry.runs)]
+        ["–" if entry.rank is None else entry.rank, entry.name, *([entry.model] if models else [])]
+        + [_score(entry), len(entry.runs)]
         + [_setting(entry.settings.get(name)) for name in names]
         + [f"{entry.cost['cpu_s']:.0f}", money(entry.cost["money"]), entry.version[:8], _code(entry)]
         for entry in shown
@@ -328,8 +331,11 @@ def _compared(found: Comparison) -> str:
     lines.append(table(("score", "A", "B", "B - A", "95 %", "p", "better"), rows))
     lines += ["", f"how      {found.main.how}"]
     lines += [f"note     {side.name}: {side.note}" for side in (a, b) if side.note]
-    if found.settings:
-        lines += ["", table(("differs", "A", "B"), found.settings)]
+    both = [row for row in found.settings if None not in row]
+    lines += ["", table(("differs", "A", "B"), both)] if both else []
+    for side, place in (("A", 1), ("B", 2)):
+        only = [_short(row[0]) for row in found.settings if row[place] is not None and None in row]
+        lines += [f"only {side}   {', '.join(only)}"] if only else []
     counts = found.items
     told = [f"{counts[key]:,} {name}" for key, name in _CROSS.items()]
     lines += ["", f"items    {', '.join(told)}"]

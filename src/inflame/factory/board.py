@@ -313,13 +313,10 @@ def _advice(found: Verdict) -> str:
 def _told_apart(entries: Sequence[Entry], top: int) -> tuple[Entry, ...]:
     """The first entries, with the settings in which they differ."""
     read = [folder.settings(Path(entry.folders[0])) for entry in entries[:top]]
-    names = [
-        name
-        for name in dict.fromkeys(name for settings in read for name in settings)
-        if name not in _ASIDE and len({json.dumps(settings.get(name)) for settings in read}) > 1
-    ]
+    shared = set.intersection(*map(set, read)) - set(_ASIDE)  # other models have other settings
+    names = [name for name in read[0] if name in shared and len({json.dumps(one[name]) for one in read}) > 1]
     told = [
-        replace(entry, settings={name: settings[name] for name in names if name in settings})
+        replace(entry, settings={name: settings[name] for name in names})
         for entry, settings in zip(entries, read, strict=False)
     ]
     return (*told, *entries[len(told) :])

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 Point = tuple[float, float]
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 250, 58, 10, 10, 38
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 250, 70, 10, 10, 38
 
 
 def lines(

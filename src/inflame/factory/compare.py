@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from inflame.records import Record
 from inflame.runs import Run, find, index, read_metrics
 
 LISTED, SHOWN = 200, 24  # items of each kind in the JSON, and on the page
+_HASH = re.compile(r"[0-9a-f]{40,}")
 CURVE = 200  # points of a curve at most
 Thumbnail = Callable[[str, str], str]  # the root of the data and a uri -> an image's `data:` address, "" for none
 
@@ -212,14 +214,15 @@ def _party(name: str, runs: Sequence[Run], about: Sequence[Mapping[str, Any]]) -
 def _differences(
     left: Sequence[Run], right: Sequence[Run], about: Sequence[Sequence[Mapping[str, Any]]]
 ) -> list[tuple[str, Any, Any]]:
-    """Settings that are not the same on both sides, then the versions of code and data."""
+    """Settings that are not the same on both sides (None: not there), then the versions of code and data."""
     a, b = ([folder.settings(run.path) for run in runs] for runs in (left, right))
     names = dict.fromkeys(name for settings in (*a, *b) for name in settings)
     rows: list[tuple[str, Any, Any]] = []
     for name in names:
         one, other = (_values(side, name) for side in (a, b))
         if one != other and name not in folder.ASIDE and not (name == "seed" and max(len(a), len(b)) > 1):
-            rows.append((name, *(_joined(side) for side in (one, other))))
+            title = "code of the model's folder" if name == "code" else name
+            rows.append((title, *(_joined(side) for side in (one, other))))
     for name in ("code", "version"):
         one, other = (sorted({str(row[name] or "–") for row in rows_of}) for rows_of in about)
         if one != other:
@@ -229,7 +232,8 @@ def _differences(
 
 
 def _joined(values: Sequence[Any]) -> Any:
-    return values[0] if len(values) == 1 else ", ".join(map(str, values))
+    short = [value[:12] if isinstance(value, str) and _HASH.fullmatch(value) else value for value in values]
+    return short[0] if len(short) == 1 else ", ".join(map(str, short))
 
 
 def _values(side: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
