@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HASTY = "INFLAME_HASTY"  # set for work of seconds, of which a power cut may lose the last; a killed process loses none
 _TEMPORARY = re.compile(r"^\.tmp-(\d+)-[0-9a-f]{8}")
+_TAKEN = re.compile("precondition|alreadyexists|already exists|status=(412|409)", re.IGNORECASE)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM}
 
@@ -202,6 +203,41 @@ def write(uri: str | os.PathLike[str], content: bytes | str) -> None:
     remote.ask(os.fspath(uri), put)
 
 
+def create(uri: str | os.PathLike[str], content: bytes | str) -> bool:
+    """Puts `content` at `uri` where nothing is yet, in one step: of several that try, one gets True.
+    What each of them writes must differ from what the others do."""
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    path = local(uri)
+    if path is not None:
+        make_folder(path.parent)
+        with guard(path):
+            temporary = _temporary(path)
+            temporary.write_bytes(data)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink()
+        return True
+
+    def put(system: Any, place: str) -> bool:
+        if system.exists(place):  # also after a try of ours whose answer got lost
+            return bool(system.cat_file(place) == data)
+        _make_parent(system, place, os.fspath(uri))
+        try:
+            system.pipe_file(place, data, **({"overwrite": False} if _is_azure(uri) else {"mode": "create"}))
+        except FileExistsError:
+            return False
+        except Exception as error:  # each driver says it in its own way
+            if _TAKEN.search(f"{type(error).__name__} {error}"):
+                return False
+            raise
+        return True
+
+    return remote.ask(os.fspath(uri), put)
+
+
 def upload(path: Path, uri: str | os.PathLike[str]) -> None:
     """Puts a copy of a local file at `uri`, whole or not at all, in pieces: no matter how large it is."""
     target = local(uri)
@@ -280,6 +316,10 @@ def open_uri(uri: str | os.PathLike[str], mode: str = "rb") -> Iterator[IO[Any]]
             opened = path.open(mode, encoding=encoding)
     with opened as file:
         yield file
+
+
+def _is_azure(uri: str | os.PathLike[str]) -> bool:
+    return os.fspath(uri).startswith(("az:", "abfs:", "abfss:"))
 
 
 def _temporary(target: Path) -> Path:

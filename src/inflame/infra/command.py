@@ -66,5 +66,6 @@ def variables(spec: JobSpec, package: Package | None, *, price: float | None = N
         "price": price,
         "attempts": ATTEMPTS,
         "tree": package.tree if package else "",
+        "code": package.archive.rpartition("/code/")[0] if package else "",
     }
     return {VARIABLE: json.dumps(job, ensure_ascii=True, sort_keys=True)}

@@ -1,4 +1,5 @@
-"""This machine as a place to train: here in the foreground (`become`), or beside you (`send`).
+"""This machine as a place to train: here in the foreground (`become`), or beside you (`send`). With a package it is a
+machine like any other: the archive is unpacked into a fresh folder, and its bootstrap runs the job.
 
 A job beside you is a folder below `home()/jobs`: job.json, log.txt and, when it has ended, its exit code.
 So any process can ask for its state, also when the one that sent it is gone.
@@ -20,6 +21,8 @@ from typing import Any, NoReturn
 
 from inflame import host, store
 from inflame.errors import DataError, UserError
+from inflame.infra import places
+from inflame.infra.command import PREEMPTED, command, variables
 from inflame.infra.launcher import ENDED, Launcher, app
 from inflame.records import Job, JobSpec, Package, dumps
 
@@ -27,6 +30,18 @@ BUSY = 0.7  # load of a core above which a machine counts as busy
 
 # The shell outlives the signals that end the training, to write down how it ended.
 _WITNESS = 'trap : TERM INT; "$@"; code=$?; echo $code > "$0"; exit $code'
+_PASSED = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "OMP_NUM_THREADS",
+    "INFLAME_MIRROR",
+    "INFLAME_BEAT",
+    "no_proxy",
+    "NO_PROXY",
+)
+_SERVICES = ("AWS_", "AZURE_", "GOOGLE_", "http_", "https_", "HTTP_", "HTTPS_", "SSL_")
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
 
 
@@ -43,6 +58,8 @@ class Local(Launcher):
                 f"A local job has one machine, not {spec.count}.",
                 remedy="Leave the count out, or name another backend.",
             )
+        if package is not None:
+            return _packaged(spec, package)
         output = (f"output={spec.output}",) if spec.output else ()
         return {
             "backend": "local",
@@ -55,19 +72,22 @@ class Local(Launcher):
         """Starts the command in a session of its own; its words go to log.txt of the job's folder."""
         _demand(request["environment"])
         folder = _new_folder()
+        packaged = "variables" in request
         output = request["output"] or str(folder / "run")
         command = request["command"] + ([] if request["output"] else [f"output={output}"])
+        environment = _bare(request, folder) if packaged else _environment()
         with (folder / "log.txt").open("wb") as log:
             child = subprocess.Popen(
                 ["/bin/sh", "-c", _WITNESS, str(folder / "code"), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(),
+                env=environment,
                 start_new_session=True,
             )
         job = Job(id=folder.name, backend="local", status="running", output=output)
-        store.write(folder / "job.json", dumps({**job.to_json(), "pid": child.pid, "command": command}))
+        about = {**job.to_json(), "pid": child.pid, "command": command, "packaged": packaged}
+        store.write(folder / "job.json", dumps(about))
         self._children[job.id] = child
         return job
 
@@ -77,8 +97,8 @@ class Local(Launcher):
         alive = self._alive(job, folder)  # asked before the code is read: a job that ends in between is not lost
         with suppress(FileNotFoundError, ValueError):
             code = int((folder / "code").read_text())
-            state = "done" if code == 0 else "stopped" if code in _STOPPED else "failed"
-            return replace(job, status=state, code=code)
+            states = {0: "done", PREEMPTED: "preempted"} | dict.fromkeys(_STOPPED, "stopped")
+            return replace(job, status=states.get(code, "failed"), code=code)
         return replace(job, status="running") if alive else replace(job, status="failed", code=128 + signal.SIGKILL)
 
     def logs(self, job: Job) -> Iterator[str]:
@@ -96,6 +116,9 @@ class Local(Launcher):
 
     def fetch(self, job: Job) -> Path:
         """The run folder, where the job wrote it."""
+        packaged = _description(_folder(job)).get("packaged", False)
+        if packaged:
+            return places.fetched(job)
         folder = store.local(job.output)
         if folder is None or not folder.is_dir():
             raise DataError(
@@ -123,6 +146,30 @@ def become(request: dict[str, Any]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(request["command"][0], request["command"], _environment())
+
+
+def _packaged(spec: JobSpec, package: Package) -> dict[str, Any]:
+    """The command that every other machine gets."""
+    app(spec)
+    if not spec.output:
+        raise UserError("A packaged job needs an output.", where="--output", remedy="Give one: --output FOLDER")
+    return {
+        "backend": "local",
+        "command": command(package.archive),
+        "variables": variables(spec, package),
+        "environment": list(spec.environment),
+        "output": spec.output,
+    }
+
+
+def _bare(request: dict[str, Any], folder: Path) -> dict[str, str]:
+    """What another machine would have: next to nothing of ours but the keys of places, and variables asked for."""
+    wanted = (*_PASSED, *request["environment"])
+    passed = {key: value for key, value in os.environ.items() if key in wanted or key.startswith(_SERVICES)}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    parts = store.make_folder(store.home() / "cache" / "parts")
+    ours = {"PATH": path, "INFLAME_WORK": str(folder / "work"), "INFLAME_PARTS": str(parts)}
+    return {**passed, **ours, **request["variables"]}
 
 
 def _environment() -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import platform
 import subprocess
 import sys
@@ -29,6 +31,7 @@ PACKAGES = (
     "onnxruntime",
 )
 LONGEST_DIFF = 200_000  # characters
+CARRIED = "INFLAME_CODE"  # the file that says where the code of a job came from
 
 
 def gather(settings: Settings) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def git(folder: Path) -> dict[str, Any] | None:
     """Commit, uncommitted changes and untracked files of the repository around `folder`; None where there is none."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
-        return None
+        return _carried()
     diff = _git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff") or ""
     new = _git(folder, "ls-files", "--others", "--exclude-standard") or ""
     return {
@@ -62,6 +65,17 @@ def git(folder: Path) -> dict[str, Any] | None:
         "diff_cut": len(diff) > LONGEST_DIFF,
         "untracked": new.splitlines()[:100],
     }
+
+
+def _carried() -> dict[str, Any] | None:
+    """What a job was told about its code, whose repository stayed behind: `tree` is what it really is."""
+    try:
+        told = json.loads(Path(os.environ[CARRIED]).read_text(encoding="utf-8"))
+    except (KeyError, OSError, ValueError):
+        return None
+    if not told.get("commit"):
+        return None
+    return {**told, "diff_cut": len(told["diff"]) >= LONGEST_DIFF, "untracked": []}
 
 
 def code(folder: str, around: dict[str, Any] | None, version: str) -> str:
