@@ -1,0 +1,1 @@
+"""After deployment: what was answered, whether the world has moved on, and how good the answers still are. No torch."""
