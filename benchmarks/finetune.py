@@ -83,7 +83,7 @@ from dataclasses import replace
 from functools import partial
 from inflame import artifact
 from inflame.artifact import augment, reading
-from inflame.model.engine import nets, pace
+from inflame.model.engine import nets, optim, pace
 from inflame.model.engine.learner import Learner
 from inflame.records import Preprocess
 data = artifact.open(folder, splits={"train": 1.0})
@@ -98,8 +98,9 @@ class Clock:
     times = []
     def after_batch(self, learner): self.times.append(time.perf_counter())
 clock = Clock()
-learner = Learner(net=net, criterion=loss, optimizer=torch.optim.AdamW(net.parameters(), lr=1e-4), device=chosen.device,
-                  train_loader=stream, hooks=[clock])
+optimizer = optim.adam([{"params": list(net.parameters()), "lr": 1e-4}])
+learner = Learner(net=net, criterion=loss, optimizer=optimizer, train_loader=stream, device=chosen.device,
+                  hooks=[clock])
 while len(clock.times) < steps + WARM: learner.epoch() if learner.at.epoch else learner.fit(1)
 print(BATCH * (len(clock.times) - 1 - WARM) / (clock.times[-1] - clock.times[WARM]))
 """
@@ -123,12 +124,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--nets", nargs="*", default=NETS)
     words = parser.parse_args()
     print("| net | " + " | ".join(WAYS) + " | ours × the best other |\n|---" * 1 + "|---" * (len(WAYS) + 1) + "|")
     with tempfile.TemporaryDirectory() as place:
         folders(Path(place) / "photos")
         environment = {**os.environ, "INFLAME_HOME": place}
-        for net in NETS:
+        for net in words.nets:
             speeds: dict[str, list[float]] = {way: [] for way in WAYS}
             for _ in range(words.rounds):
                 for way, program in WAYS.items():

@@ -6,9 +6,12 @@ import os
 import re
 import resource
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_PAGE = 1 << 21  # bytes of a large page
+_HEAP = 3 << 29  # bytes of the heap that may get large pages; more than 2^31 would be given back at once
 _SEVERAL = "TORCHELASTIC_RUN_ID"  # set by torchrun, whose child is each of several processes
 _GPU = re.compile(r"/dev/nvidia\d+")
 
@@ -32,15 +35,33 @@ def memory() -> int | None:
     return min(known, default=None)
 
 
+@cache
 def keep_memory() -> None:
-    """Lets the C library keep what pictures were decoded into, instead of asking the system for it again and again:
-    page faults took a quarter of the time. Only glibc knows how; elsewhere nothing happens."""
+    """Lets the C library keep what pictures and activations were in, instead of asking the system for it again and
+    again, and asks the system for large pages there: page faults took a quarter of the time of reading photos, small
+    pages a tenth of that of training on them. Only glibc and Linux know how; elsewhere nothing happens."""
     import ctypes
 
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
         library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+        library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        library.free(
+            library.malloc(ctypes.c_size_t(min(_HEAP, (memory() or _HEAP) // 4)))
+        )  # not touched: costs nothing
+        for first, end in _heaps():
+            library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), 14)  # MADV_HUGEPAGE
+
+
+def _heaps() -> list[tuple[int, int]]:
+    """From where to where the heap of this process lies, in whole large pages."""
+    found = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith("[heap]"):
+            first, end = (int(number, 16) for number in line.split()[0].split("-"))
+            found.append((-(-first // _PAGE) * _PAGE, end // _PAGE * _PAGE))
+    return [(first, end) for first, end in found if first < end]
 
 
 def cpu_seconds() -> float:

@@ -67,3 +67,31 @@ def test_a_schedule_rises_to_one_and_ends_at_zero(make: object) -> None:
 
 def test_a_schedule_can_be_all_warmup() -> None:
     assert optim.triangle(1.0)(1.0) == 1.0
+
+
+def test_rates_follow_the_batch_size() -> None:
+    assert optim.linear(0.1, size=512, usual=128) == pytest.approx(0.4)
+    assert optim.root(0.1, size=512, usual=128) == pytest.approx(0.2)
+    assert optim.linear(0.1, size=128, usual=128) == optim.root(0.1, size=128, usual=128) == 0.1
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_one_kernel_does_what_many_do_also_after_a_change_of_layout(moved: bool) -> None:
+    def trained(make: object, *, moved: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        optimizer = make([{"params": list(model.parameters()), "lr": 0.01, "weight_decay": 0.1}])  # type: ignore[operator]
+        for step in range(6):
+            if step == 3 and moved:
+                state = optimizer.state_dict()
+                model.to(memory_format=torch.channels_last)
+                optimizer.load_state_dict(state)
+                optim.align(optimizer)
+            x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+            model(x).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    plain = trained(lambda groups: torch.optim.AdamW(groups, fused=False), moved=moved)
+    assert torch.allclose(trained(optim.adam, moved=moved), plain, atol=1e-6)
