@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -194,13 +194,13 @@ class Batches:
         self.pixels, self.labels = pictures.pixels.to(device), pictures.labels.to(device)
         self._part = (0, 1)  # of each batch: every second number-th item from the first on
 
-    def sized(self, batch_size: int) -> Batches:
+    def sized(self, batch_size: int) -> Self:
         """A loader of the same pictures in batches of another size."""
         other = copy.copy(self)
         other.batch_size = min(batch_size, max(len(self.pictures), 1))
         return other
 
-    def share(self, rank: int, world: int) -> Batches:
+    def share(self, rank: int, world: int) -> Self:
         """A loader that makes of each batch every `world`-th item from `rank` on; where there is none, the first."""
         other = copy.copy(self)
         other._part = (rank, world)

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -101,13 +102,13 @@ class Stream:
         files = [contents.divided(uri)[0] for uri in self._uris]
         self._shards = np.unique(files, return_inverse=True)[1] if any(files) else None
 
-    def sized(self, batch_size: int) -> Stream:
+    def sized(self, batch_size: int) -> Self:
         """A loader of the same items in batches of another size."""
         other = copy.copy(self)
         other.batch_size = min(batch_size, max(len(self._uris), 1))
         return other
 
-    def share(self, rank: int, world: int) -> Stream:
+    def share(self, rank: int, world: int) -> Self:
         """A loader that makes of each batch every `world`-th item from `rank` on; where there is none, the first."""
         other = copy.copy(self)
         other._part = (rank, world)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from inflame import plugins
 from inflame.config import reading, toml, words
-from inflame.config.schema import ALIASES, COMMON, DEBUG, IO, KNOWN, Key, Refused, key_like
+from inflame.config.schema import ALIASES, COMMON, IO, KNOWN, WORDS, Key, Refused, key_like
 from inflame.config.settings import Hyperparam, Io, Settings
 from inflame.errors import SettingError, did_you_mean, nearest
 
@@ -40,7 +40,7 @@ def load(folder: Path, overrides: Sequence[str] = ()) -> Settings:
             values[word.key] = typed(word.key, keys[word.key], word.text, word.where, word)
             places[word.key] = word.where
     _refuse_unknown_tracker(values, places)
-    _refuse_unknown_look(values, places)
+    _refuse_unknown_word(values, places)
     code = reading.read(folder)
     _refuse_unread(values, places, code)
     _refuse_unset(code, keys)
@@ -174,14 +174,15 @@ def _refuse_unknown_tracker(values: dict[str, Any], places: dict[str, str]) -> N
             )
 
 
-def _refuse_unknown_look(values: dict[str, Any], places: dict[str, str]) -> None:
-    name = values.get("debug", "")
-    if name and name not in DEBUG:
-        raise SettingError(
-            f'There is no debug mode "{name}".{did_you_mean(name, DEBUG)}',
-            where=places["debug"],
-            remedy=f"Use one of: {', '.join(DEBUG)}",
-        )
+def _refuse_unknown_word(values: dict[str, Any], places: dict[str, str]) -> None:
+    for key, (what, options) in WORDS.items():
+        name = values.get(key, "")
+        if name and name not in options:
+            raise SettingError(
+                f'There is no {what} "{name}".{did_you_mean(name, options)}',
+                where=places[key],
+                remedy=f"Use one of: {', '.join(options)}",
+            )
 
 
 def _refuse_unread(values: dict[str, Any], places: dict[str, str], code: reading.Code) -> None:

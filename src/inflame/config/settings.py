@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Settings that say where, not what: two runs that differ only in these give the same result.
-_BYSTANDERS = ("cache_gb", "devices", "explain", "folder", "fresh", "io", "output", "resume", "tracker")
+_BYSTANDERS = ("cache_gb", "devices", "explain", "folder", "fresh", "io", "output", "resume", "strategy", "tracker")
 
 
 class Hyperparam(Record):
@@ -105,6 +105,7 @@ class Settings(Record):
     seed: int = 0
     limit: int | None = None
     devices: int = 1
+    strategy: str = "auto"
     tracker: str = "jsonl"
     weights: str = ""
     net: str = ""

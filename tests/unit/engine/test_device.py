@@ -15,9 +15,11 @@ import pytest
 import torch
 
 from inflame import host
+from inflame.artifact import loader
 from inflame.errors import MissingExtra, UserError
-from inflame.model.engine.device import Many, One, pick
+from inflame.model.engine.device import One, pick
 from inflame.model.engine.learner import Learner
+from inflame.model.engine.processes import Many
 
 Make = Callable[..., Learner]
 
@@ -138,6 +140,7 @@ def _process(rank: int, world: int) -> Many:
     """One of several processes, without the processes."""
     device = object.__new__(Many)
     device.rank, device.world, device.place, device._weight = rank, world, torch.device("cpu"), 1.0
+    device.use("fp32")
     return device
 
 
@@ -155,6 +158,21 @@ def test_the_shares_of_a_batch_add_up_to_its_mean(items: int) -> None:
     assert sorted(seen) == list(range(items))
 
 
+@pytest.mark.parametrize("items", [1, 2, 7, 8])
+def test_shares_that_a_loader_made_are_taken_as_they_are(items: int) -> None:
+    x, y = torch.arange(float(items)), torch.arange(items)
+    total, seen = 0.0, []
+    for rank in range(3):
+        device = _process(rank, 3)
+        share = x[loader.part(list(range(items)), rank, 3)], y[loader.part(list(range(items)), rank, 3)]
+        mine, _ = device.to(*share, whole=items)
+        total += device._weight * mine.mean().item() / 3
+        assert len(mine) >= 1
+        seen += device.to(*share, train=False, whole=items)[1].tolist()
+    assert total == pytest.approx(x.mean().item())
+    assert sorted(seen) == list(range(items))
+
+
 _PROGRAM = """
 import json, sys, warnings
 from pathlib import Path
@@ -162,7 +180,8 @@ warnings.simplefilter("ignore")
 import torch
 from torch import nn
 from inflame.model.engine import checkpoint
-from inflame.model.engine.device import Many, One
+from inflame.model.engine.device import One
+from inflame.model.engine.processes import Many
 from inflame.model.engine.hooks import Clip, Ema, NonFinite, SaveBest, SaveLast
 from inflame.model.engine.learner import Learner, TimeBudget
 
@@ -218,7 +237,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         )
         assert ran.returncode == 0, ran.stderr
         found[kind] = json.loads(ran.stdout.splitlines()[-1])
-    assert found["many"]["what"] == "2 x cpu, fp32"
+    assert found["many"]["what"] == "2 x cpu, 1 thread, fp32"
     assert found["many"]["steps"] > 12
     for one, many in zip(found["one"]["rows"], found["many"]["rows"], strict=True):
         assert many["loss"] == pytest.approx(one["loss"], rel=0.02)  # the last batch has one item: one share counts it

@@ -112,3 +112,27 @@ def test_the_batch_stops_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(pace, "step", pretend)
     assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096) == 32
+
+
+def test_the_batch_stops_before_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def pretend(device: One, net: Any, x: Tensor, *_: Any) -> tuple[float, float]:
+        tried.append(len(x))
+        return 1.0, 0.7
+
+    monkeypatch.setattr(pace, "step", pretend)
+    monkeypatch.setattr(pace, "_used", lambda *_, **__: max([0, *tried]) * 1000)
+    monkeypatch.setattr(pace, "_memory", lambda _: 100_000)
+    assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096) == 64  # twice that would be too much
+    assert max(tried) == 64
+
+
+def test_the_batch_is_found_within_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "step", lambda device, net, x, *_: (1.0, 0.7))
+    assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096, seconds=0.0) == 8
+
+
+def test_real_steps_give_a_size_that_was_tried() -> None:
+    found = pace.batch_size(One("cpu", threads=1), net(), batch, LOSS, most=64, least=4)
+    assert found in (4, 8, 16, 32, 64)

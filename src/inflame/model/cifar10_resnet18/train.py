@@ -14,6 +14,7 @@ from inflame.records import Preprocess
 
 from .net import build
 
+USUAL = 512  # the batch size that the learning rate is meant for
 PICTURES = Preprocess(size=32, resize=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 
@@ -27,7 +28,7 @@ def train(settings: Settings) -> dict[str, Any]:
         batches = loader.Batches(
             pictures["train"],
             PICTURES,
-            batch_size=h.batch_size,
+            batch_size=h.batch_size or USUAL,
             seed=settings.seed,
             shuffle=True,
             transform=augment.chain(augment.flip, partial(augment.shift, by=h.shift, mode="reflect")),
@@ -38,15 +39,20 @@ def train(settings: Settings) -> dict[str, Any]:
         # 2. What learns, and how.
         torch.manual_seed(settings.seed)
         net = build(len(s.dataset.classes), settings.net)
-        optimizer = optim.sgd(net, learning_rate=h.learning_rate, weight_decay=h.weight_decay, momentum=h.momentum)
         criterion = nn.CrossEntropyLoss(label_smoothing=h.label_smoothing)
+        where = s.pace(net, batches, criterion, epochs=h.num_epochs)  # the fastest way on this machine
+        rate = h.learning_rate
+        if not h.batch_size:  # found by trying, too
+            batches = s.sized(net, batches, criterion, where)
+            rate = optim.linear(rate, size=batches.batch_size, usual=USUAL)
+        optimizer = optim.sgd(net, learning_rate=rate, weight_decay=h.weight_decay, momentum=h.momentum)
         finished = partial(s.model, preprocess=PICTURES, pictures=pictures, how=f"{settings.net} from scratch")
         learner = Learner(
             net=net,
             criterion=criterion,
             optimizer=optimizer,
             schedule=optim.triangle(h.warmup),
-            device=s.pace(net, batches, criterion, epochs=h.num_epochs),  # the fastest way on this machine
+            device=where,
             train_loader=batches,
             val_loader=held_out,
             hooks=[*s.hooks(finished, pictures), *([hooks.Ema(h.ema)] if h.ema else [])],

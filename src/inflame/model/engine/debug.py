@@ -114,6 +114,7 @@ class _Again:
 
     def __init__(self, loader: Loader) -> None:
         self.x, self.y = next(iter(loader.epoch(0)))
+        self.whole = getattr(loader, "whole", None)  # where it makes a share of each batch
 
     def __len__(self) -> int:
         return 1
@@ -191,6 +192,7 @@ class _Timed:
 
     def __init__(self, loader: Loader, clock: _Clock, most: int) -> None:
         self.loader, self.clock, self.most = loader, clock, most
+        self.whole = getattr(loader, "whole", None)  # where it makes a share of each batch
 
     def __len__(self) -> int:
         return min(self.most, len(self.loader))

@@ -1,8 +1,8 @@
-"""Where a net runs and in which precision: `One` is plain torch on one device, `Many` Lightning Fabric on several."""
+"""Where a net runs and in which precision: `One` is plain torch on one device, `Many` (in
+processes.py) shares batches and gradients between several."""
 
 from __future__ import annotations
 
-import logging
 import os
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from inflame import host, plugins
+from inflame import host
 from inflame.errors import UserError, did_you_mean
 
 PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
 _DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_FABRIC: Final = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def pick(name: str = "auto") -> torch.device:
@@ -48,6 +47,7 @@ class Device(ABC):
     channels_last: bool = False
     rank: int = 0  # of this process among `world`
     world: int = 1
+    spread: bool = False  # each process holds a part of each weight: all must take part in each pass, and in saving
 
     @property
     def main(self) -> bool:
@@ -59,8 +59,11 @@ class Device(ABC):
         """Moves the net here and gives what to call and what to step (which may be wrappers of the two)."""
 
     @abstractmethod
-    def to(self, x: Tensor, y: Tensor, *, train: bool = True) -> tuple[Tensor, Tensor]:
-        """This process's share of a batch, here. It may be empty, but not to train on."""
+    def to(self, x: Tensor, y: Tensor, *, train: bool = True, whole: int | None = None) -> tuple[Tensor, Tensor]:
+        """This process's share of a batch, here. It may be empty, but not to train on.
+
+        whole: the items of the batch of which (x, y) is that share already; None: (x, y) is the batch.
+        """
 
     @abstractmethod
     def autocast(self) -> AbstractContextManager[Any]:
@@ -85,6 +88,14 @@ class Device(ABC):
     @abstractmethod
     def agree(self, value: float) -> float:
         """The first process's `value`, so that all of them decide alike."""
+
+    @abstractmethod
+    def whole(self, state: Any) -> Any:
+        """The state with whole tensors where this process holds parts of them; empty ones where it isn't `main`."""
+
+    @abstractmethod
+    def plain(self, net: nn.Module) -> nn.Module:
+        """The net with whole weights, an ordinary module; where this process isn't `main` its weights mean nothing."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -132,6 +143,7 @@ class One(Device):
         self._scaler = torch.amp.GradScaler(self.place.type) if self.scales else None
         self._parameters: list[Tensor] = []
         if self._here:
+            host.keep_memory()
             _set_threads(threads)
         self.threads = torch.get_num_threads() if self._here else None
 
@@ -143,7 +155,7 @@ class One(Device):
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         return (_compiled(net, self.place) if self.compiled else net), optimizer
 
-    def to(self, x: Tensor, y: Tensor, *, train: bool = True) -> tuple[Tensor, Tensor]:
+    def to(self, x: Tensor, y: Tensor, *, train: bool = True, whole: int | None = None) -> tuple[Tensor, Tensor]:
         """The batch, here; a copy from pinned memory doesn't wait."""
         if not self._here:
             x, y = x.to(self.place, non_blocking=True), y.to(self.place, non_blocking=True)
@@ -182,6 +194,14 @@ class One(Device):
         """`value`: there is one process."""
         return value
 
+    def whole(self, state: Any) -> Any:
+        """The state: it is whole."""
+        return state
+
+    def plain(self, net: nn.Module) -> nn.Module:
+        """The net: it is whole."""
+        return net
+
     def describe(self) -> str:
         """As of `Device`; a GPU by its name."""
         name = f" ({torch.cuda.get_device_name(self.place)})" if self.place.type == "cuda" else ""
@@ -199,113 +219,6 @@ class One(Device):
         """Takes over the scale of the loss."""
         if self._scaler is not None and "scaler" in state:
             self._scaler.load_state_dict(state["scaler"])
-
-
-@final
-class Many(Device):
-    """Several devices with Lightning Fabric, one process each: this one and those it starts.
-
-    Every process gets every batch and takes its share of it, so that any number of processes does what one does,
-    up to rounding (batch norm apart, whose statistics are of one share). Under torchrun (see `many`) the others are
-    there; else Fabric starts them by giving this program's own command again, so make it before anything that only one
-    process may do.
-    """
-
-    def __init__(
-        self, devices: int | str = "auto", precision: str = "auto", *, accelerator: str = "auto", strategy: str = "ddp"
-    ) -> None:
-        fabric = plugins.need("lightning.fabric", "many", "Training on several devices")
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces every process
-        _meet(pick("auto" if accelerator == "auto" else accelerator))
-        self.precision = _precision(precision, pick("auto" if accelerator == "auto" else accelerator))
-        self._fabric: Any = fabric.Fabric(
-            accelerator=accelerator, devices=devices, strategy=strategy, precision=_FABRIC[self.precision]
-        )
-        self._fabric.launch()
-        self.place = self._fabric.device
-        self.rank, self.world = self._fabric.global_rank, self._fabric.world_size
-        self._weight = 1.0
-        self._wrapped: Any = None
-
-    def setup(self, net: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-        """Moves the net here; gives Fabric's wrappers, which share gradients between the processes."""
-        self._wrapped, wrapped_optimizer = self._fabric.setup(net, optimizer)
-        return self._wrapped, wrapped_optimizer
-
-    def to(self, x: Tensor, y: Tensor, *, train: bool = True) -> tuple[Tensor, Tensor]:
-        """Every `world`-th item of the batch, from `rank` on."""
-        share = slice(self.rank, None, self.world)
-        mine, labels = x[share], y[share]
-        # Processes average their gradients; weighted so, that is the mean over the items of an uneven batch.
-        self._weight = len(labels) * self.world / max(1, len(y))
-        if train and not len(labels):  # every process must take part in every step: an item that counts for nothing
-            mine, labels = x[:1], y[:1]
-        return mine.to(self.place, non_blocking=True), labels.to(self.place, non_blocking=True)
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Fabric's autocast."""
-        context: AbstractContextManager[Any] = self._fabric.autocast()
-        return context
-
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of the mean over the whole batch."""
-        self._fabric.backward(loss * self._weight)
-
-    def clip(self, net: nn.Module, optimizer: Optimizer, norm: float) -> None:
-        """Fabric's clipping."""
-        self._fabric.clip_gradients(self._wrapped, optimizer, max_norm=norm)
-
-    def step(self, optimizer: Optimizer) -> None:
-        """`optimizer.step()`, with Fabric's precision."""
-        optimizer.step()
-
-    def reduce(self, sums: Tensor) -> Tensor:
-        """Summed over the processes."""
-        total: Tensor = self._fabric.all_reduce(sums, reduce_op="sum")
-        return total
-
-    def agree(self, value: float) -> float:
-        """The value of rank 0."""
-        shared = torch.tensor(value, device=self.place)
-        if self.world > 1:
-            torch.distributed.broadcast(shared, 0)
-        return shared.item()
-
-    def share(self, text: str) -> str:
-        """The text that the first process gave; the others wait for it."""
-        given: str = self._fabric.broadcast(text, src=0)
-        return given
-
-    def describe(self) -> str:
-        """As of `Device`, with the number of processes."""
-        return f"{self.world} x {self.place.type}, {self.precision}"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: Fabric keeps what it knows to itself (in fp16 the scale of the loss begins anew)."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over nothing."""
-
-
-def _meet(place: torch.device) -> None:
-    """Under torchrun, joins the other processes with names of this attempt: after a restart torchrun's store still
-    holds the addresses of those that are gone, and whoever asks it for them may be sent there."""
-    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
-
-    given = os.environ
-    if given.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or torch.distributed.is_initialized():
-        return
-    if place.type == "cuda":
-        torch.cuda.set_device(int(given["LOCAL_RANK"]))
-    world = int(given["WORLD_SIZE"])
-    held = TCPStore(given["MASTER_ADDR"], int(given["MASTER_PORT"]), world, is_master=False)
-    torch.distributed.init_process_group(
-        "nccl" if place.type == "cuda" else "gloo",
-        store=PrefixStore(f"attempt-{given.get('TORCHELASTIC_RESTART_COUNT', '0')}", held),
-        rank=int(given["RANK"]),
-        world_size=world,
-    )
 
 
 def _compiled(net: nn.Module, place: torch.device) -> nn.Module:

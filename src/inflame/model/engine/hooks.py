@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from inflame import store
-from inflame.errors import Diverged
-from inflame.model.engine import checkpoint
+from inflame.errors import Diverged, SettingError
+from inflame.model.engine import checkpoint, sharding
 from inflame.model.engine.learner import CancelFit, Learner
 from inflame.model.engine.progress import Progress
 
@@ -102,17 +102,20 @@ class SaveLast:
 
     def pause(self, learner: Learner) -> None:
         """Saves when it is time; when told to stop, saves and stops."""
-        now = self._clock()
-        if self._told is not None:
+        stops = self._told is not None
+        busy = self._writer.busy and self.every  # what is being written is as new as the disk allows
+        saves = stops or (not busy and self._clock() >= self._due(at_end=learner.at.batch == 0))
+        if learner.device.spread:  # all must take part, so the first one's clock and signals count
+            stops, saves = (bool(learner.device.agree(float(given))) for given in (stops, saves))
+            self._told = (self._told or signal.SIGTERM) if stops else None
+        if stops:
             try:
                 self.save(learner)
             except BaseException:  # no checkpoint: that is the news, not that somebody pressed Ctrl-C
                 self._told = None
                 raise
             self.close(learner)
-        elif self._writer.busy and self.every:
-            return  # what is being written is as new as the disk allows
-        elif now >= self._due(at_end=learner.at.batch == 0):
+        elif saves:
             self._begin(learner)
 
     def after_fit(self, learner: Learner) -> None:
@@ -139,10 +142,12 @@ class SaveLast:
         self._writer.wait()
 
     def _begin(self, learner: Learner) -> None:
-        if not learner.device.main:
+        if not learner.device.main and not learner.device.spread:
             return
         self._saved, self._calmer = self._clock(), _calmer(learner)
-        self._writer.save(learner.state_dict(), self.folder)
+        state = learner.device.whole(learner.state_dict())
+        if learner.device.main:
+            self._writer.save(state, self.folder)
         self._stall = self._clock() - self._saved
 
     def _sound(self, state: dict[str, Any]) -> None:
@@ -193,11 +198,14 @@ class SaveBest:
     def after_epoch(self, learner: Learner) -> None:
         """Keeps the weights of this epoch if it is the best so far."""
         now = _score(learner)
-        if now is None or (self.score is not None and not now > self.score):
+        better = now is not None and (self.score is None or now > self.score)
+        if learner.device.spread:  # all must take part, and the first one knows
+            better = bool(learner.device.agree(float(better)))
+        if not better or now is None:
             return
         self.score = now
+        weights = learner.device.whole(learner.scored.state_dict())
         if learner.device.main:
-            weights = learner.scored.state_dict()
             checkpoint.save({"net": weights, "metrics": learner.metrics, "score": now}, self.folder)
 
     def restore(self, net: nn.Module) -> dict[str, float]:
@@ -205,7 +213,7 @@ class SaveBest:
         kept = checkpoint.load(self.folder, self.say)
         if kept is None:
             return {}
-        net.load_state_dict(kept["net"])
+        sharding.restore(net, kept["net"])
         metrics: dict[str, float] = kept["metrics"]
         return metrics
 
@@ -271,6 +279,12 @@ class Ema:
 
     def before_fit(self, learner: Learner) -> None:
         """Begins with a copy of the net, or with the average of the checkpoint."""
+        if learner.device.spread:
+            raise SettingError(
+                "No average of the weights can be kept of a net that is spread over devices.",
+                where="hyperparam.ema",
+                remedy="hyperparam.ema=0, or strategy=ddp where the net fits into one device",
+            )
         if self.net is None:
             self.net = copy.deepcopy(learner.net).requires_grad_(False).eval()
         if self._loaded:
@@ -343,7 +357,7 @@ class NonFinite:
         self._copy: Tensor | None = None
         self._event: torch.cuda.Event | None = None
         self._found, self._one = torch.zeros(()), torch.ones(())
-        self._look = True
+        self._look, self._spread = True, False
         self._parameters: list[Tensor] = []
 
     def before_fit(self, learner: Learner) -> None:
@@ -351,6 +365,7 @@ class NonFinite:
         place = learner.device.place
         self._look = (place.type == "cpu" if self.gradients is None else self.gradients) and not learner.device.scales
         self._found, self._one = torch.zeros((), device=place), torch.ones((), device=place)
+        self._spread = learner.device.spread
         self._parameters = [p for group in learner.optimizer.param_groups for p in group["params"]]
 
     def before_backward(self, learner: Learner) -> None:
@@ -374,7 +389,9 @@ class NonFinite:
 
     def _poisoned(self, learner: Learner) -> bool:
         """Whether any gradient has a value that isn't finite: one call for all of them, 2 µs for a tiny net."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        gradients: list[Any] = [p.grad for p in self._parameters if p.grad is not None]
+        if self._spread:
+            gradients = [gradient.to_local() for gradient in gradients]
         if gradients:
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, self._found, self._one)
         return self._found.item() != 0.0

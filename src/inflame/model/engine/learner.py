@@ -13,15 +13,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Protocol, Self, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from inflame.errors import CheckpointError, DataError, UserError, did_you_mean
+from inflame.model.engine import sharding
 from inflame.model.engine.checkpoint import random_state, set_random_state
 from inflame.model.engine.device import Device, One
+from inflame.model.engine.optim import align
 from inflame.model.engine.tally import Tally
 
 EVENTS: Final = (
@@ -69,6 +71,18 @@ class Loader(Protocol):
         """The batches `start`, `start` + 1, … of epoch number `epoch` (from 0)."""
 
 
+@runtime_checkable
+class Shareable(Loader, Protocol):
+    """A loader that can make a part of every batch alone. With others each of several processes makes whole batches
+    and drops what isn't its own."""
+
+    def share(self, rank: int, world: int) -> Loader:
+        """A loader of the same batches, of each every `world`-th item from `rank` on; where there is none, any one."""
+
+    def whole(self, batch: int) -> int:
+        """The items of batch number `batch` (from 0), all shares together."""
+
+
 @final
 class TimeBudget:
     """Seconds that training may take, validation and everything else included, from the making of this object on.
@@ -107,6 +121,20 @@ class Place:
     epoch: int = 0
     batch: int = 0
     step: int = 0
+
+
+class Sizable(Loader, Protocol):
+    """A loader whose batches can have another size."""
+
+    batch_size: int
+
+    def sized(self, batch_size: int) -> Self:
+        """A loader of the same items in batches of that size."""
+
+
+def shared(loader: Loader, device: Device) -> Loader:
+    """What makes this process's share of each batch, where there are several and the loader can do that."""
+    return loader.share(device.rank, device.world) if device.world > 1 and isinstance(loader, Shareable) else loader
 
 
 def plain_step(learner: Learner, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,8 +217,8 @@ class Learner:
         step: Callable[[Learner, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.net, self.criterion, self.schedule = net, criterion, schedule
-        self.train_loader, self.val_loader = train_loader, val_loader
         self.device = device or One()
+        self.train_loader, self.val_loader = shared(train_loader, self.device), val_loader
         self.model, self.optimizer = self.device.setup(net, optimizer)  # what is called and stepped: maybe wrappers
         self.scored = net
         self.at, self.epochs, self.budget = Place(), math.inf, TimeBudget()
@@ -268,7 +296,7 @@ class Learner:
         factor = self.schedule(self.progress)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        self.x, self.y = x, y = self.device.to(x, y)
+        self.x, self.y = x, y = self.device.to(x, y, whole=_whole(self.train_loader, self.at.batch))
         try:
             logits, loss = self._take(self, x, y)
             self._tally.add(loss, logits, y)
@@ -319,20 +347,22 @@ class Learner:
 
     def evaluate(self, loader: Loader) -> dict[str, float]:
         """`{"loss", "accuracy", "n"}` of `scored` on the loader's epoch 0; changes no weight and no buffer."""
-        tally = Tally(self.device.place)
+        tally, loader = Tally(self.device.place), shared(loader, self.device)
         with _evaluating(self.scored):
-            for x, y in loader.epoch(0):
-                x, y = self.device.to(x, y, train=False)
-                if len(y):  # this process's share may be empty
-                    with torch.inference_mode(), self.device.autocast():
+            for index, (x, y) in enumerate(loader.epoch(0)):
+                x, y = self.device.to(x, y, train=False, whole=_whole(loader, index))
+                if len(y) or self.device.spread:  # this process's share may be empty
+                    with torch.inference_mode(not self.device.spread), torch.no_grad(), self.device.autocast():
                         logits = self.scored(x)
+                if len(y):
                     tally.add(self.loss(logits, y), logits, y)
                 if self.fitting:
                     self.tell("pause")
         return tally.means(self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that an exact resume needs. Complete whenever hooks are told `pause`."""
+        """All that an exact resume needs. Complete whenever hooks are told `pause`; for a file make it whole by
+        `device.whole`."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -349,8 +379,10 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` was taken. Made for another net or optimizer: CheckpointError."""
         try:
+            state = sharding.parted(state, self.net, self.optimizer)
             self.net.load_state_dict(state["net"])
             self.optimizer.load_state_dict(state["optimizer"])
+            align(self.optimizer)
             self.device.load_state_dict(state["device"])
             for name, hook in _remembering(self.hooks):
                 if name in state["hooks"]:
@@ -400,6 +432,12 @@ class Learner:
         if self.budget.seconds == math.inf or self.progress >= 1.0 or self._validation == math.inf:
             return True
         return self.device.agree(self.budget.elapsed() - self._validated) >= 9 * self.device.agree(self._validation)
+
+
+def _whole(loader: Loader, batch: int) -> int | None:
+    """The items of a batch of which the loader makes a share, as `Device.to` wants it."""
+    count = getattr(loader, "whole", None)
+    return None if count is None else int(count(batch))
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from pathlib import Path
 from inflame import host
 
 ENDED = "INFLAME_ENDED"  # the file in which a process that is through leaves its exit code
+INSIDE = "TORCHELASTIC_RUN_ID"  # set by torchrun for each of several processes
 RESTARTS = 3
 LOST = 75  # exit code (EX_TEMPFAIL) of a process that lost the others: it is to be started again
 
@@ -33,6 +34,15 @@ _GONE = ("connection closed by peer", "connection reset", "broken pipe", "nccl",
 def first() -> bool:
     """Whether this is the process that reads, writes and talks."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def started() -> tuple[int, int] | None:
+    """Processes of a machine and machines, where torchrun (or a launcher that does as it does) started this one."""
+    given = os.environ
+    if INSIDE not in given or "WORLD_SIZE" not in given:
+        return None
+    here = int(given.get("LOCAL_WORLD_SIZE", given["WORLD_SIZE"]))
+    return here, int(given["WORLD_SIZE"]) // here
 
 
 def run(program: Path, words: Sequence[str], devices: int) -> int:

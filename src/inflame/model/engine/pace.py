@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inflame import store
+from inflame import host, store
 from inflame.errors import InflameError
 from inflame.model.engine.device import One, pick
 from inflame.model.engine.learner import short_of_memory
@@ -32,6 +34,7 @@ SURE = 2.0  # the saving must be so many times the cost
 TRIES = 3  # steps of each way, the first to warm up
 ALONE = 1.3  # one thread must be so many times as fast as all of them
 CLOSE = 0.1  # a way whose loss is farther from that of fp32 computes something else, and is not taken
+ROOM = 0.85  # share of the memory that a step may take
 PAYS = 0.95  # a larger batch must take at most this share of the time an item
 
 
@@ -98,26 +101,57 @@ def choose(
 
 
 def batch_size(
-    device: One, net: nn.Module, make: Callable[[int], tuple[Tensor, Tensor]], criterion: Criterion, *, most: int
+    device: One,
+    net: nn.Module,
+    make: Callable[[int], tuple[Tensor, Tensor]],
+    criterion: Criterion,
+    *,
+    most: int,
+    least: int = 8,
+    seconds: float = float("inf"),
 ) -> int:
-    """The smallest power of two, from 8 to `most`, at which doubling the batch no longer pays, or no longer fits.
+    """The smallest power of two times `least`, up to `most`, at which doubling the batch no longer pays, or no longer
+    fits with room to spare, or can't be tried within `seconds`.
 
     make(n) gives a batch of n items. Smaller batches learn more from an item; larger ones only keep the device busy.
     """
-    size, each = 8, float("inf")
+    size, each, chosen, began = least, float("inf"), least, time.perf_counter()
+    moments = 2 * sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
+    before = _used(device.place, afresh=True)
     with torch.random.fork_rng():
         while size <= most:
             try:
                 x, y = make(size)
                 took = step(device, net, x, y, criterion)[0] / len(y)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if size == 8 or not short_of_memory(error):
+                if size == least or not short_of_memory(error):
                     raise
                 break
             if took > PAYS * each:
                 break
-            size, each = 2 * size, took
-    return size // 2
+            chosen, each, peak = size, took, _used(device.place)
+            if peak + (peak - before) + moments > ROOM * _memory(device.place):
+                break
+            size *= 2
+            if time.perf_counter() - began + (TRIES + 1) * size * took > seconds:
+                break
+    return chosen
+
+
+def _used(place: torch.device, *, afresh: bool = False) -> int:
+    """Bytes of memory that were in use at most, so far or, on CUDA, since it was asked `afresh`."""
+    if place.type == "cuda":
+        if afresh:
+            torch.cuda.reset_peak_memory_stats(place)
+        return torch.cuda.max_memory_allocated(place)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _memory(place: torch.device) -> float:
+    """Bytes of memory that there are."""
+    if place.type == "cuda":
+        return torch.cuda.get_device_properties(place).total_memory
+    return host.memory() or float("inf")
 
 
 def step(device: One, net: nn.Module, x: Tensor, y: Tensor, criterion: Criterion) -> tuple[float, float]:

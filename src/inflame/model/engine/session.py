@@ -4,6 +4,7 @@ the clock of the time budget, and the lines that tell a person what is going on.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import time
@@ -12,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from torch import nn
 
 from inflame import artifact, host
@@ -23,10 +25,12 @@ from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError
-from inflame.model.engine import checkpoint, debug, hooks, pace
+from inflame.model.engine import checkpoint, debug, hooks, many, pace
 from inflame.model.engine.conclude import Model, answers, keep, publish
-from inflame.model.engine.device import Device, Many, One
-from inflame.model.engine.learner import Learner, Loader, TimeBudget
+from inflame.model.engine.device import Device, One
+from inflame.model.engine.learner import Learner, Loader, Sizable, TimeBudget, shared
+from inflame.model.engine.pace import Criterion
+from inflame.model.engine.processes import Many
 from inflame.model.engine.progress import Progress
 from inflame.model.engine.reasons import Reasons
 from inflame.model.engine.trackers import following
@@ -34,6 +38,7 @@ from inflame.records import Dataset, Preprocess
 from inflame.runs import Follower, Follows, Run
 
 Pictured = Mapping[str, Pictures]
+S = TypeVar("S", bound=Sizable)
 
 STARTED = "INFLAME_STARTED"  # when the person's command began (seconds since 1970): set by the launcher
 BUDGET = 60.0  # seconds, where neither a time nor a number of epochs is given
@@ -42,6 +47,8 @@ FIRST = 0.14  # share of the budget after which a net that still trains is publi
 SHOWN = 200  # training items that a bundle may show beside its answers
 LOOK = 0.4  # share of the budget that may go into reading a data set for the first time
 MOST = 0.15  # share of the budget that is kept for the last steps at most
+LEAST = 16  # batches an epoch, where their size is found by trying
+TRYING = 0.05  # share of the time that is left that this may take
 PACK = 2.0  # seconds for bundle, test and report of a small net, before any was measured
 
 
@@ -106,13 +113,17 @@ class Session:
 
     def kept(self, name: str, decide: Callable[[], Any]) -> Any:
         """What this run decided of `name` (plain JSON) when it was begun, else what `decide` says now: going on, a run
-        must not choose again by other measurements."""
+        must not choose again by other measurements. Of several processes the first decides."""
+        if self.device is not None and not self.device.main:
+            return json.loads(self.device.share(""))
         known = self.run.read_status().get("kept", {})
         if name in known:
             self.reasons.again(name)
         else:
             known = {**known, name: decide()}
             self.run.status(kept=known)
+        if self.device is not None:
+            self.device.share(json.dumps(known[name]))
         return known[name]
 
     def pace(
@@ -122,8 +133,7 @@ class Session:
         keeps its choice of that `name`: a resume must not round differently. With `devices=N` it is that of all
         processes."""
         if self.device is not None:
-            self.say("pace", self.device.describe())
-            return self.device
+            return self._together(self.device, net, loader, criterion, name)
         kept = self.run.read_status().get(name)
         if kept is None:
             x, y = next(iter(loader.epoch(0)))
@@ -139,6 +149,27 @@ class Session:
             self.each = self.kept(f"{name}: seconds an item", float)
             self.reasons.again(name)
         return One(**kept)
+
+    def sized(self, net: nn.Module, loader: S, criterion: Criterion, device: Device) -> S:
+        """`loader` in batches of the size that suits this machine, found by trying around the size that it has (see
+        `pace.batch_size`), and kept like the pace. The learning rate should follow: `optim.linear`, `optim.root`."""
+
+        def decide() -> int:
+            x, y = next(iter(loader.epoch(0)))
+            alone, world = (device.one, device.world) if isinstance(device, Many) else (device, 1)
+            found = world * pace.batch_size(
+                alone,  # type: ignore[arg-type]
+                net,
+                lambda count: (x[torch.arange(count) % len(y)], y[torch.arange(count) % len(y)]),
+                criterion,
+                least=max(1, min(8, loader.batch_size // world)),
+                most=max(8, len(loader) * loader.batch_size // (LEAST * world)),
+                seconds=TRYING * self.left(),
+            )
+            self.say("pace", f"batches of {found}: larger ones gain nothing here, don't fit, or are few an epoch")
+            return found
+
+        return loader.sized(self.kept("batch size", decide))
 
     def left(self) -> float:
         """Seconds until the last steps must begin."""
@@ -170,9 +201,9 @@ class Session:
 
     def model(self, learner: Learner, preprocess: Preprocess, pictures: Pictured, *, how: str) -> Model:
         """What the learner has now, with its answers on the validation split."""
+        net, val = learner.device.plain(learner.scored), pictures.get("val") or pictures["train"]
         if not learner.device.main:
             raise Follows
-        net, val = learner.scored, pictures.get("val") or pictures["train"]
         logits, embedding = answers(net, preprocess, val, device=learner.device.place)  # type: ignore[arg-type]
         return Model(
             net=net,  # type: ignore[arg-type]
@@ -184,6 +215,19 @@ class Session:
             splits=("val" if "val" in pictures else "train",) * len(val),
             how=how,
         )
+
+    def _together(self, device: Many, net: nn.Module, loader: Loader, criterion: Criterion, name: str) -> Device:
+        """All processes compute in the way that is fastest for the first, tried on its share of a batch."""
+
+        def decide() -> dict[str, Any]:
+            x, y = next(iter(shared(loader, device).epoch(0)))
+            chosen = pace.choose(net, x, y, criterion, name=str(device.place), left=0.0)
+            self.reasons.because(name, f"batches of {len(y)}", chosen.why)
+            return {"precision": chosen.device.precision, "channels_last": chosen.device.channels_last}
+
+        device.use(**self.kept(name, decide))
+        self.say("pace", device.describe())
+        return device
 
     def _stage(self, name: str, share: float) -> TimeBudget | None:
         """The time of one stage: its share of what is left now, or, on going on, of what was left when it began."""
@@ -207,7 +251,7 @@ class _Early:
     def pause(self, learner: Learner) -> None:
         """Publishes when it is time."""
         budget = self.session.budget
-        if not learner.device.main:
+        if not learner.device.main or learner.device.spread:
             return
         if self.done or budget is None or budget.elapsed() < FIRST * budget.seconds:
             return
@@ -236,7 +280,8 @@ def begin(
     """
     trackers = following.wanted(settings.tracker)
     clock = _clock(settings, epochs)
-    device = Many(settings.devices) if settings.devices > 1 else None
+    alone = settings.devices == 1 and (many.started() or (1, 1)) == (1, 1)
+    device = None if alone else Many(settings.devices, strategy=settings.strategy)
     if device is not None and not device.main:
         yield _following(settings, clock, device)
         return
@@ -256,10 +301,11 @@ def begin(
         mirror(run)
         session = Session(settings, run, dataset, clock, device)
         session.say("run", f"{run.path}{'  (going on where it stopped)' if run.resumed else ''}")
-        earlier = run.read_status().get("devices", settings.devices)
-        if earlier != settings.devices:
-            notes.append(f"begun on {earlier} devices, going on with {settings.devices}: the same up to rounding")
-        run.status(devices=settings.devices)
+        devices = 1 if device is None else device.world
+        earlier = run.read_status().get("devices", devices)
+        if earlier != devices:
+            notes.append(f"begun on {earlier} devices, going on with {devices}: the same up to rounding")
+        run.status(devices=devices)
         for note in notes:
             session.say("data", note)
         session.say("data", describe(dataset))

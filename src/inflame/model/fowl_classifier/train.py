@@ -14,6 +14,8 @@ from inflame.model.engine.learner import Learner
 
 from .net import layers
 
+USUAL = 32  # the batch size that the learning rate is meant for
+
 
 def train(settings: Settings) -> dict[str, Any]:
     """Fine-tunes, prunes if that is wanted, tests, bundles and reports; returns the result."""
@@ -22,7 +24,7 @@ def train(settings: Settings) -> dict[str, Any]:
         # 1. Data: decoded once into a cache on disk; every epoch another window of each photo, mirrored every other.
         pretrained = backbones.of(settings.net, settings.weights, lambda text: s.say("plan", text))
         plan = replace(pretrained.preprocess(h.size), resize=round(h.size * h.margin))
-        stream = partial(reading.Stream, plan=plan, batch_size=h.batch_size, seed=settings.seed)
+        stream = partial(reading.Stream, plan=plan, batch_size=h.batch_size or USUAL, seed=settings.seed)
         read = partial(stream, cache_gb=settings.cache_gb, say=lambda text: s.say("data", text))
         changes = augment.chain(
             partial(augment.zoom, size=h.size, smallest=h.smallest), augment.flip, partial(augment.colour, by=h.colour)
@@ -40,17 +42,20 @@ def train(settings: Settings) -> dict[str, Any]:
 
         def fit(net: nets.Classifier, stage: str, share: float) -> Learner:
             learning, frozen = layers(net, h.tune)
-            rates = optim.layered(
-                learning, learning_rate=h.learning_rate, weight_decay=h.weight_decay, decay=h.layer_decay
-            )
+            where = s.pace(net, batches, criterion, epochs=h.num_epochs)  # the fastest way on this machine
+            given, rate = batches, h.learning_rate
+            if not h.batch_size:  # found by trying, too
+                given = s.sized(net, batches, criterion, where)
+                rate = optim.root(rate, size=given.batch_size, usual=USUAL)
+            rates = optim.layered(learning, learning_rate=rate, weight_decay=h.weight_decay, decay=h.layer_decay)
             average = [hooks.Ema(h.ema)] if h.ema else []
             learner = Learner(
                 net=net,
                 criterion=criterion,
-                optimizer=torch.optim.AdamW(rates),
+                optimizer=optim.adam(rates),
                 schedule=optim.cosine(h.warmup),
-                device=s.pace(net, batches, criterion, epochs=h.num_epochs),  # the fastest way on this machine
-                train_loader=batches,
+                device=where,
+                train_loader=given,
                 val_loader=held_out,
                 hooks=[*s.hooks(last=f"last-{stage}"), hooks.Freeze(*frozen), *average],
             )
