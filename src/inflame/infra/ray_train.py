@@ -3,8 +3,8 @@ started again from the last checkpoint when one is lost, on fewer machines where
 
     python -m inflame.infra.ray_train 4 path/of/app.py train … output=/shared/run
 
-Every node must see the program, the data and the run folder (`output=`, shared or a bucket) under the same names. Of the
-training it knows the command and exit codes alone: 0 done, 1 failed, 2 wrong input; anything else is a lost process.
+Every node must see the program, the data and the run folder (`output=`, shared or a bucket) under the same names. Of
+the training it knows the command and the exit codes: 0 done, 1 failed, 2 wrong input; all others are lost processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from inflame import plugins
-from inflame.errors import RunError, UserError
+from inflame.errors import InflameError, RunError, UserError
 
 RESTARTS = 3
 PATIENCE = 30.0  # seconds to wait for as many workers as before, after one was lost
@@ -31,7 +31,7 @@ FINAL = (0, 1, 2)  # exit codes with which a training has ended by itself
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How the training went. line: the last of rank 0 on stdout; attempts: starts that it took, workers: in the last."""
+    """How the training went. line: the last of rank 0 on stdout; attempts: starts it took; workers: in the last one."""
 
     code: int
     line: str
@@ -70,7 +70,9 @@ def train(
         ray.init(address=cluster.address, log_to_driver=False)
     wanted = workers
     for attempt in range(restarts + 1):
-        group, wanted = _room(ray, cluster, wanted, patience if attempt else 10 * patience, least=1 if attempt else wanted)
+        group, wanted = _room(
+            ray, cluster, wanted, patience if attempt else 10 * patience, least=1 if attempt else wanted
+        )
         try:
             ended = _attempt(ray, cluster, group, wanted, [str(program), *words, f"devices={wanted}"])
         finally:
@@ -93,9 +95,10 @@ def _room(ray: Any, cluster: Cluster, wanted: int, patience: float, *, least: in
         if group.wait(patience if count == wanted else 1.0):
             return group, count
         ray.util.remove_placement_group(group)
+    there = ray.cluster_resources()
     raise UserError(
-        f"The cluster has no room for {least} worker{'s' * (least > 1)} of {cluster.cpus} CPUs and {cluster.gpus} GPUs: "
-        f"it has {ray.cluster_resources().get('CPU', 0):.0f} CPUs and {ray.cluster_resources().get('GPU', 0):.0f} GPUs.",
+        f"The cluster has no room for {least} x {each}: it has {there.get('CPU', 0):.0f} CPUs and "
+        f"{there.get('GPU', 0):.0f} GPUs in all.",
         where=cluster.address,
         remedy="Ask for fewer, or add machines: ray start --address=HEAD:6379",
     )
@@ -155,7 +158,8 @@ class _Worker:
 
         with socket.socket() as free:
             free.bind(("", 0))
-            return get_node_ip_address(), free.getsockname()[1]
+            here: str = get_node_ip_address()  # type: ignore[no-untyped-call]
+            return here, free.getsockname()[1]
 
     def run(self, command: list[str], common: dict[str, str], rank: int) -> tuple[int, str]:
         """Runs the command until it ends: the exit code (137 when it was killed) and its last line."""
@@ -189,13 +193,18 @@ def main(words: Sequence[str]) -> int:
             f"Not understood: {' '.join(words)}",
             remedy="python -m inflame.infra.ray_train WORKERS path/of/app.py train … output=…",
         )
-    ended = train(Path(words[1]).absolute(), words[2:], int(words[0]), say=lambda text: sys.stderr.write(f"{text}\n") and None)
+    ended = train(Path(words[1]).absolute(), words[2:], int(words[0]), say=_say)
     sys.stdout.write(f"{ended.line}\n")
     return ended.code
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(error.explain())
+    except InflameError as error:
+        _say(error.explain())
+        sys.exit(error.code)
