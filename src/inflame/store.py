@@ -182,7 +182,7 @@ def sweep(folder: Path) -> int:
     found = [path for path in folder.rglob(".tmp-*") if _TEMPORARY.match(path.name)]
     for path in found:
         with suppress(OSError):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return len(found)
 
 

@@ -58,7 +58,8 @@ class Reader:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(path, columns=_COLUMNS)
+            with pq.ParquetFile(path) as file:  # read_table and Table.filter would import pandas, where it is installed
+                table = file.read(columns=_COLUMNS)
         except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"The answers of {path.parent.name} can't be read: {error}",
@@ -66,13 +67,15 @@ class Reader:
                 remedy="Finish its training by the same command, or leave the run out.",
             ) from error
         wanted = pc.equal(table["split"], "test")
-        table = table.filter(wanted if part == "test" else pc.invert(wanted))
+        table = pc.filter(table, wanted if part == "test" else pc.invert(wanted))
         if not table.num_rows:
             raise DataError(
                 f"The run {path.parent.name} has no {part} items.", where=str(path), remedy="Compare other runs."
             )
-        table = table.take(pc.sort_indices(table, sort_keys=[("uri", "ascending")]))
-        believed = np.clip(np.asarray(table["suspect"], dtype=np.float64), 1e-12, None)
+        table = pc.take(table, pc.sort_indices(table, sort_keys=[("uri", "ascending")]))
+        believed = np.clip(
+            np.from_dlpack(pc.fill_null(table["suspect"], 0.0).combine_chunks()).astype(np.float64), 1e-12, None
+        )
         return Answers(
             table["uri"].combine_chunks(), self._numbers(table["label"]), self._numbers(table["predicted"]),
             -np.log(believed),
@@ -85,7 +88,7 @@ class Reader:
                 self._places[name] = len(self.names)
                 self.names.append(name)
         places = np.array([self._places[name] for name in found.dictionary.to_pylist()], dtype=np.int64)
-        return places[np.asarray(found.indices, dtype=np.int64)]
+        return places[np.from_dlpack(found.indices).astype(np.int64)]
 
 
 def demand_same(sides: Sequence[Answers], names: Sequence[str]) -> None:

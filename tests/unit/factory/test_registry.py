@@ -249,6 +249,64 @@ def test_promotions_at_once_and_kills_in_between(up: Up, home: Path) -> None:
     assert all(entry.evidence["verdict"] == "better" for entry in by_evidence)
 
 
+# Promotes one run, and is killed at one step of it: before or after the step is done.
+KILLED = """\
+import os, shutil, signal, sys
+from pathlib import Path
+from inflame.factory import registry
+from inflame.runs import find
+step, late = sys.argv[1], sys.argv[2] == "after"
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+def deadly(act):
+    def does(*given, **named):
+        if not late:
+            die()
+        act(*given, **named)
+        die()
+    return does
+if step == "half a line":
+    write = os.write
+    def half(descriptor, content):
+        if b"previous" in content:
+            write(descriptor, content[: len(content) // 2])
+            die()
+        return write(descriptor, content)
+    os.write = half
+elif step == "the link":
+    Path.symlink_to = deadly(Path.symlink_to)
+elif step == "the copy":
+    shutil.copytree = deadly(shutil.copytree)
+else:
+    setattr(registry, step, deadly(getattr(registry, step)))
+registry.promote(find("second"), "zoo")
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["the copy", "_keep", "half a line", "_append", "the link", "_point"])
+def test_a_kill_at_each_step(up: Up, home: Path, step: str, when: str) -> None:
+    """The champion of before or the new one serves, whole, and the next promotion sets everything right."""
+    registry.promote(up("first", 60), "zoo")
+    up("second", 20)
+    environment = {**os.environ, "INFLAME_HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", KILLED, step, when], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    moved = (step, when) in {("_append", "after"), ("the link", "before"), ("the link", "after"), ("_point", "after")}
+    found = registry.champion("zoo")
+    assert found is not None
+    # The first step that a promotion takes is to set the link right, so `_point` comes before anything else.
+    expected = "second" if moved and step != "_point" else "first"
+    assert (found / "model.onnx").read_text().startswith(f"weights of {expected}")
+    third = up("third", 0)
+    assert registry.promote(third, "zoo").evidence["champion"] == expected
+    assert serving() == "third"
+    folder = registry.folder_of("zoo")
+    assert not list(folder.rglob(".tmp-*"))
+    versions = [entry.version for entry in registry.log("zoo")]
+    assert sorted(path.name for path in (folder / "versions").iterdir()) == [f"{n:04}" for n in sorted(versions)]
+
+
 # --- the verbs -------------------------------------------------------------------------------------
 
 

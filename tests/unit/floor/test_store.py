@@ -131,6 +131,13 @@ def test_a_killed_writer_leaves_the_old_file_and_can_be_swept_up_after(tmp_path:
     assert names(tmp_path / "run") == ["f.txt"]
 
 
+def test_a_link_that_a_kill_left_goes_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / ".tmp-1-0123abcd").symlink_to(tmp_path / "kept", target_is_directory=True)
+    assert store.sweep(tmp_path) == 1
+    assert names(tmp_path) == ["kept"]
+
+
 def test_atomic_writes_through_a_link(tmp_path: Path) -> None:
     store.write(tmp_path / "real", "old")
     (tmp_path / "link").symlink_to(tmp_path / "real")
