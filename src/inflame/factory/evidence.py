@@ -205,11 +205,15 @@ def seeds_to_tell(
     return next(i for i in range(n // 2 + 1, n + 1) if enough(i)) if n > 2 else 2
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """p-values for many questions asked at once, in the given order: below 0.05 they hold together (Holm 1979)."""
+def holm(ps: Sequence[float], of: int = 0) -> list[float]:
+    """p-values for many questions asked at once, in the given order: below 0.05 they hold together (Holm 1979).
+
+    of: how many questions there were in all, where only some were asked, for what was seen beforehand.
+    """
     adjusted, least = [0.0] * len(ps), 0.0
+    questions = max(of, len(ps))
     for place, index in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
-        least = max(least, min(1.0, (len(ps) - place) * ps[index]))
+        least = max(least, min(1.0, (questions - place) * ps[index]))
         adjusted[index] = least
     return adjusted
 

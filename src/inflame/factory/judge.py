@@ -67,8 +67,9 @@ class Verdict(Record):
     more_seeds: int | None = None
 
 
-def judge(a: Side, b: Side, metric: str = "accuracy") -> Verdict:
-    """What the runs say. Not judged on any common items: DataError."""
+def judge(a: Side, b: Side, metric: str = "accuracy", *, sure: float = SURE) -> Verdict:
+    """What the runs say. sure: the p below which a difference is taken for real; less where many questions are asked.
+    Not judged on any common items: DataError."""
     pairs = [(a.blocks[key], b.blocks[key]) for key in a.blocks if key in b.blocks]
     if not pairs:
         first, other = (next(iter(side.blocks.values()))[0] for side in (a, b))
@@ -76,10 +77,10 @@ def judge(a: Side, b: Side, metric: str = "accuracy") -> Verdict:
         pairs = [(next(iter(a.blocks.values())), next(iter(b.blocks.values())))]
     for left, right in pairs:
         demand_same([*left, *right], [*[a.name] * len(left), *[b.name] * len(right)])
-    items, more_items = _over_items(pairs, metric)
-    seeds, more_seeds, how = _over_seeds(pairs, metric)
+    items, more_items = _over_items(pairs, metric, 1 - sure)
+    seeds, more_seeds, how = _over_seeds(pairs, metric, 1 - sure)
     joined = items if seeds is None else _both(items, seeds)
-    sure = joined.p < SURE
+    told = joined.p < sure
     good = joined.value * METRICS[metric].better > 0
     means = [fmean(fmean(value(metric, run) for run in pair[side]) for pair in pairs) for side in (0, 1)]
     return Verdict(
@@ -87,12 +88,12 @@ def judge(a: Side, b: Side, metric: str = "accuracy") -> Verdict:
         a=means[0],
         b=means[1],
         difference=joined,
-        verdict=("better" if good else "worse") if sure else "untold",
+        verdict=("better" if good else "worse") if told else "untold",
         how=" and ".join(filter(None, (_test_of_items(pairs, metric), how))),
         items=sum(len(left[0]) for left, _ in pairs),
         seeds=(sum(len(left) for left, _ in pairs), sum(len(right) for _, right in pairs)),
-        more_items=more_items if not sure and items.p >= SURE else None,
-        more_seeds=more_seeds if not sure and seeds is not None and seeds.p >= SURE else None,
+        more_items=more_items if not told and items.p >= sure else None,
+        more_seeds=more_seeds if not told and seeds is not None and seeds.p >= sure else None,
     )
 
 
@@ -146,20 +147,20 @@ def _test_of_items(pairs: Pairs, metric: str) -> str:
     return "paired t test over items" if METRICS[metric].mean else "paired bootstrap over items"
 
 
-def _over_items(pairs: Pairs, metric: str) -> tuple[Difference, int | None]:
-    """The difference on items like these, and how many more items would tell."""
+def _over_items(pairs: Pairs, metric: str, level: float) -> tuple[Difference, int | None]:
+    """The difference on items like these, and how many more items would tell at that level."""
     count = sum(len(left[0]) for left, _ in pairs)
     if not METRICS[metric].mean:
         found = _resampled(pairs, metric)
         deviation = (found.high - found.low) / (2 * 1.96) * math.sqrt(count)
-        return found, _more(evidence.needed(found.value, deviation), count)
+        return found, _more(evidence.needed(found.value, deviation, level=level), count)
     if metric == "accuracy" and len(pairs) == len(pairs[0][0]) == len(pairs[0][1]) == 1:
         a, b = pairs[0][0][0].correct(), pairs[0][1][0].correct()
         both, only_a, only_b = (int(part.sum()) for part in (a & b, a & ~b, b & ~a))
         found = evidence.newcombe(both, only_a, only_b, len(a) - both - only_a - only_b)
-        return found, _more(evidence.items_to_tell(only_a, only_b, len(a)), count)
+        return found, _more(evidence.items_to_tell(only_a, only_b, len(a), level=level), count)
     found, deviation = _clustered(pairs, metric)
-    return found, _more(evidence.needed(found.value, deviation), count)
+    return found, _more(evidence.needed(found.value, deviation, level=level), count)
 
 
 def _clustered(pairs: Pairs, metric: str) -> tuple[Difference, float]:
@@ -239,18 +240,18 @@ def _resampled(pairs: Pairs, metric: str) -> Difference:
 # --- over seeds ------------------------------------------------------------------------------------
 
 
-def _over_seeds(pairs: Pairs, metric: str) -> tuple[Difference | None, int | None, str]:
-    """The difference for seeds like these, how many more of each would tell, and the name of the test."""
+def _over_seeds(pairs: Pairs, metric: str, level: float) -> tuple[Difference | None, int | None, str]:
+    """The difference for seeds like these, how many more of each would tell at that level, and the name of the test."""
     left = [[value(metric, run) for run in pair[0]] for pair in pairs]
     right = [[value(metric, run) for run in pair[1]] for pair in pairs]
     if len(pairs) > 1:  # each seed has test items of its own, which both sides share
         a, b = [fmean(values) for values in left], [fmean(values) for values in right]
-        wanted = evidence.needed(fmean(b) - fmean(a), stdev(y - x for x, y in zip(a, b, strict=True)))
+        wanted = evidence.needed(fmean(b) - fmean(a), stdev(y - x for x, y in zip(a, b, strict=True)), level=level)
         found = evidence.paired(np.array(a), np.array(b))
         return found, _more(wanted, len(pairs)), "paired t test over seeds"
     if len(left[0]) == len(right[0]) == 1:
         return None, None, ""
-    wanted = evidence.seeds_to_tell(left[0], right[0])
+    wanted = evidence.seeds_to_tell(left[0], right[0], level=level)
     return evidence.welch(left[0], right[0]), _more(wanted, min(len(left[0]), len(right[0]))), "Welch's test over seeds"
 
 
