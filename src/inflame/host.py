@@ -69,7 +69,7 @@ def cpu_seconds() -> float:
     one training, that of all on this machine."""
     root = os.getppid() if _SEVERAL in os.environ else os.getpid()
     try:
-        ticks = sum(map(_ticks, _tree(root)))
+        ticks = sum(map(_ticks, tree(root)))
         return ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):  # no such files here
         used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -86,7 +86,7 @@ def holds_gpu() -> bool:
     return False
 
 
-def _tree(root: int) -> list[int]:
+def tree(root: int) -> list[int]:
     """The process and all below it that live."""
     found, wait = [], [root]
     while wait:

@@ -16,17 +16,28 @@ if TYPE_CHECKING:
 
 
 def doctor_words(parser: Parser) -> None:
-    """No words."""
-    parser.usage = "inflame doctor [--json]"
+    """The place to look at, where it isn't this machine."""
+    parser.usage = "inflame doctor [--on BACKEND [--machine NAME] [--output URI]]"
     parser.description = (
         "Look at this machine: what is here, what is missing, which build of torch suits it\n"
-        "and the line that installs it. Changes nothing and needs no network."
+        "and the line that installs it. Changes nothing and needs no network.\n"
+        "With --on, look at a place that jobs are sent to: credentials, region, quota, bucket, image, and\n"
+        "the least rights that it must give, ready to paste. Starts nothing there."
     )
-    parser.epilog = "example:\n  inflame doctor"
+    parser.epilog = (
+        "examples:\n  inflame doctor\n  inflame doctor --on sagemaker --machine gpu-small --output s3://bucket/inflame"
+    )
+    parser.add_argument("--on", metavar="BACKEND", default="", help="a place that jobs are sent to")
+    parser.add_argument("--machine", metavar="NAME", default="", help="with --on: the machine that is wanted there")
+    parser.add_argument("--output", metavar="URI", default="", help="with --on: where runs are to go")
 
 
 def doctor(words: Namespace) -> int:
     """Prints what `machine.examine` saw; 1 when something stands in the way of every verb."""
+    if words.on:
+        from inflame.cli.jobs import place
+
+        return place(words)
     from inflame.cli import machine
 
     findings = machine.examine()

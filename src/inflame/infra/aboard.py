@@ -147,14 +147,14 @@ class _Aboard:
                 attempts.beat(self.output, self.attempt, time.time() - self.began)
                 if attempts.superseded(self.output, self.attempt):
                     self._end("another machine has taken over", "preempted")
-            if attempts.asked_to_stop(self.output):
+            if attempts.asked_to_stop(self.output, self.attempt):
                 self._end("it was asked to stop", "stopped")
         except (InflameError, OSError) as error:
             _say(f"no sign of life could be given: {error}")
 
     def _wants_end(self) -> bool:
-        if self.stop.signal:
-            self._end(f"its machine is taken away ({signal.Signals(self.stop.signal).name})", "preempted")
+        if self.stop.signal and not self.why:
+            self._ended_from_outside()
         seconds = self.earlier + time.time() - self.began
         cap, money, price = self.job.get("max_time"), self.job.get("max_money"), self.job.get("price")
         if cap is not None and seconds >= cap:
@@ -162,6 +162,13 @@ class _Aboard:
         if money is not None and price and seconds / 3600 * price >= money:
             self._end(f"the cap on money is reached: ${money:g} at ${price:g} an hour", "stopped")
         return bool(self.why)
+
+    def _ended_from_outside(self) -> None:
+        """A signal means that the machine is taken away, unless somebody has asked for the end of the job."""
+        with suppress(InflameError, OSError):
+            if attempts.asked_to_stop(self.output, self.attempt):
+                self._end("it was asked to stop", "stopped")
+        self._end(f"its machine is taken away ({signal.Signals(self.stop.signal).name})", "preempted")
 
     def _end(self, why: str, state: str) -> None:
         if not self.why:

@@ -3,7 +3,7 @@
     attempts/001.json        who has begun it; made in one step, so that one of several gets it
     attempts/001.beat.json   written anew every few seconds while it lives
     attempts/001.end.json    how it ended
-    stop                     somebody wants the job to end
+    attempts/001.stop        somebody wants it to end
 
 A machine may vanish without a word: an attempt whose beat stands still for a while is over. That is judged by looking
 twice, because clocks of machines differ.
@@ -26,7 +26,6 @@ from inflame.records import dumps
 
 BEAT = float(os.environ.get("INFLAME_BEAT", "10"))  # seconds between two signs of life
 SILENT = 4  # beats after which nobody is there
-STOP = "stop"
 _NUMBER = re.compile(r"^(\d{3,})\.json$")
 
 
@@ -118,13 +117,15 @@ def spent(output: str) -> float:
 
 
 def ask_to_stop(output: str) -> None:
-    """The job sees it within a beat."""
-    store.write(store.join(output, STOP), dumps({"time": time.time()}))
+    """The newest attempt sees it within a beat; where none has begun, the first one will."""
+    store.write(
+        store.join(output, TRIED, f"{max(_numbers(output)[0], default=1):03}.stop"), dumps({"time": time.time()})
+    )
 
 
-def asked_to_stop(output: str) -> bool:
+def asked_to_stop(output: str, number: int) -> bool:
     """Whether somebody did."""
-    return store.exists(store.join(output, STOP))
+    return store.exists(store.join(output, TRIED, f"{number:03}.stop"))
 
 
 def lines(output: str, rank: int = 0, after: str = "") -> tuple[list[str], str]:

@@ -128,6 +128,20 @@ class Local(Launcher):
             )
         return folder
 
+    def sent(self) -> list[str]:
+        """The names of the jobs that this launcher has sent."""
+        return list(self._children)
+
+    def processes(self, job: Job) -> list[int]:
+        """The process groups of the job: its own, and that of the training that its bootstrap runs."""
+        first = int(_description(_folder(job))["pid"])
+        found = [first]
+        for pid in host.tree(first)[1:]:
+            with suppress(ProcessLookupError):
+                if os.getpgid(pid) not in found:
+                    found.append(os.getpgid(pid))
+        return found
+
     def _alive(self, job: Job, folder: Path) -> bool:
         if job.id in self._children:
             return self._children[job.id].poll() is None
