@@ -52,11 +52,16 @@ JOURNEY: dict[str, dict[str, Verb]] = {
         "promote": Verb("champions", "[RUN]", "make it the champion of a name, if it is better"),
         "rollback": Verb("champions", "NAME", "the champion of before serves again"),
     },
+    "any machine": {
+        "rehearse": Verb("jobs", "MODEL|DATA", "what would fail on another machine fails here first"),
+        "launch": Verb("jobs", "MODEL|DATA", "train on another machine with the same words"),
+        "jobs": Verb("jobs", "[ACT] [JOB]", "what became of what was sent; logs, stop, fetch, wait"),
+    },
     "your own code": {
         "new": Verb("project", "NAME", "make a model folder of your own that trains at once"),
     },
     "this machine": {
-        "doctor": Verb("project", "", "what is here, what is missing, which torch to take"),
+        "doctor": Verb("project", "[--on PLACE]", "what is here, what is missing, which torch to take"),
     },
 }
 VERBS: dict[str, Verb] = {name: verb for verbs in JOURNEY.values() for name, verb in verbs.items()}
