@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ Floats = NDArray[np.float32]
 Items = Pictures | Texts
 UNEVEN = 0.01  # difference of balanced and plain accuracy that is worth a line
 SERVED = 64  # items at a time through the bundle
+ALONE = 10  # items that are answered one at a time, to see how long one takes
 SEEN = 1000  # held-out items that the reference statistics of the inputs come from
 
 
@@ -245,12 +247,29 @@ def _tested(run: Run, model: Model, calibration: calibrate.Calibration, test: It
     """What the bundle answers to the test split: what is measured is what will be served."""
     served = bundle.Predictor(run.path / "bundle")
     parts = [(rows, *served.run(inputs)) for rows, inputs in _batches(test, model.preprocess, SERVED)]
+    run.status(serving={"latency_ms": _latency(served, model, test), "size_mb": _size(run.path / "bundle")})
     return _Answers(
         uris=test.uris,
         splits=("test",) * len(test),
         labels=test.labels.numpy(),
         probabilities=calibration.apply(_ordered(parts, 1)),
     )
+
+
+def _latency(served: bundle.Predictor, model: Model, items: Items) -> float:
+    """Milliseconds that the bundle takes for a single item, in the middle of several."""
+    times = []
+    for row in range(min(len(items), ALONE + 1)):
+        inputs = _inputs(items, model.preprocess, row, row + 1)
+        began = time.perf_counter()
+        served.run(inputs)
+        times.append(1000 * (time.perf_counter() - began))
+    return round(float(np.median(times[1:] or times)), 3)  # the first one wakes the runtime
+
+
+def _size(folder: Path) -> float:
+    """Megabytes of the net that is served."""
+    return round((folder / "model.onnx").stat().st_size / 1e6, 4)
 
 
 def _card(
