@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -91,7 +92,7 @@ def _driven(planned: Sweep, axes: Sequence[Axis], address: str) -> tuple[Sweep, 
     pool = _pool(made, address)
     _announce(made)
     try:
-        with _Line() as line:
+        with contextlib.redirect_stdout(sys.stderr), _Line() as line:  # whatever a cluster prints
             return made, Driver(made, axes, pool, line).run()
     finally:
         pool.close()

@@ -127,7 +127,7 @@ class Driver:
 
     def _fill(self) -> None:
         for slot in range(len(self.workers.slots)):
-            if slot in {work.slot for work in self.working.values()}:
+            if slot in {work.slot for work in self.working.values()} or not self.workers.free(slot):
                 continue
             trial = self.turns.next(self.working)
             if trial is None:
@@ -349,8 +349,9 @@ class Driver:
         """Takes over what an earlier driver of this sweep left: trials that are still at work, or were."""
         free = list(range(len(self.workers.slots)))
         for trial in list(self.journal.trials.values()):
-            if trial.ended or not trial.job or trial.host != self._host:
-                if trial.state == "waiting" and not trial.job:
+            mine = trial.host == self._host
+            if trial.ended or not trial.job or not mine:
+                if trial.state == "waiting" and not trial.job and mine:
                     self.turns.again.append(trial)  # made, and never begun
                 elif trial.state in ("done", "waiting") and trial.values:
                     self._learn(Run(path=folder_of_runs() / trial.run), trial)
@@ -389,7 +390,7 @@ class Driver:
     def _close(self, state: str) -> None:
         best = [one.final for one in self.curves]
         for trial in list(self.journal.trials.values()):
-            if trial.state == "waiting":
+            if trial.state == "waiting" and trial.host == self._host:
                 why = (
                     f"not among the best third at {trial.budget:g} {self.steps.kind}" if trial.values else "never begun"
                 )

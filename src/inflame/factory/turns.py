@@ -68,6 +68,9 @@ class Turns:
 
     def _new(self, trials: Sequence[Trial]) -> Trial | None:
         """A point that was not tried yet; None when there is none, or enough were tried."""
+        if self.sweep.storage:  # other machines may be at it
+            self.journal.refresh()
+            trials = list(self.journal.trials.values())
         if self._exhausted or (self.sweep.most is not None and len(trials) >= self.sweep.most):
             return None
         number = len(trials)

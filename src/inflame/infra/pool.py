@@ -41,6 +41,10 @@ class Pool(Launcher):
     def place(self, job: Job) -> int | None:
         """The slot that the job has."""
 
+    def free(self, slot: int) -> bool:
+        """Whether a slot that has no job can take one now."""
+        return slot < len(self.slots)
+
     @abstractmethod
     def close(self) -> None:
         """Lets go of what jobs are started from; those at work stay."""

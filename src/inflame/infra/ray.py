@@ -35,6 +35,7 @@ class Ray(Pool):
         self._address, self._cpus, self._gpus = address, cpus, gpus
         self._actors: dict[int, Any] = {}
         self._sent: dict[str, tuple[int, Any]] = {}  # the slot and the answer of each job
+        self._since: dict[str, float] = {}  # when each was sent
         self._here = Warm()
 
     def request(self, spec: JobSpec, package: Package | None = None) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class Ray(Pool):
         if not name:
             job: Job = self._ask(answer, None)
             name = job.id
-        self._sent[name] = (slot, answer)
+        self._sent[name], self._since[name] = (slot, answer), time.monotonic()
         return Job(id=name, backend="ray", status="running", output=request["output"])
 
     def status(self, job: Job) -> Job:
@@ -64,6 +65,8 @@ class Ray(Pool):
         slot, answer = self._sent[job.id]
         ready, _ = self._ray.wait([answer], timeout=0)
         lost = replace(job, status="stopped", code=NEVER)
+        if not ready and time.monotonic() - self._since.get(job.id, 0.0) > _PATIENCE:
+            return self._lost(job, slot, lost)
         if not ready:
             return replace(job, status="queued")
         if self._ask(answer, None) is None:
@@ -107,6 +110,13 @@ class Ray(Pool):
     def place(self, job: Job) -> int | None:
         """The slot of a job of this master's."""
         return self._sent[job.id][0] if job.id in self._sent else None
+
+    def free(self, slot: int) -> bool:
+        """Whether there is a process for the slot, or the cluster has room for one: nodes die, and others join."""
+        if slot in self._actors or not self._ray.is_initialized():
+            return True
+        there = self._ray.available_resources()
+        return bool(there.get("CPU", 0) >= self._cpus and there.get("GPU", 0) >= self._gpus)
 
     def close(self) -> None:
         """Lets the places go."""

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import json
 import os
 import runpy
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 import weakref
@@ -30,7 +32,7 @@ from inflame.runs import lock
 
 WARM = "INFLAME_WARM"  # set while app.py is run for its imports only
 TIED = "INFLAME_TIED"  # set where nobody could adopt what outlives its master
-LOCK, CODE, LOG = "lock", "code", "log.txt"  # in the folder of a job
+LOCK, CODE, LOG, IMPORTS = "lock", "code", "log.txt", "imports.json"  # in the folder of a job
 
 
 class Zygote:
@@ -39,6 +41,7 @@ class Zygote:
     def __init__(self, app: Path, orders: int, answers: int) -> None:
         self.app, self.orders, self.answers = app, orders, answers
         self.children: dict[int, Path] = {}
+        self._learned = False
         self._wake, self._woken = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._wake, False)
@@ -83,7 +86,7 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             os.close(ready)
-            code = 1
+            code, before = 1, None if self._learned else set(sys.modules)
             try:
                 for descriptor in (self.orders, self._wake, self._woken):
                     os.close(descriptor)
@@ -91,6 +94,8 @@ class Zygote:
                 os.close(begun)
                 code = _run(self.app, order["words"])
             finally:
+                if code == 0 and before is not None:
+                    _note(folder, before)
                 _leave(folder, code, partial(self._tell, ended=folder.name))
         os.close(begun)
         self.children[pid] = folder
@@ -108,12 +113,48 @@ class Zygote:
                 return
             if folder := self.children.pop(pid, None):
                 code = os.waitstatus_to_exitcode(status)
+                if code == 0 and not self._learned:
+                    self._learn(folder / IMPORTS)
                 if write_code(folder, 128 - code if code < 0 else code):
                     self._tell(ended=folder.name)
+
+    def _learn(self, file: Path) -> None:
+        """Imports what the first job imported on its way, where that starts no threads: a process tries it first."""
+        with suppress(OSError, ValueError):
+            names = json.loads(file.read_text())
+            self._learned = True
+            pid = os.fork()
+            if pid == 0:
+                before = _threads()
+                _import(names)
+                os._exit(0 if _threads() == before else 1)
+            if os.waitpid(pid, 0)[1] == 0:
+                _import(names)
+                gc.freeze()
 
     def _tell(self, **words: Any) -> None:
         with suppress(OSError):  # the master has gone
             os.write(self.answers, json.dumps(words).encode() + b"\n")
+
+
+def _note(folder: Path, before: set[str]) -> None:
+    """Writes down what a job has imported, in that order."""
+    with suppress(OSError):
+        (folder / IMPORTS).write_text(json.dumps([name for name in sys.modules if name not in before]))
+
+
+def _import(names: list[str]) -> None:
+    for name in names:
+        with suppress(BaseException):
+            importlib.import_module(name)
+
+
+def _threads() -> int:
+    """How many threads this process has, those of libraries too, and processes that it has started."""
+    with suppress(OSError):
+        task = Path("/proc/self/task")
+        return len(list(task.iterdir())) + len((task / str(os.getpid()) / "children").read_text().split())
+    return threading.active_count()
 
 
 def write_code(folder: Path, code: int) -> bool:
