@@ -18,10 +18,13 @@ from inflame.artifact import loader
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import SettingError
-from inflame.model.auto import balance, ladder, mixing, recipe, soup
+from inflame.model.auto import balance, ladder, mixing, pairs, plan, recipe, small, soup, tail
+from inflame.model.auto.cutting import Cut
 from inflame.model.auto.recipe import Recipe
 from inflame.model.engine import nets
 from inflame.model.engine.conclude import Model
+from inflame.model.engine.device import One
+from inflame.model.engine.learner import Learner
 from inflame.model.engine.reasons import Reasons
 from inflame.records import Preprocess
 
@@ -187,7 +190,7 @@ def test_in_an_even_comparison_the_few_count_as_much_as_the_many() -> None:
 def test_a_soup_is_the_mean_and_leaves_both_as_they_are() -> None:
     one, other = nets.small(size=16, channels=1, classes=3), nets.small(size=16, channels=1, classes=3)
     before = {name: value.clone() for name, value in one.state_dict().items()}
-    both = soup.stirred(one, other).state_dict()
+    both = soup.stirred([one, other]).state_dict()
     for name, value in one.state_dict().items():
         assert torch.equal(value, before[name])
         if value.is_floating_point():
@@ -227,3 +230,70 @@ def test_names_of_a_label_list_are_matched_whole(tmp_path: Path) -> None:
     assert "tinca tinca" in naming.names_of("tench, Tinca tinca")
     assert "swallowtail" not in naming.names_of("Papilio polyxenes (Black Swallowtail)")
     assert naming.plain("black_swallowtail") == "black swallowtail"
+
+
+# --- which small net ------------------------------------------------------------------------------------
+
+
+def road(side: int = 32, channels: int = 3) -> plan.Road:
+    return plan.Road(small=True, side=side, channels=channels, middle=side)
+
+
+def test_the_net_of_the_speed_runs_is_for_many_colour_photos_and_enough_time() -> None:
+    assert pairs.suits(road(), 45_000, 6.0)
+    assert not pairs.suits(road(), 45_000, 2.0)
+    assert not pairs.suits(road(), 2_000, 60.0)
+    assert not pairs.suits(road(channels=1), 45_000, 60.0)
+    assert not pairs.suits(road(side=64), 45_000, 60.0)
+
+
+def test_what_was_chosen_is_said_and_a_name_that_does_not_exist_is_refused() -> None:
+    session = Silent()
+    assert small._is_paired(session, road(), 45_000, 6.0)  # type: ignore[arg-type]
+    assert session.reasons.why[-1]["taken"] == "pairs of convolutions, Muon"
+    session.settings = settings("hyperparam.small_net=simple")
+    assert not small._is_paired(session, road(), 45_000, 6.0)  # type: ignore[arg-type]
+    session.settings = settings("hyperparam.small_net=pears")
+    with pytest.raises(SettingError, match="pairs"):
+        small._is_paired(session, road(), 45_000, 6.0)  # type: ignore[arg-type]
+
+
+def test_it_learns_from_pictures_that_grow() -> None:
+    torch.manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 120, (96, 32, 32, 3), dtype=torch.uint8, generator=rng)
+    labels = torch.arange(96) % 3
+    for label in range(3):
+        pixels[labels == label, ..., label] += 90
+    pictures = Pictures(pixels=pixels, labels=labels, uris=tuple(map(str, range(96))))
+    batches = loader.Batches(pictures, Preprocess(size=32, resize=32), batch_size=48, shuffle=True)
+    net, growing, seen = pairs.build(road(), 3), pairs.growing(road()), []
+    net.body.register_forward_pre_hook(lambda module, x: seen.append(x[0].shape[-1]))
+    learner = Learner(
+        net=net,
+        criterion=torch.nn.CrossEntropyLoss(),
+        optimizer=pairs.optimizer(net),
+        train_loader=batches,
+        step=growing,
+        device=One("cpu", "fp32"),
+        hooks=[growing],
+    )
+    row = learner.fit(4)
+    assert sorted(set(seen)) == [24, 28, 32]
+    assert seen == sorted(seen)
+    assert row["accuracy"] > 0.9
+
+
+def test_several_tails_only_where_photos_are_few_and_time_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    session: Any = Silent()
+    session.kept = lambda name, decide: decide()
+    labels = np.arange(80) % 4
+    cut = Cut(activations=np.zeros((1, 80, 2), np.float16), labels=labels, features=np.zeros((1, 80, 2), np.float32))
+    val = np.arange(80) >= 60
+    monkeypatch.setattr(tail, "_epochs", lambda *given: 1000.0)
+    part = tail.parts(session, None, cut, np.arange(80), val)  # type: ignore[arg-type]
+    assert sorted(set(part.tolist())) == [0, 1, 2, 3]
+    assert np.bincount(part).tolist() == [20, 20, 20, 20]
+    monkeypatch.setattr(tail, "_epochs", lambda *given: 10.0)
+    part = tail.parts(session, None, cut, np.arange(80), val)  # type: ignore[arg-type]
+    assert part.tolist() == [1] * 60 + [0] * 20

@@ -64,13 +64,15 @@ def train(s: Session, settings: Settings, found: Sequence[Backbone]) -> dict[str
     ladder = Ladder(s, confidence=settings.hyperparam.confidence)
     first, strength = _probed(s, choice, known, ladder)
     s.reasons.stage("probe")
-    s.reserve = 2.0 + conclude.publish(s.run, s.dataset, first, pictures) * 1.5
+    looks = len(pictures.get("test", ())) * choice.views * choice.seconds
+    s.reserve = min(2.0 + conclude.publish(s.run, s.dataset, first, pictures) * 1.5 + looks, s.most())
     s.reasons.stage("first bundle")
     model = first
     if "val" in known.splits and not isinstance(choice.tail, nn.Identity):
         model = _tuned(s, choice, first, known, ladder, strength)
     model = balance.balanced(ladder, model, pictures["train"].labels.numpy(), classes=len(s.dataset.classes))
-    return conclude.conclude(s.run, s.dataset, model, pictures, ladder=ladder.rungs, published=first)
+    left = s.budget.left if s.budget is not None else None
+    return conclude.conclude(s.run, s.dataset, model, pictures, ladder=ladder.rungs, published=first, left=left)
 
 
 def _known(
@@ -142,7 +144,7 @@ def _tuned(s: Session, choice: Choice, first: Model, known: Known, ladder: Ladde
         return first
     twice = bool(first.net.spec.get("mirrored"))
     val = np.array([split == "val" for split in known.splits])
-    part = tail.parts(s, known.cut.labels, known.groups, val)
+    part = tail.parts(s, choice, known.cut, known.groups, val)
     learnt = int((part != 0).sum())
     epochs = whole.expected(s, choice, learnt, (1 - FIRST) * s.left())
     everything = s.kept("whole", lambda: epochs >= whole.LEAST)

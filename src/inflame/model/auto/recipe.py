@@ -66,6 +66,12 @@ def small(epochs: float, h: Hyperparam) -> Recipe:
     return _given(found, h, ("label_smoothing", "ema", "mixup", "cutmix", "cutout", "weight_decay"))
 
 
+def paired(epochs: float, h: Hyperparam) -> Recipe:
+    """For the net of the speed runs, which sees each picture less often and smaller at first."""
+    found = Recipe(epochs=epochs, label_smoothing=0.2, weight_decay=0.004, why=_why(epochs))
+    return _given(found, h, ("label_smoothing", "ema", "mixup", "cutmix", "cutout"))
+
+
 def tail(h: Hyperparam) -> Recipe:
     """For the last stages of a pretrained net. The head is where the probe left it: the first step counts already."""
     return Recipe(

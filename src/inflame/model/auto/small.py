@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,13 +15,14 @@ from torch import nn
 from inflame.artifact import augment, loader
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
+from inflame.errors import SettingError, did_you_mean
 from inflame.model.engine import conclude, hooks, nets, optim
 from inflame.model.engine.conclude import Floats, Model
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.session import Session
 from inflame.records import Preprocess
 
-from . import balance, recipe
+from . import balance, pairs, recipe
 from .ladder import Ladder, majority
 from .mixing import mixed
 from .plan import Road
@@ -28,6 +30,8 @@ from .plan import Road
 KEPT = 0.6  # share of the linear model's accuracy on mirror images above which those are used
 WATCHED = 1000  # held-out pictures that are scored after each epoch; the paired test at the end takes all
 HELD = 2500  # held-out pictures that tests and calibration use: more would cost time that is better spent training
+NETS = ("auto", "simple", "pairs")
+TRIED = 64  # pictures of a batch by which the pace of a larger net is chosen
 FIRST = 3000  # training pictures that the linear model learns from: it is there to be beaten
 
 
@@ -55,32 +59,7 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
         "mirror images", "used" if safe else "not used", f"the linear model keeps {kept:.0%} of its accuracy on them"
     )
     s.reasons.stage("linear model")
-    torch.manual_seed(settings.seed)
-    net = nets.small(size=road.side, channels=road.channels, classes=classes)
-    nets.whiten(net, loader.normalise(pictures["train"].pixels[:FIRST], preprocess))
-    criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
-    batches = loader.Batches(
-        pictures["train"],
-        preprocess,
-        batch_size=h.batch_size,
-        seed=settings.seed,
-        shuffle=True,
-    )
-    device = s.pace(net, batches, criterion, epochs=h.num_epochs)
-    looks = (len(held) + len(pictures.get("test", held))) * (2 if safe else 1)
-    s.reserve = min(s.reserve + looks * _answering(net, preprocess, held), s.most())
-    plan = recipe.Recipe.from_json(s.kept("recipe", lambda: _recipe(s, settings, len(pictures["train"])).to_json()))
-    batches.transform = _moves(road, h.shift if road.channels > 1 else h.shift_grey, plan.cutout, mirror=safe)
-    learner = Learner(
-        net=net,
-        criterion=nn.CrossEntropyLoss(label_smoothing=plan.label_smoothing),
-        optimizer=optim.adamw(net, learning_rate=h.learning_rate, weight_decay=plan.weight_decay),
-        schedule=optim.triangle(h.warmup),
-        device=device,
-        train_loader=mixed(batches, classes=classes, mixup=plan.mixup, cutmix=plan.cutmix),
-        val_loader=loader.Batches(loader.head(held, WATCHED), preprocess, batch_size=500),
-        hooks=[*s.hooks(), *([hooks.Ema(plan.ema)] if plan.ema else [])],
-    )
+    learner = _learner(s, settings, road, pictures, preprocess, held, safe=safe)
     s.fit(learner, stage="small", epochs=h.num_epochs)
     s.reasons.stage("small net")
     grown = s.model(learner, preprocess, pictures, how=f"a small net from scratch ({road.side} px)")
@@ -92,7 +71,74 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
             if ladder.climb("mirrored", best.logits, both.logits, labels, note="each picture and its mirror image"):
                 best = both
     best = balance.balanced(ladder, best, pictures["train"].labels.numpy(), classes=classes)
-    return conclude.conclude(s.run, s.dataset, best, pictures, ladder=ladder.rungs, published=published)
+    left = s.budget.left if s.budget is not None else None
+    return conclude.conclude(s.run, s.dataset, best, pictures, ladder=ladder.rungs, published=published, left=left)
+
+
+def _learner(
+    s: Session,
+    settings: Settings,
+    road: Road,
+    pictures: Mapping[str, Pictures],
+    preprocess: Preprocess,
+    held: Pictures,
+    *,
+    safe: bool,
+) -> Learner:
+    """What learns, and how: by the epochs that the time is likely to be enough for."""
+    h, train, classes = settings.hyperparam, pictures["train"], len(s.dataset.classes)
+    criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
+    few = partial(loader.Batches, loader.head(train, FIRST), preprocess, seed=settings.seed, shuffle=True)
+    torch.manual_seed(settings.seed)
+    net = nets.small(size=road.side, channels=road.channels, classes=classes)
+    device = s.pace(net, few(batch_size=h.batch_size), criterion, epochs=h.num_epochs)
+    epochs = s.kept("epochs", lambda: float(h.num_epochs) or s.left() / max(s.each * len(train), 1e-9))
+    paired = s.kept("small net", lambda: _is_paired(s, road, len(train), epochs))
+    if paired:
+        net = pairs.build(road, classes)
+        device = s.pace(net, few(batch_size=TRIED), criterion, epochs=h.num_epochs, name="pace of pairs")
+        epochs = s.kept("epochs of pairs", lambda: float(h.num_epochs) or s.left() / max(s.each * len(train), 1e-9))
+    nets.whiten(net, loader.normalise(train.pixels[:FIRST], preprocess))
+    looks = (len(held) + len(pictures.get("test", held))) * (2 if safe else 1)
+    s.reserve = min(s.reserve + looks * _answering(net, preprocess, held), s.most())
+    plan = (recipe.paired if paired else recipe.small)(epochs, h)
+    s.reasons.because("recipe", plan.words(), plan.why)
+    batches = loader.Batches(
+        train,
+        preprocess,
+        batch_size=pairs.BATCH if paired else h.batch_size,
+        seed=settings.seed,
+        shuffle=True,
+        transform=_moves(road, h.shift if road.channels > 1 else h.shift_grey, plan.cutout, mirror=safe),
+    )
+    adamw = partial(optim.adamw, learning_rate=h.learning_rate, weight_decay=plan.weight_decay)
+    growing = [pairs.growing(road)] if paired else []
+    return Learner(
+        net=net,
+        criterion=nn.CrossEntropyLoss(label_smoothing=plan.label_smoothing),
+        optimizer=pairs.optimizer(net) if paired else adamw(net),
+        schedule=optim.triangle(0.0 if paired else h.warmup),
+        device=device,
+        train_loader=mixed(batches, classes=classes, mixup=plan.mixup, cutmix=plan.cutmix),
+        val_loader=loader.Batches(loader.head(held, WATCHED), preprocess, batch_size=500),
+        step=growing[0] if growing else None,
+        hooks=[*s.hooks(), *growing, *([hooks.Ema(plan.ema)] if plan.ema else [])],
+    )
+
+
+def _is_paired(s: Session, road: Road, items: int, epochs: float) -> bool:
+    """Whether the net is the one of the speed runs."""
+    wanted = s.settings.hyperparam.small_net
+    if wanted not in NETS:
+        raise SettingError(
+            f'There is no small net "{wanted}".{did_you_mean(wanted, NETS)}',
+            where="hyperparam.small_net",
+            remedy=f"Use one of: {', '.join(NETS)}",
+        )
+    found = pairs.suits(road, items, epochs) if wanted == "auto" else wanted == "pairs"
+    told = f"time for {epochs:.1f} epochs of the simple one; pairs gain from {pairs.ENOUGH:g} on, for colour photos"
+    s.reasons.because("small net", "pairs of convolutions, Muon" if found else "simple, AdamW", told)
+    return found
 
 
 def _coloured(plain: Preprocess, train: Pictures) -> Preprocess:
@@ -100,14 +146,6 @@ def _coloured(plain: Preprocess, train: Pictures) -> Preprocess:
     sample = train.pixels[:: max(1, len(train) // FIRST)].float() / 255
     mean, std = sample.mean(dim=(0, 1, 2)), sample.std(dim=(0, 1, 2)).clamp_min(0.05)
     return Preprocess.from_json({**plain.to_json(), "mean": mean.tolist(), "std": std.tolist()})
-
-
-def _recipe(s: Session, settings: Settings, items: int) -> recipe.Recipe:
-    """By how many epochs the time is likely to be enough for."""
-    epochs = float(settings.hyperparam.num_epochs) or s.left() / max(s.each * items, 1e-9)
-    found = recipe.small(epochs, settings.hyperparam)
-    s.reasons.because("recipe", found.words(), found.why)
-    return found
 
 
 def _moves(road: Road, by: int, hidden: float, *, mirror: bool) -> augment.Transform:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from inflame.artifact import loader
-from inflame.model.engine import hooks, nets, optim, probe
+from inflame.model.engine import hooks, nets, optim, pace, probe
 from inflame.model.engine.device import One
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.session import Session
@@ -31,7 +31,7 @@ from .standing import Floats, Standing, headed
 MOST = 40  # epochs after which it ends, however much time there is
 PARTS = 4  # that few photos are divided into
 FEW = 1500  # photos
-EACH = 2.5  # seconds that each of several tails must have
+EACH = 12  # epochs that each of several tails must have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +44,29 @@ class Tails:
 
 
 def parts(
-    s: Session, labels: NDArray[np.int64], groups: NDArray[np.int64], val: NDArray[np.bool_]
+    s: Session, choice: Choice, known: Cut, groups: NDArray[np.int64], val: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """The part of every photo [N], from 0: several where there are few photos and time enough, else 0 for `val` and 1
-    for the rest, where only the first is ever held out."""
-    many = s.kept("tails", lambda: len(labels) <= FEW and s.left() > PARTS * EACH)
-    return probe.folds_of(labels, PARTS, s.settings.seed, groups) if many else np.where(val, 0, 1).astype(np.int64)
+    """The part of every photo [N], from 0: several where there are few photos and time enough for a tail without each,
+    else 0 for `val` and 1 for the rest, where only the first is ever held out."""
+    several = s.kept("tails", lambda: len(val) <= FEW and _epochs(s, choice, known) >= PARTS * EACH)
+    return probe.folds_of(known.labels, PARTS, s.settings.seed, groups) if several else np.where(val, 0, 1)
+
+
+def _epochs(s: Session, choice: Choice, known: Cut) -> float:
+    """Passes over all photos that the time that is left is likely to be enough for, by two steps on a copy."""
+    h = s.settings.hyperparam
+    if s.budget is None:
+        return float("inf")
+    net = nets.Classifier(copy.deepcopy(choice.tail), copy.deepcopy(choice.net.head), {})
+    batch = Views(known, batch_size=h.tail_batch_size)
+    x, y = next(iter(batch.epoch(0)))
+    with torch.random.fork_rng():
+        seconds = pace.step(One(channels_last=True), net, x, y, nn.CrossEntropyLoss())[0]
+    found = s.left() / (seconds * len(batch))
+    told = f"time for {found:.0f} passes over the {len(known.labels)} photos; each of {PARTS} needs {EACH}"
+    several = len(known.labels) <= FEW and found >= PARTS * EACH
+    s.reasons.because("tails", f"{PARTS}, each without another part" if several else "one, without val", told)
+    return found
 
 
 def tuned(

@@ -7,7 +7,7 @@ look at the test split that a run ever takes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from inflame.runs import Run
 EXAMPLES = 32  # real items on which torch and onnxruntime must agree
 Floats = NDArray[np.float32]
 Items = Pictures | Texts
+DRAWING = 0.7  # seconds that a report takes without explanations
 UNEVEN = 0.01  # difference of balanced and plain accuracy that is worth a line
 SERVED = 64  # items at a time through the bundle
 ALONE = 10  # items that are answered one at a time, to see how long one takes
@@ -74,6 +75,10 @@ def publish(run: Run, dataset: Dataset, model: Model, items: Mapping[str, Items]
         inputs=_inputs(held, model.preprocess, 0, SEEN),
         split=model.source,
     )
+    shown = _nearest(dataset, model, items["train"])
+    if items.get("val"):  # else what is held out in turn is also shown: no distance at all
+        near = nearest.Nearest(shown, text=dataset.kind == "text").distance(model.embedding)
+        statistics["distance"] = np.quantile(near, np.linspace(0, 1, 101)).round(5).tolist()
     bundle.export(
         run.path / "bundle",
         net=model.net,
@@ -84,7 +89,7 @@ def publish(run: Run, dataset: Dataset, model: Model, items: Mapping[str, Items]
         card=_card(name, dataset, model, calibration, None),
         examples=_inputs(held, model.preprocess, 0, EXAMPLES),
         about={"model": name, "dataset": {"name": dataset.name, "version": dataset.version}, "how": model.how},
-        nearest=_nearest(dataset, model, items["train"]),
+        nearest=shown,
     )
     run.status(bundle="bundle")
     return time.monotonic() - began
@@ -131,12 +136,14 @@ def conclude(
     *,
     ladder: Sequence[dict[str, Any]] = (),
     published: Model | None = None,
+    left: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
     """Bundles, tests once what will be served, writes predictions and report; returns what `--json` prints.
 
-    published: the model whose bundle is in the run folder already.
+    published: the model whose bundle is in the run folder already. left: seconds that remain; the report explains as
+    many mistakes as they allow.
     """
-    from inflame.model.engine.report import report
+    from inflame.model.engine.report import MOMENT, report
 
     if model is not published:
         publish(run, dataset, model, items)
@@ -158,7 +165,7 @@ def conclude(
     }
     seen = recorded.facts(dataset, held, tested)
     run.status(state="done", test=result["test"], val=result["val"], ladder=list(ladder), how=model.how, **seen)
-    report(run.path)
+    report(run.path, moment=MOMENT if left is None else min(MOMENT, left() - DRAWING))
     _say(run, result)
     return {**result, "seconds": round(run.seconds, 1)}
 

@@ -37,16 +37,17 @@ CELLS = 100  # up to so many it is drawn; beyond, the most frequent confusions m
 WORST = 25  # classes listed before the rest is folded away
 
 
-def report(run_folder: str | Path, *, pictures: int = 24) -> Path:
+def report(run_folder: str | Path, *, pictures: int = 24, moment: float = MOMENT) -> Path:
     """Writes `report.html` and `report.json` into the run folder and returns the path of the first.
 
-    `pictures`: how many mistakes and suspected labels are shown. What is missing in the folder is left out; pictures
-    that can't be found any more are said to be so. Raises DataError when it is no run folder.
+    `pictures`: how many mistakes and suspected labels are shown; `moment`: seconds that explaining some may take. What
+    is missing in the folder is left out; pictures that can't be found any more are said to be so. Raises DataError when
+    it is no run folder.
     """
     folder = Path(run_folder)
     found = findings.gather(folder, pictures=pictures)
     found["advice"] = advice(found)
-    page = render(found, why=_why(folder, found))
+    page = render(found, why=_why(folder, found, moment))
     store.write(folder / "report.json", dumps(_finite(found)))
     store.write(folder / "report.html", page)
     return folder / "report.html"
@@ -79,12 +80,12 @@ def render(found: dict[str, Any], why: Mapping[str, Markup] | None = None) -> st
     )
 
 
-def _why(folder: Path, found: dict[str, Any]) -> dict[str, Markup]:
+def _why(folder: Path, found: dict[str, Any], moment: float) -> dict[str, Markup]:
     """What the worst mistakes rest on: heat over the picture, or the text with its words marked. As many as a moment
     allows: a training waits for this. None where bundle or items have gone."""
     wrong = found["mistakes"]["items"] if "mistakes" in found else []
     shown: dict[str, Markup] = {}
-    if not wrong or not (folder / "bundle").is_dir():
+    if not wrong or moment <= 0 or not (folder / "bundle").is_dir():
         return shown
     from inflame.model.engine.predictor import Predictor
 
@@ -100,7 +101,7 @@ def _why(folder: Path, found: dict[str, Any]) -> dict[str, Markup]:
                 )
             else:
                 shown[item["uri"]] = Markup("<blockquote>{}</blockquote>").format(explained.marked(one, SNIPPET))
-            if time.monotonic() - began > MOMENT:
+            if time.monotonic() - began > moment:
                 break
     return shown
 
