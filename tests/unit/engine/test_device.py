@@ -17,9 +17,11 @@ import torch
 from inflame import host
 from inflame.artifact import loader
 from inflame.errors import MissingExtra, UserError
+from inflame.model.engine import many, processes
 from inflame.model.engine.device import One, pick
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.processes import Many
+from inflame.runs import Follows
 
 Make = Callable[..., Learner]
 
@@ -173,6 +175,54 @@ def test_shares_that_a_loader_made_are_taken_as_they_are(items: int) -> None:
     assert sorted(seen) == list(range(items))
 
 
+def test_other_versions_are_refused_by_the_first_and_followed_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gathered(found: list[Any], mine: dict[str, str]) -> None:
+        found[:] = [mine, {**mine, "torch": "1.0"}] if found_by == 0 else [{**mine, "torch": "1.0"}, mine]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
+    found_by = 0
+    with pytest.raises(UserError, match=r"number 1 of 2 has torch 1\.0"):
+        _process(0, 2)._compare()
+    found_by = 1
+    with pytest.raises(Follows):
+        _process(1, 2)._compare()
+    monkeypatch.setattr(
+        torch.distributed, "all_gather_object", lambda found, mine: found.__setitem__(slice(2), [mine] * 2)
+    )
+    _process(0, 2)._compare()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    processes._require(torch.device("cuda"), 2)
+    processes._require(torch.device("cpu"), 9)
+    with pytest.raises(UserError, match="has 2 GPUs") as error:
+        processes._require(torch.device("cuda"), 3)
+    assert "devices=2" in error.value.remedy
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(Follows):
+        processes._require(torch.device("cuda"), 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, (4, 2)),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}, (2, 1)),
+        ({"WORLD_SIZE": "2"}, None),
+    ],
+)
+def test_what_torchrun_started_is_known(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: tuple[int, int] | None
+) -> None:
+    for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert many.started() == expected
+
+
 _PROGRAM = """
 import json, sys, warnings
 from pathlib import Path
@@ -239,7 +289,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         found[kind] = json.loads(ran.stdout.splitlines()[-1])
     assert found["many"]["what"] == "2 x cpu, 1 thread, fp32"
     assert found["many"]["steps"] > 12
-    for one, many in zip(found["one"]["rows"], found["many"]["rows"], strict=True):
-        assert many["loss"] == pytest.approx(one["loss"], rel=0.02)  # the last batch has one item: one share counts it
-        assert many["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5)
-        assert many["val_accuracy"] == pytest.approx(one["val_accuracy"])
+    for one, both in zip(found["one"]["rows"], found["many"]["rows"], strict=True):
+        assert both["loss"] == pytest.approx(one["loss"], rel=0.02)  # the last batch has one item: one share counts it
+        assert both["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5)
+        assert both["val_accuracy"] == pytest.approx(one["val_accuracy"])

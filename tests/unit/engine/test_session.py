@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from inflame.artifact import loader
 from inflame.config import Settings
-from inflame.errors import DataError, NetworkError
-from inflame.model.engine import session
-from inflame.records import Fault
+from inflame.errors import DataError, NetworkError, SettingError
+from inflame.model.engine import nets, pace, session
+from inflame.model.engine.device import One
+from inflame.records import Fault, Preprocess
 
 
 def settings(tmp_path: Path, data: str | Path, *words: str) -> Settings:
@@ -103,3 +107,29 @@ def test_faults_are_told_by_kind_gravest_first_and_in_few_lines(tmp_path: Path, 
     many = dataclasses.replace(found, faults=tuple(fault(f"kind_{n}", "warning", "a") for n in range(5)))
     assert session.faults(many)[-1].startswith("… and 3 more kinds")
     assert len(session.faults(many)) == 3
+
+
+def test_a_batch_size_that_was_found_is_kept(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Preprocess(size=16, resize=16)
+
+    def given(s: session.Session) -> loader.Batches:
+        batches = loader.Batches(loader.load(s.dataset, small)["train"], small, batch_size=4, shuffle=True)
+        net = nets.linear(size=16, channels=3, classes=3)
+        return s.sized(net, batches, nn.CrossEntropyLoss(), One("cpu", threads=1))
+
+    with suppress(KeyboardInterrupt), session.begin(settings(tmp_path, photos)) as s:
+        found = given(s).batch_size
+        assert found in (4, 8)
+        assert s.run.read_status()["kept"]["batch size"] == found
+        raise KeyboardInterrupt
+    monkeypatch.setattr(pace, "batch_size", lambda *_, **__: pytest.fail("tried again"))
+    with session.begin(settings(tmp_path, photos)) as s:
+        assert s.run.resumed
+        assert given(s).batch_size == found
+
+
+def test_a_net_of_other_classes_is_refused() -> None:
+    session.require_classes(nets.linear(size=16, channels=3, classes=3), 3)
+    session.require_classes(nn.Flatten(), 3)  # nobody knows
+    with pytest.raises(SettingError, match="answers with 3 classes, the data has 10"):
+        session.require_classes(nets.linear(size=16, channels=3, classes=3), 10)

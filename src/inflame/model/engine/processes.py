@@ -136,6 +136,7 @@ class Many(Device):
     def _spread(self, net: nn.Module, optimizer: Optimizer) -> nn.Module:
         if self.scales:
             raise UserError("A net that is spread can't be trained in fp16.", remedy="Use bf16 or fp32.")
+        self.use(self.precision)  # parts can't be channels last
         self._plain = copy.deepcopy(net).cpu()
         self.one.setup(net, optimizer)
         sharding.shard(net, optimizer)

@@ -24,7 +24,7 @@ from inflame import artifact, host
 from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
-from inflame.errors import DataError, NetworkError
+from inflame.errors import DataError, NetworkError, SettingError
 from inflame.model.engine import checkpoint, debug, hooks, many, pace
 from inflame.model.engine.conclude import Model, answers, keep, publish
 from inflame.model.engine.device import Device, One
@@ -182,7 +182,9 @@ class Session:
 
     def fit(self, learner: Learner, *, stage: str = "net", epochs: int = 0, share: float = 1.0) -> None:
         """Trains from the learner's last checkpoint, if there is one, until the epochs or this share of the time that
-        is left are used up. With `debug=` the learner is looked at instead: raises `debug.Seen`."""
+        is left are used up. With `debug=` the learner is looked at instead: raises `debug.Seen`. A net of other
+        classes than those of the data: SettingError."""
+        require_classes(learner.net, len(self.dataset.classes))
         if self.settings.debug == "overfit":
             raise debug.Seen(debug.overfit(learner, self.say))
         if self.settings.debug == "profile":
@@ -327,6 +329,17 @@ def _following(settings: Settings, clock: TimeBudget | None, device: Many) -> Se
     if not place:
         raise Follows
     return Session(settings, Follower(path=Path(place)), manifest.load(Path(place)), clock, device)
+
+
+def require_classes(net: nn.Module, classes: int) -> None:
+    """SettingError where the last layer of the net's head has not as many outputs as there are classes."""
+    last = [part for part in getattr(net, "head", nn.Identity()).modules() if isinstance(part, nn.Linear)][-1:]
+    if last and last[0].out_features != classes:
+        raise SettingError(
+            f"The net answers with {last[0].out_features} classes, the data has {classes}.",
+            where=type(net).__name__,
+            remedy="Build its head for len(s.dataset.classes) classes.",
+        )
 
 
 def describe(dataset: Dataset) -> str:

@@ -32,6 +32,7 @@ def shard(net: nn.Module, optimizer: Optimizer) -> None:
 
     if optimizer.state:
         raise UserError("This optimizer has stepped already.", remedy="Make it anew before the net is spread.")
+    net.to(memory_format=torch.contiguous_format)
     for value in net.state_dict().values():
         torch.distributed.broadcast(value, 0)
     place = next(net.parameters()).device.type
