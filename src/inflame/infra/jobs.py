@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -178,8 +179,9 @@ def fetch(sent: Sent) -> Path:
     """The run folder of the job, among the runs of this machine. DataError when it has left none."""
     folder = places.fetched(sent.as_job())
     mine = store.home() / "runs" / sent.id
-    if folder != mine and not mine.exists():
-        mine.symlink_to(folder, target_is_directory=True)
+    if folder != mine:
+        with store.atomic_folder(mine) as temporary:
+            shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lock", ".tmp-*"))
     return mine
 
 

@@ -1,0 +1,191 @@
+"""The first program on a machine: which of how many, what it installs, what it says when it can't begin."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from inflame.infra import bootstrap, requirements, wheel
+from inflame.infra.bootstrap import Cluster, training, where
+
+
+def sagemaker(folder: Path, me: str, hosts: list[str]) -> dict[str, str]:
+    file = folder / "input" / "config" / "resourceconfig.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"current_host": me, "hosts": hosts, "network_interface_name": "eth0"}))
+    return {"SAGEMAKER_BASE_DIR": str(folder)}
+
+
+def vertex(pool: str, index: int, second: int) -> dict[str, str]:
+    cluster = {"workerpool0": ["cmle-training-workerpool0-1a-0:2222"]}
+    if second:
+        cluster["workerpool1"] = [f"cmle-training-workerpool1-1a-{number}:2222" for number in range(second)]
+    task = {"type": pool, "index": index, "trial": "TRIAL_ID"}
+    return {"CLUSTER_SPEC": json.dumps({"cluster": cluster, "environment": "cloud", "task": task})}
+
+
+def test_sagemaker(tmp_path: Path) -> None:
+    one = where(sagemaker(tmp_path, "algo-1", ["algo-1"]))
+    assert one == Cluster(0, 1, "127.0.0.1", 29500, "sagemaker")
+    hosts = [f"algo-{number}" for number in (10, 2, 1)]
+    assert where(sagemaker(tmp_path, "algo-10", hosts)) == Cluster(2, 3, "algo-1", 29500, "sagemaker")
+
+
+def test_vertex() -> None:
+    first = "cmle-training-workerpool0-1a-0"
+    assert where(vertex("workerpool0", 0, 0)) == Cluster(0, 1, first, 2222, "vertexai")
+    assert where(vertex("workerpool1", 1, 2)) == Cluster(2, 3, first, 2222, "vertexai")
+
+
+def test_azure() -> None:
+    given = {"AZUREML_RUN_ID": "r", "MASTER_ADDR": "10.0.0.4", "MASTER_PORT": "6105", "NODE_RANK": "1"}
+    assert where({**given, "WORLD_SIZE": "2", "RANK": "1"}, 2) == Cluster(1, 2, "10.0.0.4", 6105, "azureml")
+    assert where({"AZUREML_RUN_ID": "r"}) == Cluster(0, 1, "127.0.0.1", 29500, "azureml")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"), [("n[1-2]", "n1"), ("gpu-a[07,09-12],b3", "gpu-a07"), ("host", "host"), ("a,b", "a")]
+)
+def test_slurm(nodes: str, first: str) -> None:
+    given = {"SLURM_JOB_ID": "42", "SLURM_NNODES": "2", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": nodes}
+    assert where(given) == Cluster(1, 2, first, 29542, "slurm")
+
+
+def test_kubernetes() -> None:
+    given = {"JOB_COMPLETION_INDEX": "1", "MASTER_ADDR": "inflame-0.inflame", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    assert where(given, 2) == Cluster(1, 2, "inflame-0.inflame", 29500, "kubernetes")
+
+
+def test_anywhere_else() -> None:
+    assert where({}) == Cluster(0, 1, "127.0.0.1", 29500, "local")
+    given = {"NODE_RANK": "1", "MASTER_ADDR": "other", "MASTER_PORT": "4000"}
+    assert where(given, 2) == Cluster(1, 2, "other", 4000, "local")
+
+
+def test_words_of_torchrun() -> None:
+    assert training("py", "app.py", ["a=1"], Cluster()) == ["py", "app.py", "train", "a=1"]
+    many = training("py", "app.py", ["a=1"], Cluster(1, 2, "first", 29500, "slurm"), 4)
+    assert many[:3] == ["py", "-m", "torch.distributed.run"]
+    said = dict(zip(many[3:13:2], many[4:13:2], strict=True))
+    assert said == {
+        "--nnodes": "2", "--node-rank": "1", "--nproc-per-node": "4",
+        "--master-addr": "first", "--master-port": "29500",
+    }  # fmt: skip
+    assert many[13:] == ["app.py", "train", "a=1"]
+    ray = training("py", "app.py", ["a=1"], Cluster(0, 3, "", 0, "ray"))
+    assert ray == ["py", "-m", "inflame.infra.ray_train", "3", "app.py", "train", "a=1"]
+
+
+def test_it_needs_the_standard_library_alone() -> None:
+    code = "import runpy, sys; sys.path = [p for p in sys.path if 'site-packages' not in p and '/src' not in p]; "
+    code += f"runpy.run_path({bootstrap.__file__!r}); bad = [m for m in sys.modules if m.startswith('inflame')]; "
+    code += "assert not bad, bad"
+    subprocess.run([sys.executable, "-S", "-c", code], check=True)
+
+
+def test_what_is_satisfied() -> None:
+    import numpy as np
+
+    assert bootstrap.satisfied(f"numpy=={np.__version__}")
+    assert bootstrap.satisfied("numpy>=1.20")
+    assert not bootstrap.satisfied("numpy==1.0.1")
+    assert not bootstrap.satisfied("there-is-no-such-package==1.0")
+    assert not bootstrap.satisfied("./a/path")
+
+
+def unpacked(tmp_path: Path, lines: list[str]) -> Path:
+    inside = tmp_path / "work" / ".inflame"
+    inside.mkdir(parents=True)
+    (inside / wheel.name()).write_bytes(wheel.build(wheel.files()))
+    (inside / "requirements.txt").write_text("\n".join(lines))
+    return inside.parent
+
+
+def test_prepare_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLAME_PARTS", str(tmp_path / "parts"))
+    work = unpacked(tmp_path, list(requirements.needed(tmp_path)))
+    target = bootstrap.prepare(work, print)
+    assert (target / "inflame" / "infra" / "aboard.py").is_file()
+    assert (target / "inflame" / "infra" / "machines.toml").is_file()
+    stamp = target.stat().st_mtime_ns
+    assert bootstrap.prepare(work, print) == target
+    assert target.stat().st_mtime_ns == stamp
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == [target.name]
+
+
+def test_a_requirement_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    work = unpacked(tmp_path, ["there-is-no-such-package==1.0"])
+    (work / ".inflame" / "bootstrap.py").write_text(Path(bootstrap.__file__).read_text(encoding="utf-8"))
+    job = {"output": str(tmp_path / "out"), "count": 1, "inputs": []}
+    given = {**os.environ, "INFLAME_JOB": json.dumps(job), "INFLAME_PARTS": str(tmp_path / "parts"), "PIP_RETRIES": "0"}
+    program = [sys.executable, str(work / ".inflame" / "bootstrap.py")]
+    done = subprocess.run(program, env=given, capture_output=True, text=True)
+    told = json.loads((tmp_path / "out" / "exit.json").read_text())
+    assert (done.returncode, told["state"], told["code"]) == (1, "failed", 1)
+    assert "requirements can't be installed" in told["reason"]
+    assert "there-is-no-such-package" in told["reason"]
+    assert not list((tmp_path / "parts").iterdir())
+
+
+def test_a_job_that_is_not_said(tmp_path: Path) -> None:
+    work = unpacked(tmp_path, [])
+    (work / ".inflame" / "bootstrap.py").write_text(Path(bootstrap.__file__).read_text(encoding="utf-8"))
+    given = {key: value for key, value in os.environ.items() if key != "INFLAME_JOB"}
+    program = [sys.executable, str(work / ".inflame" / "bootstrap.py")]
+    done = subprocess.run(program, env=given, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "INFLAME_JOB" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_wheel_is_one(tmp_path: Path) -> None:
+    contents = wheel.files()
+    data = wheel.build(contents)
+    assert data == wheel.build(wheel.files())
+    file = tmp_path / wheel.name()
+    file.write_bytes(data)
+    names = zipfile.ZipFile(file).namelist()
+    assert not [name for name in names if "__pycache__" in name]
+    assert any(name.endswith("entry_points.txt") for name in names)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(tmp_path / "t"),
+        str(file),
+    ]
+    subprocess.run(pip, check=True)
+    assert (tmp_path / "t" / "inflame" / "cli" / "main.py").is_file()
+
+
+def test_requirements_are_pinned_without_what_the_image_has(tmp_path: Path) -> None:
+    lines = requirements.needed(tmp_path, output="s3://b/x")
+    by_name = {line.partition("=")[0].partition(">")[0].partition("<")[0]: line for line in lines}
+    assert "==" in by_name["onnx"]
+    assert "==" in by_name["s3fs"]
+    assert by_name["torch"].startswith("torch>=")
+    assert not any(line.startswith(("nvidia", "inflame", "pytest", "triton")) for line in lines)
+    assert any(line.startswith("torch==") for line in requirements.needed(tmp_path, image="python:3.11-slim"))
+
+
+def test_what_the_model_imports_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import json, helper, inflame\nfrom jinja2 import Template\nimport psutil\n")
+    (tmp_path / "helper.py").write_text("import numpy\nimport nobody_knows\n")
+    names = {line.partition("==")[0] for line in requirements.needed(tmp_path, image="python:3.11")}
+    assert {"psutil", "jinja2", "numpy"} <= names
+    assert not {"helper", "json", "nobody-knows", "nobody_knows"} & names
+    (tmp_path / "requirements.txt").write_text("# mine\njoblib\n-r other.txt\nsome-thing==1.2  # not here\n")
+    lines = requirements.needed(tmp_path, image="python:3.11")
+    assert "some-thing==1.2" in lines
+    assert "psutil" not in " ".join(lines)
