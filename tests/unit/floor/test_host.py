@@ -69,7 +69,7 @@ def test_processor_time_counts_children_alive_and_dead() -> None:
 
 def test_a_processor_without_proc_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = host.cpu_seconds()
-    monkeypatch.setattr(host, "_tree", lambda root: [0])
+    monkeypatch.setattr(host, "tree", lambda root: [0])
     assert host.cpu_seconds() == 0
     monkeypatch.setattr(host, "_ticks", lambda pid: int("no number"))
     assert 0.5 * seen <= host.cpu_seconds()
