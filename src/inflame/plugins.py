@@ -73,7 +73,7 @@ SEAMS: dict[str, dict[str, Plugin]] = {
     },
     "launcher": {"local": Plugin(target="inflame.infra.local:Local")},
     "exporter": {name: _exporter(name) for name in ("onnx", "torch", "keras", "int8", "browser")},
-    "chat": {},
+    "chat": {"openai": Plugin(target="inflame.web.chat:openai", extra="web")},
 }
 
 

@@ -41,6 +41,7 @@ JOURNEY: dict[str, dict[str, Verb]] = {
         "predict": Verb("model", "FILE…", "name what is on pictures, with the last model"),
         "report": Verb("model", "[RUN]", "the page about a run: how good, where wrong, which faults"),
         "export": Verb("export", "[RUN]", "write it as ONNX, torch, Keras, int8 or a page for browsers"),
+        "serve": Verb("web", "[RUN…]", "a website of it, with an API and a chat; offline, without torch"),
         "runs": Verb("model", "", "all runs, newest first"),
     },
     "many runs": {

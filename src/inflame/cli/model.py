@@ -203,7 +203,7 @@ def _asked(words: Namespace) -> tuple[Predictor, list[tuple[Path, Path | bytes]]
     for name in named:
         if not Path(name).expanduser().is_dir():
             places.file(name)
-    bundle = _bundle(words.model)
+    bundle = bundle_of(words.model)
     from inflame.model.engine.bundle import Predictor
 
     predictor = Predictor(bundle)
@@ -271,7 +271,7 @@ def _is(file: Path, kind: str) -> bool:
     return wanted and not is_junk(file.name) and file.is_file()
 
 
-def _bundle(name: str | None) -> Path:
+def bundle_of(name: str | None) -> Path:
     """The bundle folder that `--model` means; the last one made when it means nothing."""
     if name is not None and (Path(name).expanduser() / "bundle.json").is_file():
         return Path(name).expanduser()

@@ -261,11 +261,11 @@ def test_the_last_model_is_the_default(bundle: Path, home: Path) -> None:
     _run(home, "new", state="failed", updated=2.0)
     (old / "bundle").mkdir()
     (old / "bundle" / "bundle.json").touch()
-    assert model._bundle(None) == old / "bundle"
-    assert model._bundle("old") == model._bundle(str(old)) == old / "bundle"
-    assert model._bundle(str(bundle)) == bundle
+    assert model.bundle_of(None) == old / "bundle"
+    assert model.bundle_of("old") == model.bundle_of(str(old)) == old / "bundle"
+    assert model.bundle_of(str(bundle)) == bundle
     with pytest.raises(InflameError, match="has made no model; it is failed"):
-        model._bundle("new")
+        model.bundle_of("new")
 
 
 def test_runs_as_a_table(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,19 @@ class Nearest:
             self._shown, self._ends = file["shown"].tobytes(), [0, *file["ends"].tolist()]
         self._text = text
 
+    def spread(self) -> NDArray[np.float32]:
+        """How far each item is from the nearest of the others: [M], what is usual. Empty for less than two."""
+        if len(self._vectors) < 2:
+            return np.zeros(0, np.float32)
+        alike = self._vectors @ self._vectors.T
+        np.fill_diagonal(alike, -1)
+        return np.asarray(np.maximum(1 - alike.max(axis=1), 0), np.float32)
+
+    def distance(self, embeddings: Floats) -> NDArray[np.float32]:
+        """How far each of the embeddings [N,D] is from its nearest item: [N]."""
+        alike = _unit(embeddings) @ self._vectors.T
+        return np.asarray(np.maximum(1 - alike.max(axis=1), 0), np.float32)
+
     def __call__(self, embedding: Floats, count: int) -> tuple[Near, ...]:
         """The `count` items nearest to embedding [D], the nearest first."""
         distance = 1 - self._vectors @ _unit(embedding[None])[0]

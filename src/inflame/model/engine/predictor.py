@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -44,7 +45,7 @@ class Predictor:
         self.calibration = Calibration.from_json(json.loads(contents["calibration.json"]))
         self.reference: dict[str, Any] = json.loads(contents["reference.json"])  # of held-out items, for drift
         self.version: str = self.info["version"][:12]
-        self._nearest = contents.get(NEAREST, b"")
+        self.nearest: bytes = contents.get(NEAREST, b"")  # the content of nearest.npz, see there
         self._explainer: Explainer | None = None  # made when it is asked for: answers alone don't wait for it
         self._threads = threads or host.cores()
         self._prepare: _Prepare = (
@@ -84,6 +85,25 @@ class Predictor:
         """The sources (one at least) as inputs of the net by name, a batch of all of them: what `run` takes."""
         return self._prepare.stack([_raised(item).prepared for item in self._read_all(list(sources))])
 
+    def read(self, source: Source) -> Any:
+        """One source, decoded: what `stack` takes many of. Raises as `predict` does."""
+        return _Input(source, self._prepare).prepared
+
+    def stack(self, read: list[Any]) -> dict[str, NDArray[Any]]:
+        """What `read` gave, one at least, as a batch for `run`: so a server reads one by one, and answers many at once."""
+        return self._prepare.stack(read)
+
+    def judge(
+        self, inputs: Mapping[str, NDArray[Any]], logits: NDArray[np.float32], top_k: int = 5
+    ) -> list[Prediction]:
+        """What the logits [N, K] of a batch say, without names, hashes and times."""
+        probabilities = self.calibration.apply(logits)
+        known, members = self.calibration.known(probabilities), self.calibration.sets(probabilities)
+        strange = inputs["counts"].max(axis=1) == 0 if "counts" in inputs else np.zeros(len(known), dtype=bool)
+        # Of a text without one word that the model knows nothing can be said: every class may be it.
+        rows = zip(probabilities, known & ~strange, members | strange[:, None], strict=True)
+        return [self._prediction(*row, top_k) for row in rows]
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits [N, K] and embedding [N, D] of prepared items: {"pictures": uint8 [N, size, size, channels]}, or of
         texts {"ids": int64 [N, L], "counts": float32 [N, L]}."""
@@ -103,7 +123,7 @@ class Predictor:
         if self._explainer is None:
             from inflame.model.engine.explain import Explainer
 
-            self._explainer = Explainer(self, self._nearest)
+            self._explainer = Explainer(self, self.nearest)
         return self._explainer(source, label, near)
 
     def _answers(self, group: list[Source], top_k: int, errors: str) -> list[Prediction | InflameError]:
@@ -113,15 +133,11 @@ class Predictor:
         if not prepared:
             return [item for item in read if isinstance(item, InflameError)]
         inputs = self._prepare.stack(prepared)
-        probabilities = self.calibration.apply(self.run(inputs)[0])
-        known, members = self.calibration.known(probabilities), self.calibration.sets(probabilities)
-        strange = inputs["counts"].max(axis=1) == 0 if "counts" in inputs else np.zeros(len(known), dtype=bool)
-        # Of a text without one word that the model knows nothing can be said: every class may be it.
-        rows = iter(zip(probabilities, known & ~strange, members | strange[:, None], strict=True))
-        return [item if isinstance(item, InflameError) else self._prediction(item, *next(rows), top_k) for item in read]
+        said = iter(self.judge(inputs, self.run(inputs)[0], top_k))
+        return [item if isinstance(item, InflameError) else _signed(next(said), item) for item in read]
 
     def _prediction(
-        self, item: _Input, p: NDArray[np.float64], known: np.bool_, members: NDArray[np.bool_], top_k: int
+        self, p: NDArray[np.float64], known: np.bool_, members: NDArray[np.bool_], top_k: int
     ) -> Prediction:
         order = np.argsort(-p, kind="stable")
         return Prediction(
@@ -131,9 +147,6 @@ class Predictor:
             set=tuple(self.classes[i] for i in order if members[i]),
             known=bool(known),
             model=self.version,
-            latency=time.perf_counter() - item.started,
-            sha256=item.sha256,
-            source=item.name,
         )
 
     def _read_all(self, group: list[Source]) -> list[_Input | InflameError]:
@@ -235,6 +248,11 @@ def session(model: bytes, threads: int, where: str) -> Any:
             where=where,
             remedy="pip install --upgrade onnxruntime",
         ) from error
+
+
+def _signed(prediction: Prediction, item: _Input) -> Prediction:
+    taken = time.perf_counter() - item.started
+    return dataclasses.replace(prediction, latency=taken, sha256=item.sha256, source=item.name)
 
 
 def _content(source: Source) -> Any:

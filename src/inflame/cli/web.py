@@ -1,0 +1,120 @@
+"""The verb serve: a website of one or several models."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inflame import plugins
+from inflame.cli.model import bundle_of
+from inflame.cli.show import as_json
+from inflame.errors import UserError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from inflame.cli.words import Parser
+
+
+def serve_words(parser: Parser) -> None:
+    """The runs, and where to listen."""
+    parser.usage = "inflame serve [RUN…] [--port N] [--host ADDRESS] [--name NAME] [--open]"
+    parser.description = (
+        "A website of your models: pictures or texts in, by drop, paste, camera or file; calibrated answers\n"
+        'out, or "I have not seen anything like this", with the nearest training items, heat maps, and a chat\n'
+        "about what is on them. With an HTTP API (/docs), health (/livez, /readyz) and numbers (/metrics).\n"
+        "Needs no torch; nothing leaves this machine; a new bundle at the same place is taken at once.\n"
+        "It listens to this machine only. --host 0.0.0.0 lets others in, and needs a token in\n"
+        "INFLAME_WEB_TOKEN for what only you may see. INFLAME_CHAT_URL, _MODEL and _KEY name an endpoint\n"
+        "that words the answers of the chat; without it they are quoted facts. Ctrl-C ends it."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  inflame serve\n"
+        "  inflame serve auto-butterflies-001 mnist-digits-002 --port 8080\n"
+        "  curl -F file=@photo.jpg http://127.0.0.1:8000/v1/classify\n"
+        "  INFLAME_WEB_TOKEN=$(openssl rand -hex 16) inflame serve --host 0.0.0.0 --name flowers.example"
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="runs, their folders or bundles, as NAME=RUN to name them (default: the last)",
+    )
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="the port (default: 8000; 0: any free one)")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="the address (default: 127.0.0.1)")
+    parser.add_argument("--name", action="append", default=[], metavar="NAME", help="a name that the site goes by")
+    parser.add_argument(
+        "--log", default="", metavar="FILE|URL", help="the log of answers (default: in the home of inflame)"
+    )
+    parser.add_argument("--proxy", action="store_true", help="believe X-Forwarded-For of the proxy in front")
+    parser.add_argument("--open", action="store_true", help="open a browser")
+
+
+def serve(words: Namespace) -> int:
+    """Serves until Ctrl-C or SIGTERM; what was accepted is still answered."""
+    folders = _folders(words.runs)
+    server = plugins.need("inflame.web.server", "web", "The website")
+    from inflame.web.settings import Settings
+
+    settings = Settings(
+        host=words.host,
+        port=words.port,
+        hosts=tuple(words.name),
+        token=os.environ.get("INFLAME_WEB_TOKEN", ""),
+        log=words.log,
+        proxy=words.proxy,
+    )
+    socket = server.listen(settings)
+    port = socket.getsockname()[1]
+    server.log_to_stderr()
+    made = server.server(folders, dataclasses.replace(settings, port=port))
+    address = f"http://{words.host if words.host != '0.0.0.0' else 'localhost'}:{port}/"
+    _tell(words, folders, address)
+    if words.open:
+        import webbrowser
+
+        webbrowser.open(address)
+    made.run(sockets=[socket])
+    return 0
+
+
+def _tell(words: Namespace, folders: dict[str, Path], address: str) -> None:
+    if words.json:
+        print(
+            as_json({"address": address, "models": {name: str(folder) for name, folder in folders.items()}}), flush=True
+        )
+        return
+    for name, folder in folders.items():
+        print(f"model  {name}: {folder}")
+    print(f"open   {address}\nCtrl-C ends it", flush=True)
+    if words.host == "0.0.0.0":
+        print("yours  /token takes INFLAME_WEB_TOKEN and opens what only you may see", file=sys.stderr)
+
+
+def _folders(runs: list[str]) -> dict[str, Path]:
+    """Name → bundle folder. A model is named by its data set, or as the word says."""
+    found: dict[str, Path] = {}
+    for word in runs or [""]:
+        name, equals, run = word.partition("=")
+        folder = bundle_of((run if equals else word) or None)
+        title = name if equals else _title(folder)
+        if title in found:
+            raise UserError(
+                f'Two models would be called "{title}".', where=word, remedy=f"Name one: inflame serve other={word}"
+            )
+        found[title] = folder
+    return found
+
+
+def _title(folder: Path) -> str:
+    import json
+
+    try:
+        about = json.loads((folder / "bundle.json").read_bytes())
+        return str(about["dataset"]["name"]) or folder.name
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder.name  # the bundle says itself what is wrong with it

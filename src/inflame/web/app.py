@@ -1,0 +1,79 @@
+"""The application: routes over a service, behind the guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+import inflame
+from inflame.errors import InflameError
+from inflame.web import api, chat, oip, pages
+from inflame.web.guard import ClientLeft, Guard
+from inflame.web.problems import TYPE, Problem, of
+from inflame.web.service import Service
+from inflame.web.settings import Settings
+
+STATIC = Path(__file__).parent / "static"
+
+_CODES = {404: "not_found", 405: "method", 413: "too_large", 415: "unsupported", 422: "unprocessable"}
+
+
+def make(folders: dict[str, Path], settings: Settings) -> FastAPI:
+    """The site of these bundles (name → folder). `app.state.service` is what it stands on. Raises BundleError."""
+    service = Service(folders, settings)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(
+        title="inflame",
+        version=inflame.__version__,
+        summary="Pictures or texts in, honest answers out.",
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.service = service
+    app.include_router(api.routes(service))
+    app.include_router(oip.routes(service))
+    app.include_router(chat.routes(service))
+    app.include_router(pages.routes(service))
+    app.mount("/static", StaticFiles(directory=STATIC))
+    for kind in (Problem, InflameError, HTTPException):
+        app.add_exception_handler(kind, _problem)
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
+    return app
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    problem = _of_http(error) if isinstance(error, HTTPException) else of(error)
+    if wants_page(request):
+        return pages.problem(request, problem)
+    told: dict[str, Any] = problem.told(request.url.path, request.state.request_id)
+    return JSONResponse(told, problem.status, headers=problem.headers(), media_type=TYPE)
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a person asks, not a program."""
+    path = request.url.path
+    return "text/html" in request.headers.get("accept", "") and not path.startswith(("/v1/", "/v2", "/static/"))
+
+
+def _of_http(error: HTTPException) -> Problem:
+    if isinstance(error.__context__, ClientLeft):
+        raise error.__context__
+    detail = str(error.detail)
+    return Problem(
+        _CODES.get(error.status_code, "bad_request"), "There is nothing here." if error.status_code == 404 else detail
+    )

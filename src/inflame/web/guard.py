@@ -1,0 +1,215 @@
+"""What stands before every route: ids, the log, limits, who may ask, and the headers that go with every answer.
+
+Plain ASGI, so that nothing is buffered on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, final
+from urllib.parse import urlsplit
+
+from inflame.web.metrics import Metrics
+from inflame.web.problems import TYPE, Problem, of
+from inflame.web.settings import LOOPBACK, Settings
+
+log = logging.getLogger("inflame.web")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "media-src 'self' blob:; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=(), payment=(), usb=()"),
+]
+_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_TRACE = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_FORM = 64 * 1024  # what a multipart body has around its files
+_CLIENTS = 10_000
+COOKIE = "inflame_token"
+
+
+@final
+class Guard:
+    """Wraps the application."""
+
+    def __init__(self, app: App, settings: Settings, metrics: Metrics) -> None:
+        self.app, self.settings, self.metrics = app, settings, metrics
+        self._buckets = Buckets(settings.rate, settings.burst)
+        self._most = settings.files * settings.bytes + _FORM
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        heads = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        began, status = time.perf_counter(), 0
+        name = heads.get("x-request-id", "")
+        state = scope.setdefault("state", {})
+        state["request_id"] = name if _ID.fullmatch(name) else secrets.token_hex(8)
+        state["client"] = self._client(scope, heads)
+        state["owner"] = self._is_owner(heads)
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                given = {key.lower() for key, _ in message.get("headers", ())}
+                more = [pair for pair in _HEADERS if pair[0] not in given]
+                more.append((b"x-request-id", state["request_id"].encode()))
+                if b"cache-control" not in given:
+                    more.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": [*message.get("headers", ()), *more]}
+            await send(message)
+
+        try:
+            self._admit(scope, heads, state["client"])
+            await self.app(scope, self._limited(heads, receive), answer)
+        except (Problem, ClientLeft) as error:
+            if isinstance(error, Problem) and not status:
+                await problem_answer(error, scope, answer)
+        except Exception as error:
+            log.exception("mistake", extra={"request_id": state["request_id"]})
+            if not status:
+                await problem_answer(of(error), scope, answer)
+        finally:
+            self._note(scope, heads, status, time.perf_counter() - began)
+
+    def _admit(self, scope: Scope, heads: dict[str, str], client: str) -> None:
+        settings, host = self.settings, heads.get("host", "")
+        name = urlsplit(f"//{host}").hostname or ""
+        if settings.local and name not in (*LOOPBACK, settings.host, *settings.hosts):
+            raise Problem(
+                "forbidden", "This site doesn't go by that name.", f"Open http://{settings.host}:{settings.port}/"
+            )
+        if scope["method"] not in _SAFE:
+            origin = heads.get("origin", "")
+            site = heads.get("sec-fetch-site", "none")
+            strange = origin not in ("", "null") and urlsplit(origin).netloc != host
+            if strange or origin == "null" or site not in ("same-origin", "none"):
+                raise Problem("forbidden", "Another site may not do that here.", "Open this site itself.")
+        if not client.startswith(LOOPBACK) and (wait := self._buckets.ask(client)):
+            self.metrics.rejected.labels("rate").inc()
+            raise Problem("busy", "You ask more often than this site allows.", "Wait a moment.", wait=wait)
+        length = heads.get("content-length", "0")
+        if not length.isdigit():
+            raise Problem("bad_request", "Content-Length is no number.", "Send it right, or not at all.")
+        if int(length) > self._most:
+            raise _too_large(self._most)
+
+    def _limited(self, heads: dict[str, str], receive: Receive) -> Receive:
+        """`receive`, with an end: of bytes and of patience."""
+        got = 0
+
+        async def limited() -> Message:
+            nonlocal got
+            try:
+                async with asyncio.timeout(self.settings.body_time if not done else None):
+                    message = await receive()
+            except TimeoutError:
+                wait = f"Nothing came for {self.settings.body_time:.0f} s."
+                raise Problem("slow", wait, "Try a better connection, or a smaller picture.") from None
+            if message["type"] == "http.request":
+                got += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    done.append(True)
+                if got > self._most:
+                    raise _too_large(self._most)
+            elif not done:
+                raise ClientLeft
+            return message
+
+        done: list[bool] = []
+        return limited
+
+    def _client(self, scope: Scope, heads: dict[str, str]) -> str:
+        if self.settings.proxy and (via := heads.get("x-forwarded-for", "")):
+            return via.rpartition(",")[2].strip()[:64]
+        return str((scope.get("client") or ("",))[0])
+
+    def _is_owner(self, heads: dict[str, str]) -> bool:
+        """Whether the request carries the token; where there is none, whoever is at this machine."""
+        token = self.settings.token
+        if not token:
+            return self.settings.local
+        cookies = dict(part.strip().partition("=")[::2] for part in heads.get("cookie", "").split(";"))
+        given = heads.get("authorization", "").removeprefix("Bearer ") or cookies.get(COOKIE, "")
+        return hmac.compare_digest(given.encode(), token.encode())
+
+    def _note(self, scope: Scope, heads: dict[str, str], status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "") or "other"
+        self.metrics.requests.labels(route, status).inc()
+        self.metrics.latency.labels(route).observe(seconds)
+        trace = _TRACE.fullmatch(heads.get("traceparent", ""))
+        log.info(
+            "request",
+            extra={
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "ms": round(1000 * seconds, 1),
+                "request_id": scope["state"]["request_id"],
+                **({"trace": trace[1]} if trace else {}),
+            },
+        )
+
+
+class ClientLeft(Exception):
+    """Whoever asked has gone before the request was whole."""
+
+
+@final
+class Buckets:
+    """Token buckets by client; a client that was long silent is forgotten."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self.rate, self.burst = rate, burst
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def ask(self, client: str, now: float | None = None) -> float:
+        """0 when the client may go on, else the seconds to wait."""
+        if not self.rate:
+            return 0.0
+        now = time.monotonic() if now is None else now
+        left, then = self._left.pop(client, (float(self.burst), now))
+        left = min(float(self.burst), left + (now - then) * self.rate)
+        granted = left >= 1
+        self._left[client] = (left - 1 if granted else left, now)
+        while len(self._left) > _CLIENTS:
+            self._left.popitem(last=False)
+        return 0.0 if granted else (1 - left) / self.rate
+
+
+async def problem_answer(problem: Problem, scope: Scope, send: Send) -> None:
+    """The problem document as the answer to a request, sent by hand."""
+    content = json.dumps(problem.told(scope.get("path", ""), scope.get("state", {}).get("request_id", ""))).encode()
+    heads = {"content-type": TYPE, "content-length": str(len(content)), "connection": "close", **problem.headers()}
+    pairs = [(key.lower().encode(), value.encode()) for key, value in heads.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": content})
+
+
+def _too_large(most: int) -> Problem:
+    return Problem("too_large", f"More than {most / 2**20:.0f} MB in one request.", "Send fewer or smaller pictures.")

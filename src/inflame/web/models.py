@@ -1,0 +1,275 @@
+"""The models that answer: a bundle with what the website needs around it, and the place where a new one takes over.
+
+A bundle is loaded only from a folder named on the command line, every byte checked by its hash; it answers its canaries
+before anyone else, and the one before it is kept, to go back to at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from PIL import Image
+
+from inflame.artifact import magic, preprocess
+from inflame.errors import BundleError, DataError, InflameError
+from inflame.model.engine.bundle import Predictor
+from inflame.model.engine.nearest import Near, Nearest
+from inflame.monitor.entries import Entry
+from inflame.records import Prediction, TextPreprocess
+from inflame.web.answers import Answer, level
+from inflame.web.settings import Settings
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF")
+_CANARIES = 4
+_USUAL = 99  # % of known things are no farther from a training item than the limit
+_LEAST = 20  # training items, to say what is usual
+_SPACE = 1.2  # the next ones lie a little farther out than those that it was measured on
+_DRIFTED = 1e-3  # by so much may the answer to a canary change
+
+Content = bytes
+
+
+@final
+class Model:
+    """One version of one model. Safe to share between threads."""
+
+    def __init__(self, name: str, folder: Path, settings: Settings) -> None:
+        self.name, self.settings = name, settings
+        self.predictor = Predictor(folder)
+        info = self.predictor.info
+        self.version, self.created = self.predictor.version, str(info.get("created", ""))
+        self.classes, self.about = self.predictor.classes, info
+        self.text = isinstance(self.predictor.preprocess, TextPreprocess)
+        self.card = (folder / "card.md").read_text(encoding="utf-8")
+        packed = self.predictor.nearest
+        self.nearest = Nearest(packed, text=self.text) if packed else None
+        self.limit = self._usual()
+        self.canaries = self._some()
+        self._right = self._canary_answers()
+
+    @property
+    def small(self) -> bool:
+        """Whether pictures are small and grey, like digits: such can be drawn."""
+        plan = self.predictor.preprocess
+        return not isinstance(plan, TextPreprocess) and plan.channels == 1 and plan.size <= 64
+
+    def answer(self, contents: Sequence[Content]) -> list[Answer | InflameError]:
+        """One answer for the bytes of each picture or text, or the error that says why there is none."""
+        began = time.perf_counter()
+        read = [self._read(content) for content in contents]
+        good = [(content, item) for content, item in zip(contents, read, strict=True) if not _failed(item)]
+        answers = iter(self._judged(good, began) if good else ())
+        return [item if isinstance(item, InflameError) else next(answers) for item in read]
+
+    def explain(self, content: Content, label: str = "", near: int = 6) -> Any:
+        """Why; see engine/explain.py. The same limits hold as for answers."""
+        failed = self._read(content)
+        if isinstance(failed, InflameError):
+            raise failed
+        return self.predictor.explain(content, label=label, near=near)
+
+    def shown(self, count: int) -> list[Near]:
+        """Some training items, of different classes as far as there are."""
+        if self.nearest is None:
+            return []
+        width = self.predictor.embed([_blank(self)]).shape[1]
+        everything = self.nearest(np.ones(width, np.float32), 10_000)
+        by_class: dict[str, list[Near]] = {}
+        for item in everything:
+            by_class.setdefault(item.label, []).append(item)
+        rounds = [found[turn] for turn in range(count) for found in by_class.values() if turn < len(found)]
+        return rounds[:count]
+
+    def again(self, entry: Entry) -> Answer:
+        """The answer that an entry of the log is about."""
+        shares = np.asarray(entry.probabilities, np.float64)
+        order = np.argsort(-shares, kind="stable")
+        top = tuple((self.classes[i], float(shares[i])) for i in order)
+        known = bool(self.predictor.calibration.known(shares[None])[0])
+        members = self.predictor.calibration.sets(shares[None])[0]
+        said = Prediction(label=entry.label, probability=entry.probability, top=top, known=known)
+        vector = np.asarray(entry.embedding, np.float32)
+        far = float(self.nearest.distance(vector[None])[0]) if self.nearest is not None and len(vector) else 0.0
+        unlike = 0 < self.limit < far
+        return Answer(
+            label=entry.label,
+            probability=entry.probability,
+            top=top,
+            set=tuple(self.classes[i] for i in order if members[i]),
+            known=known,
+            unlike=unlike,
+            level=level(said, unlike=unlike),
+            distance=far,
+            limit=self.limit,
+            sha256=entry.input,
+            model=self.name,
+            version=self.version,
+            seconds=entry.latency,
+            id=entry.id,
+            time=entry.time,
+        )
+
+    def _in_order(self, top: Sequence[tuple[str, float]]) -> tuple[float, ...]:
+        shares = dict(top)
+        return tuple(shares[name] for name in self.classes)
+
+    def alive(self) -> bool:
+        """Whether the canaries are answered as they were when the model was loaded."""
+        now = self._canary_answers()
+        return len(now) == len(self._right) and bool(np.allclose(now, self._right, atol=_DRIFTED))
+
+    def _canary_answers(self) -> np.ndarray[Any, Any]:
+        found = self.answer(self.canaries)
+        for one in found:
+            if isinstance(one, InflameError):
+                raise BundleError(
+                    f"The model can't answer one of its own training items: {one.message}",
+                    where=str(self.predictor.folder),
+                    remedy="Train again, or serve another run: inflame runs",
+                )
+        values = np.array([one.probability for one in found if isinstance(one, Answer)])
+        if not np.isfinite(values).all():
+            raise BundleError(
+                "The model answers with what is no number.",
+                where=str(self.predictor.folder),
+                remedy="Train again, or serve another run: inflame runs",
+            )
+        return values
+
+    def _some(self) -> list[Content]:
+        found = [item.snippet.encode() if self.text else item.thumb for item in self.shown(_CANARIES)]
+        return [one for one in found if one.strip()] or [_blank(self)]
+
+    def _usual(self) -> float:
+        """The distance from a training item that nearly all known things stay below; 0 where that can't be said."""
+        held_out = self.predictor.reference.get("distance") or []
+        if len(held_out) == 101:
+            return float(held_out[_USUAL]) * _SPACE
+        # Bundles made before 0.1: how far training items are from each other. A net of texts has learnt those by heart.
+        spread = self.nearest.spread() if self.nearest is not None and not self.text else np.zeros(0)
+        return float(np.quantile(spread, _USUAL / 100)) * _SPACE if len(spread) >= _LEAST else 0.0
+
+    def _read(self, content: Content) -> Any:
+        """The content as the net takes it, or the error that says why not."""
+        try:
+            if not self.text:
+                check_picture(content, self.settings.pixels)
+            return self.predictor.read(content)
+        except InflameError as error:
+            return error
+
+    def _judged(self, good: Sequence[tuple[Content, Any]], began: float) -> list[Answer]:
+        inputs = self.predictor.stack([item for _, item in good])
+        logits, embedding = self.predictor.run(inputs)
+        predictions = self.predictor.judge(inputs, logits, top_k=len(self.classes))
+        far = self.nearest.distance(embedding) if self.nearest is not None else np.zeros(len(good), np.float32)
+        taken = time.perf_counter() - began
+        found = []
+        for (content, _), said, vector, distance in zip(good, predictions, embedding, far.tolist(), strict=True):
+            unlike = 0 < self.limit < distance
+            found.append(
+                Answer(
+                    label=said.label,
+                    probability=said.probability,
+                    top=said.top,
+                    set=said.set,
+                    known=said.known,
+                    unlike=unlike,
+                    level=level(said, unlike=unlike),
+                    distance=distance,
+                    limit=self.limit,
+                    sha256=hashlib.sha256(content).hexdigest(),
+                    model=self.name,
+                    version=self.version,
+                    seconds=taken,
+                    embedding=vector.astype(np.float16).tobytes(),
+                    shares=self._in_order(said.top),
+                )
+            )
+        return found
+
+
+@final
+class Slot:
+    """Where one model is served: which version answers now, and which did before."""
+
+    def __init__(self, name: str, folder: Path, settings: Settings) -> None:
+        self.name, self.folder, self._settings = name, folder, settings
+        self.current = Model(name, folder, settings)
+        self.before: Model | None = None
+        self.trouble = ""  # why the newest bundle isn't served
+        self._stamp = self._seen()
+        self._lock = threading.Lock()
+
+    def changed(self) -> bool:
+        """Whether the folder holds another bundle than the one that was looked at last."""
+        return self._seen() != self._stamp
+
+    def reload(self) -> bool:
+        """Loads what the folder holds now; whether another version answers from here on. A bundle that can't be loaded
+        changes nothing, and `trouble` says why."""
+        with self._lock:
+            stamp = self._seen()
+            try:
+                made = Model(self.name, self.folder, self._settings)
+            except InflameError as error:
+                self.trouble, self._stamp = error.message, stamp
+                return False
+            self.trouble, self._stamp = "", stamp
+            if made.version == self.current.version:
+                return False
+            self.before, self.current = self.current, made
+            return True
+
+    def rollback(self) -> bool:
+        """Back to the version before, at once; whether there was one."""
+        with self._lock:
+            if self.before is None:
+                return False
+            self.before, self.current = self.current, self.before
+            return True
+
+    def _seen(self) -> tuple[int, int]:
+        try:
+            found = (self.folder / "bundle.json").stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_mtime_ns, found.st_ino)
+
+
+def check_picture(content: Content, pixels: int) -> None:
+    """Refuses, by its first bytes and its header, what is no picture of an allowed format or has too many pixels.
+    Raises PictureError."""
+    found = magic.sniff(content)
+    if found.format and found.format not in FORMATS:
+        raise preprocess.PictureError(
+            f"{found.format} files aren't taken here",
+            kind="not_a_picture",
+            remedy="send a JPEG, PNG, WebP, GIF or AVIF",
+        )
+    preprocess.header(content, max_pixels=pixels)
+
+
+def _failed(item: Any) -> bool:
+    return isinstance(item, InflameError)
+
+
+def _blank(model: Model) -> Content:
+    """Something that every model can read."""
+    if model.text:
+        return b"a text of some words"
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64), (127, 127, 127)).save(content, "PNG")
+    return content.getvalue()
+
+
+def unknown(name: str, names: Sequence[str]) -> DataError:
+    """The error for a model that isn't served."""
+    return DataError(f'There is no model "{name}" here.', where="model", remedy=f"Name one of: {', '.join(names)}")

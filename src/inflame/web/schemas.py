@@ -1,0 +1,170 @@
+"""The shapes of the API, for its OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from inflame.web.problems import CODES, TYPE
+
+
+class Share(BaseModel):
+    """A class and its calibrated probability."""
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+
+
+class Novelty(BaseModel):
+    """How far the embedding is from the nearest training item shown in the bundle, and what nearly all stay below."""
+
+    distance: float
+    limit: float
+
+
+class Result(BaseModel):
+    """One answer. `known` is false where it should not be trusted; `unlike` where nothing like it was seen."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "Jx2u5oJxv0mYtK1b8tXk3A",
+                "file": "wing.jpg",
+                "label": "monarch",
+                "probability": 0.9931,
+                "level": "almost_certain",
+                "known": True,
+                "unlike": False,
+                "top": [{"label": "monarch", "probability": 0.9931}, {"label": "viceroy", "probability": 0.0058}],
+                "set": ["monarch"],
+                "novelty": {"distance": 0.131, "limit": 0.522},
+                "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "model": "butterflies",
+                "version": "c8654f410d5d",
+                "seconds": 0.0121,
+                "time": 1763722049.1,
+            }
+        }
+    )
+
+    id: str
+    file: str = ""
+    label: str
+    probability: float = Field(ge=0, le=1)
+    level: str
+    known: bool
+    unlike: bool
+    top: list[Share]
+    set: list[str]
+    novelty: Novelty
+    sha256: str
+    model: str
+    version: str
+    seconds: float
+    time: float
+    explanation: dict[str, Any] | None = None
+
+
+class Trouble(BaseModel):
+    """What went wrong, as RFC 9457 has it. `code` stays the same between versions."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    remedy: str = ""
+    instance: str = ""
+    request_id: str = ""
+
+
+class Results(BaseModel):
+    """What was found, in the order of what was sent: an answer or a problem each."""
+
+    results: list[Result | Trouble]
+
+
+class Opinion(BaseModel):
+    """What you think of an answer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"id": "Jx2u5oJxv0mYtK1b8tXk3A", "verdict": "wrong", "label": "viceroy"}}
+    )
+
+    id: str = Field(description="of the result")
+    verdict: str = Field(description="right or wrong")
+    label: str = Field("", description='what it is, where it is wrong: a class of the model, or "other"')
+    comment: str = ""
+
+
+class Kept(BaseModel):
+    """An opinion that was kept. DELETE /v1/feedback/{feedback} takes it back."""
+
+    feedback: str
+
+
+class Served(BaseModel):
+    """A model that answers here."""
+
+    name: str
+    version: str
+    created: str
+    kind: str
+    classes: list[str]
+    before: str | None = Field(None, description="the version that a rollback would bring back")
+    trouble: str = Field("", description="why the newest bundle isn't served")
+
+
+class Models(BaseModel):
+    """The models that answer here; the first is meant where none is named."""
+
+    models: list[Served]
+
+
+def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The problems a route may answer with, for its description."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        status, title = CODES[code]
+        example = {
+            "type": f"urn:inflame:problem:{code}",
+            "title": title,
+            "status": status,
+            "code": code,
+            "detail": f"{title}.",
+        }
+        entry = found.setdefault(status, {"model": Trouble, "description": title, "content": {TYPE: {"examples": {}}}})
+        entry["content"][TYPE]["examples"][code] = {"value": example}
+    return found
+
+
+_FILE = {"type": "string", "contentMediaType": "image/*"}
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "file": {"type": "array", "items": _FILE, "description": "pictures, or text files"},
+                        "text": {"type": "string", "description": "for a model of texts"},
+                        "top_k": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5},
+                        "explain": {"type": "boolean", "default": False},
+                        "model": {"type": "string", "description": "which; default: the first"},
+                    },
+                }
+            },
+            "image/*": {"schema": _FILE},
+            "text/plain": {"schema": {"type": "string"}},
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"texts": {"type": "array", "items": {"type": "string"}}},
+                    "example": {"texts": ["The match ended in a draw."]},
+                }
+            },
+        },
+    }
+}

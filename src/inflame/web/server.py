@@ -1,0 +1,117 @@
+"""Runs the site: uvicorn with an end to its patience, one line of JSON a request on stderr, a graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from inflame.errors import StorageError
+from inflame.web.app import make
+from inflame.web.settings import Settings
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class _Json(logging.Formatter):
+    """One line a record; nothing of a body, a name or a header is ever in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told: dict[str, Any] = {"time": self.formatTime(record), "level": record.levelname.lower()}
+        told["event"] = record.getMessage()
+        told |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info:
+            told["error"] = self.formatException(record.exc_info)
+        return json.dumps(told, default=str)
+
+
+def _impatient(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio.Protocol]:
+    """The protocol, closing connections whose first head does not come in time: uvicorn itself waits for ever."""
+
+    class Impatient(protocol):  # type: ignore[misc, valid-type]
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._patience = self.loop.call_later(seconds, self._lost_patience)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._patience.cancel()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            before = self.cycle
+            super().data_received(data)
+            if self.cycle is not before:  # a head is complete
+                self._patience.cancel()
+            elif self._patience.cancelled() and (self.cycle is None or self.cycle.response_complete):
+                # a further head has begun
+                self._patience = self.loop.call_later(seconds, self._lost_patience)
+
+        def _lost_patience(self) -> None:
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+
+    return Impatient
+
+
+def protocol(seconds: float) -> type[asyncio.Protocol]:
+    """The quickest that is installed, with its patience."""
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    except ImportError:
+        return _impatient(H11Protocol, seconds)
+    return _impatient(HttpToolsProtocol, seconds)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket, bound (port 0: any that is free). A port that is taken: StorageError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((settings.host.strip("[]"), settings.port))
+    except OSError as error:
+        made.close()
+        raise StorageError(
+            f"Port {settings.port} can't be used: {error.strerror}.",
+            where=f"{settings.host}:{settings.port}",
+            remedy="Give another: --port 8123",
+        ) from error
+    return made
+
+
+def server(folders: dict[str, Path], settings: Settings) -> uvicorn.Server:
+    """What serves these bundles, not yet running: `run(sockets=[…])`. Raises BundleError."""
+    app = make(folders, settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=protocol(settings.head_time),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(settings.drain) + 1,
+        h11_max_incomplete_event_size=64 * 1024,
+        lifespan="on",
+    )
+    return uvicorn.Server(config)
+
+
+def log_to_stderr() -> None:
+    """Structured lines of the site, and only its own."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json())
+    for name, level in (("inflame.web", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)

@@ -1,0 +1,216 @@
+"""What the website does, without HTTP: answers, explanations, opinions. Pages, API and other protocols stand on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+from inflame.artifact.preprocess import PictureError
+from inflame.errors import InflameError
+from inflame.monitor.entries import Entry
+from inflame.web.answers import Answer
+from inflame.web.batching import Batcher, Refused
+from inflame.web.metrics import Metrics
+from inflame.web.models import Model, Slot, unknown
+from inflame.web.problems import Problem, of
+from inflame.web.settings import Settings
+from inflame.web.store import Store
+
+log = logging.getLogger("inflame.web")
+
+CANARY = 15.0  # seconds between canaries
+STALE = 45.0  # without an answered canary for so long the server isn't ready
+
+
+@final
+class Service:
+    """The models of one site, and all that goes around their answers. `start` and `stop` belong to the event loop."""
+
+    def __init__(self, folders: dict[str, Path], settings: Settings) -> None:
+        self.settings = settings
+        self.slots = {name: Slot(name, folder, settings) for name, folder in folders.items()}
+        self.store = Store(settings.log, self._again)
+        for slot in self.slots.values():
+            self._register(slot.current)
+        self.metrics = Metrics()
+        self._explaining = asyncio.Semaphore(settings.workers)
+        self._queues = {name: self._queue(slot) for name, slot in self.slots.items()}
+        self._answered = time.monotonic()  # when a canary was, lately: the models have just been loaded
+        self._tasks: list[asyncio.Task[None]] = []
+        self.draining = False
+        self.metrics.watch("queue_depth", "Items that wait", lambda: sum(q.depth for q in self._queues.values()))
+        self.metrics.watch("dropped", "Items nobody waited for", lambda: sum(q.dropped for q in self._queues.values()))
+        self.metrics.watch("ready", "Whether /readyz says so", lambda: float(not self.unready()))
+        for slot in self.slots.values():
+            self._announce(slot.current)
+
+    # --- answers -------------------------------------------------------------------------------------
+
+    def model(self, name: str = "") -> Model:
+        """The version that answers now under that name; the first model without one. Raises Problem."""
+        chosen = name or next(iter(self.slots))
+        if chosen not in self.slots:
+            raise Problem("not_found", unknown(chosen, list(self.slots)).message, f"One of: {', '.join(self.slots)}")
+        return self.slots[chosen].current
+
+    async def classify(
+        self, contents: Sequence[bytes], *, model: str = "", source: str = "api"
+    ) -> list[Answer | Problem]:
+        """One answer for each content, kept; a Problem stands for what can't be read. Raises Problem."""
+        chosen = self.model(model).name
+        if not contents:
+            raise Problem("bad_request", "There is nothing to classify.", 'Send a picture as the field "file".')
+        if len(contents) > self.settings.files:
+            raise Problem(
+                "too_large", f"{len(contents)} at once are too many.", f"Send at most {self.settings.files} at a time."
+            )
+        began = time.perf_counter()
+        try:
+            found = await self._queues[chosen](contents, self.settings.deadline)
+        except Refused as refused:
+            problem = of(refused)
+            self.metrics.rejected.labels(problem.code).inc()
+            raise problem from None
+        taken = time.perf_counter() - began
+        return [self._kept(one, source, taken) for one in found]
+
+    async def explain(self, content: bytes, *, model: str = "", label: str = "", near: int = 6) -> Any:
+        """Why; a few at a time, and each in its time. Raises Problem."""
+        chosen = self.model(model)
+        try:
+            async with asyncio.timeout(self.settings.deadline), self._explaining:
+                return await asyncio.to_thread(chosen.explain, content, label, near)
+        except TimeoutError:
+            raise of(Refused("late")) from None
+        except InflameError as error:
+            raise of(error) from None
+
+    def result(self, name: str) -> Answer:
+        """The kept answer with that id. Raises Problem."""
+        found = self.store.find(name) if len(name) <= 64 and name.isascii() else None
+        if found is None:
+            raise Problem("not_found", "There is no such result, or it has been removed.", "Ask again.")
+        return found
+
+    def judge(self, result: str, verdict: str, label: str = "", comment: str = "") -> str:
+        """Keeps that an answer is right or wrong; the id for undo. Raises Problem."""
+        answer = self.result(result)
+        classes = {name for slot in self.slots.values() if slot.name == answer.model for name in slot.current.classes}
+        if verdict not in ("right", "wrong"):
+            raise Problem("unprocessable", f'"{verdict[:40]}" is no verdict.', 'Say "right" or "wrong".')
+        if label and label not in classes and label != "other":
+            raise Problem("unprocessable", "The model has no such class.", 'Name one of its classes, or "other".')
+        if label == "other":
+            label, comment = "", f"other {comment}".strip()
+        return self.store.judge(result, verdict, label if verdict == "wrong" else "", comment)
+
+    def _kept(self, one: Any, source: str, taken: float) -> Answer | Problem:
+        if isinstance(one, Answer):
+            self.metrics.predictions.labels(one.model, one.version, one.level).inc()
+            return self.store.keep(_timed(one, taken), source)
+        if isinstance(one, InflameError):
+            self.metrics.unreadable.labels(one.kind if isinstance(one, PictureError) else "other").inc()
+        else:
+            log.error("mistake", extra={"error": f"{type(one).__name__}: {one}"})
+        return of(one)
+
+    def _again(self, entry: Entry) -> Answer | None:
+        served = [slot.current for slot in self.slots.values()] + [s.before for s in self.slots.values() if s.before]
+        return next((model.again(entry) for model in served if model.version == entry.model), None)
+
+    def _register(self, model: Model) -> None:
+        with contextlib.suppress(InflameError):  # a log that is away takes it later
+            self.store.log.register(model.version, model.classes, (), model.name)
+
+    def _queue(self, slot: Slot) -> Batcher:
+        def seen(size: int, seconds: float) -> None:
+            self.metrics.batches.observe(size)
+            self.metrics.runs.observe(seconds)
+
+        settings = self.settings
+
+        def act(contents: list[bytes]) -> Sequence[Any]:
+            return slot.current.answer(contents)  # the version is asked for once: no batch is answered by two
+
+        return Batcher(
+            act,
+            workers=settings.workers,
+            most=settings.batch,
+            room=settings.room,
+            seen=seen,
+        )
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    def unready(self) -> str:
+        """Why no requests should come here; empty when they should."""
+        if self.draining:
+            return "draining"
+        if time.monotonic() - self._answered > STALE:
+            return f"no canary was answered rightly for {time.monotonic() - self._answered:.0f} s"
+        return f"results can't be kept: {self.store.broken}" if self.store.broken else ""
+
+    async def start(self) -> None:
+        """Begins to watch: the models by their canaries, their folders for new versions, the store for old results."""
+        self._tasks = [asyncio.create_task(self._canaries()), asyncio.create_task(self._sweep())]
+        if self.settings.reload:
+            self._tasks.append(asyncio.create_task(self._watch()))
+
+    async def stop(self) -> None:
+        """Answers what was accepted, then ends."""
+        self.draining = True
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        done = await asyncio.gather(*(queue.drain(self.settings.drain) for queue in self._queues.values()))
+        log.info("stopped", extra={"answered_all": all(done)})
+        self.store.close()
+
+    async def _canaries(self) -> None:
+        while True:
+            good = [await asyncio.to_thread(_lives, slot.current) for slot in self.slots.values()]
+            if all(good):
+                self._answered = time.monotonic()
+            else:
+                log.error("canary", extra={"answered": good})
+            await asyncio.sleep(CANARY)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.reload)
+            for slot in self.slots.values():
+                if slot.changed():
+                    taken = await asyncio.to_thread(slot.reload)
+                    what = {"model": slot.name, "version": slot.current.version, "trouble": slot.trouble}
+                    log.info("new version" if taken else "not taken", extra=what)
+                    self._register(slot.current)
+                    self._announce(slot.current)
+
+    async def _sweep(self) -> None:
+        while True:
+            with contextlib.suppress(InflameError):
+                await asyncio.to_thread(self.store.sweep)
+            await asyncio.sleep(3600)
+
+    def _announce(self, model: Model) -> None:
+        self.metrics.model.labels(model.name).info({"version": model.version, "created": model.created})
+
+
+def _lives(model: Model) -> bool:
+    try:
+        return model.alive()
+    except Exception:  # whatever it is, the model doesn't answer
+        return False
+
+
+def _timed(answer: Answer, seconds: float) -> Answer:
+    import dataclasses
+
+    return dataclasses.replace(answer, seconds=seconds)

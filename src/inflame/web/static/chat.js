@@ -1,0 +1,106 @@
+// Questions: the answer streams in, sentence by sentence, and is set as text.
+const say = JSON.parse(document.querySelector("#words").textContent);
+const form = document.querySelector("#chat"), talk = document.querySelector("#talk"), stop = document.querySelector("#stop");
+let running = null;
+
+function make(tag, text = "", className = "") {
+  return Object.assign(document.createElement(tag), { textContent: text, className });
+}
+
+async function* events(reply) {
+  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    rest += value;
+    const blocks = rest.split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const lines = block.split("\n");
+      const kind = lines.find((line) => line.startsWith("event: "))?.slice(7);
+      const data = lines.filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("\n");
+      if (kind) yield { kind, data: JSON.parse(data || "{}") };
+    }
+  }
+}
+
+function draw(turn, told) {
+  if (told.kind === "sentence") {
+    const line = make("p", told.data.text);
+    for (const number of told.data.cites) {
+      const link = Object.assign(make("a", String(number)), { href: `#${turn.id}-${number}` });
+      const raised = make("sup");
+      raised.append(link);
+      line.append(" ", raised);
+    }
+    turn.querySelector(".reply").append(line);
+  } else if (told.kind === "sources" && told.data.sources.length) {
+    const list = make("ol", "", "sources");
+    for (const one of told.data.sources) {
+      const item = make("li", `${one.about.replaceAll("_", " ")}: ${one.source} (${one.licence})`);
+      item.id = `${turn.id}-${one.number}`;
+      list.append(item);
+    }
+    turn.append(list);
+  } else if (told.kind === "by") {
+    turn.append(make("span", told.data.model ? say.by.replace("{model}", told.data.model) : say.offline, "badge"));
+  }
+}
+
+function after(turn, question) {
+  const row = make("div", "", "row");
+  const copy = Object.assign(make("button", say.copy, "plain"), { type: "button" });
+  copy.addEventListener("click", async () => { await navigator.clipboard?.writeText(turn.querySelector(".reply").innerText); copy.textContent = say.copied; });
+  row.append(copy);
+  for (const [verdict, text] of [["good", say.good], ["bad", say.bad]]) {
+    const button = Object.assign(make("button", text, "plain"), { type: "button" });
+    button.addEventListener("click", async () => {
+      await fetch("/v1/chat/feedback", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ verdict, question }) });
+      row.replaceChildren(make("span", say.thanks));
+    });
+    row.append(button);
+  }
+  turn.append(row);
+}
+
+async function ask(question) {
+  running?.abort();
+  running = new AbortController();
+  const turn = make("article", "", "turn");
+  turn.id = `turn-${talk.childElementCount}`;
+  turn.append(make("h3", question), make("div", "", "reply"));
+  talk.append(turn);
+  stop.hidden = false;
+  let ended = false;
+  try {
+    const about = form.elements.about?.value ?? "";
+    const reply = await fetch("/v1/chat", { method: "POST", signal: running.signal, headers: { "Content-Type": "application/json", Accept: "text/event-stream" }, body: JSON.stringify({ question, about, language: document.documentElement.lang }) });
+    if (!reply.ok) { const { detail, remedy } = await reply.json(); turn.querySelector(".reply").append(make("p", `${detail} ${remedy}`)); return; }
+    for await (const told of events(reply)) {
+      if (told.kind === "done" || told.kind === "bye") ended = true;
+      draw(turn, told);
+    }
+    if (ended) after(turn, question);
+    else turn.querySelector(".reply").append(make("p", say.cut));
+  } catch (error) {
+    if (error.name !== "AbortError") turn.querySelector(".reply").append(make("p", say.cut));
+  } finally {
+    stop.hidden = true;
+    turn.scrollIntoView({ block: "nearest" });
+  }
+}
+
+document.documentElement.classList.add("scripted");
+stop.addEventListener("click", () => running?.abort());
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const input = form.elements.q, question = input.value.trim();
+  if (question) { ask(question); input.value = ""; }
+});
+document.querySelector(".suggested")?.addEventListener("click", (event) => {
+  const link = event.target.closest("a");
+  if (!link) return;
+  event.preventDefault();
+  ask(link.textContent);
+});

@@ -1,0 +1,180 @@
+"""What the website remembers: its answers and what people said of them, in the log of the monitor; and what they share.
+
+An answer is written behind its own back, many in one transaction; what a visitor is told is kept (an opinion, a share)
+is on disk first. Pictures are kept only where a visitor shares one, without metadata, and for days.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+
+from inflame import store
+from inflame.errors import InflameError, StorageError
+from inflame.monitor.entries import Entry, Verdict
+from inflame.monitor.log import Log
+from inflame.web.answers import Answer
+
+VISITOR = "visitor"  # who speaks through the website: nobody is told from another
+_DAY = 86_400.0
+_ROOM = 10_000  # answers that may wait for the disk
+_LATELY = 5_000  # answers that are remembered as they were
+_SHARES = "CREATE TABLE IF NOT EXISTS shares (id TEXT PRIMARY KEY, result TEXT, until REAL, picture BLOB) WITHOUT ROWID"
+
+
+@final
+class Store:
+    """The log at `uri` ("": where the monitor has it) and the shares. `again` makes an answer out of an entry of the
+    log, or None where its model is gone. `broken` says why keeping fails at present; answers go on without it."""
+
+    def __init__(self, uri: str, again: Callable[[Entry], Answer | None]) -> None:
+        self.log, self.broken, self._again = Log(uri), "", again
+        self._shares = store.make_folder(store.home() / "web") / "shares.db"
+        with self._table() as table:
+            table.execute(_SHARES)
+        self._lately: OrderedDict[str, Answer] = OrderedDict()
+        self._lock = threading.Lock()
+        self._waiting: queue.Queue[Entry | threading.Event | None] = queue.Queue(_ROOM)
+        self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+        self._writer.start()
+
+    def keep(self, answer: Answer, source: str, kind: str = "") -> Answer:
+        """The answer with an id of its own, which will be on disk soon."""
+        entry = Entry(
+            model=answer.version,
+            input=answer.sha256,
+            label=answer.label,
+            probability=answer.probability,
+            known=answer.known and not answer.unlike,
+            probabilities=np.array(answer.shares, np.float16),
+            embedding=np.frombuffer(answer.embedding, np.float16),
+            kind=kind,
+            latency=answer.seconds,
+            source=source,
+        )
+        named = replace(answer, id=entry.id, time=entry.time)
+        with self._lock:
+            self._lately[named.id] = named
+            while len(self._lately) > _LATELY:
+                self._lately.popitem(last=False)
+        try:
+            self._waiting.put_nowait(entry)
+        except queue.Full:
+            self.broken = "answers come faster than the disk takes them"
+        return named
+
+    def find(self, result: str) -> Answer | None:
+        """The answer with that id. Raises RunError when the log is away."""
+        with self._lock:
+            found = self._lately.get(result)
+        if found is not None:
+            return found
+        entry = self.log.find(result)
+        return self._again(entry) if entry is not None else None
+
+    def judge(self, result: str, verdict: str, label: str = "", comment: str = "") -> str:
+        """Keeps that an answer is "right", "wrong", or is `label` instead: the name of the opinion, for undo."""
+        self.settle()
+        said = "label" if verdict == "wrong" and label else verdict
+        self.log.verdict(Verdict(answer=result, said=said, label=label, who=VISITOR, comment=comment))
+        return result
+
+    def unjudge(self, opinion: str) -> bool:
+        """Takes it back; whether there was one."""
+        found = self._opinion(opinion)
+        if found is None:
+            return False
+        said, label = found
+        self.log.verdict(Verdict(answer=opinion, said=said, label=label, who=VISITOR, taken_back=True))
+        return True
+
+    def judged(self, result: str) -> dict[str, str] | None:
+        """What was said of an answer."""
+        found = self._opinion(result)
+        return {"id": result, "verdict": found[0], "label": found[1]} if found else None
+
+    def share(self, result: str, picture: bytes, days: float) -> tuple[str, float]:
+        """Keeps a picture (without metadata) with its answer for some days: the name of the link, and until when."""
+        self.settle()
+        made, until = secrets.token_urlsafe(16), time.time() + days * _DAY
+        with self._table() as table:
+            table.execute("INSERT INTO shares VALUES (?, ?, ?, ?)", (made, result, until, picture))
+        return made, until
+
+    def unshare(self, share: str) -> bool:
+        """Ends a link, and removes its picture; whether there was one."""
+        with self._table() as table:
+            return table.execute("DELETE FROM shares WHERE id = ?", (share,)).rowcount > 0
+
+    def shared(self, share: str) -> tuple[Answer, float, bytes] | None:
+        """The answer, until when, and the picture of a link that is still valid."""
+        with self._table() as table:
+            asked = "SELECT result, until, picture FROM shares WHERE id = ? AND until > ?"
+            row = table.execute(asked, (share, time.time())).fetchone()
+        found = self.find(row[0]) if row else None
+        return (found, row[1], row[2]) if row and found else None
+
+    def sweep(self) -> None:
+        """Removes shares that have ended."""
+        with self._table() as table:
+            table.execute("DELETE FROM shares WHERE until < ?", (time.time(),))
+
+    def settle(self) -> None:
+        """Returns when all that was kept is on disk."""
+        done = threading.Event()
+        self._waiting.put(done, timeout=10)
+        if not done.wait(15):
+            raise StorageError("The log takes too long.", where=self.log.place, remedy="Try again in a while.")
+
+    def close(self) -> None:
+        """Writes what waits, and closes."""
+        self._waiting.put(None)
+        self._writer.join(10)
+        self.log.close()
+
+    def _opinion(self, result: str) -> tuple[str, str] | None:
+        self.settle()
+        asked = "SELECT said, label, taken_back FROM verdicts WHERE answer = ? AND who = ? ORDER BY seq DESC LIMIT 1"
+        rows = self.log.query(asked, [result, VISITOR])
+        return (rows[0][0], rows[0][1]) if rows and not rows[0][2] else None
+
+    def _write(self) -> None:
+        while True:
+            jobs = [self._waiting.get()]
+            while len(jobs) < 500 and not self._waiting.empty():
+                jobs.append(self._waiting.get())
+            try:
+                self.log.add([job for job in jobs if isinstance(job, Entry)])
+                self.broken = ""
+            except InflameError as error:
+                self.broken = error.message
+            for job in jobs:
+                if isinstance(job, threading.Event):
+                    job.set()
+            if None in jobs:
+                return
+
+    @contextmanager
+    def _table(self) -> Iterator[sqlite3.Connection]:
+        try:
+            table = sqlite3.connect(self._shares, timeout=10)
+            try:
+                table.execute("PRAGMA secure_delete=ON")
+                with table:
+                    yield table
+            finally:
+                table.close()
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"That could not be kept: {error}.", where=str(self._shares), remedy="Free the disk, or try again."
+            ) from error

@@ -1,0 +1,78 @@
+"""The words of the pages, in the languages that there are: English sentences are the keys of the catalogs.
+
+Another language is another file in `catalogs/`; a sentence that it lacks is shown in English.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+CATALOGS = Path(__file__).parent / "catalogs"
+Say = Callable[..., str]
+
+
+@functools.cache
+def languages() -> tuple[str, ...]:
+    """Their codes, English first."""
+    return ("en", *sorted(path.stem for path in CATALOGS.glob("*.json")))
+
+
+@functools.cache
+def catalog(language: str) -> dict[str, str]:
+    """English sentence → the sentence; empty for English."""
+    path = CATALOGS / f"{language}.json"
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if language in languages()[1:] else {}
+    return found
+
+
+def chosen(wanted: str, accepted: str) -> str:
+    """The language to speak: the wanted one, else the first of Accept-Language that there is."""
+    for word in (wanted, *(part.partition(";")[0].strip() for part in accepted.split(","))):
+        if (code := word.partition("-")[0].lower()) in languages():
+            return code
+    return "en"
+
+
+def say(language: str) -> Say:
+    """`say("Hello {name}", name=…)` in that language."""
+    known = catalog(language)
+
+    def speak(sentence: str, **values: object) -> str:
+        text = known.get(sentence, sentence)
+        return text.format(**values) if values else text
+
+    return speak
+
+
+# What stands behind an answer's level. {a} is the label, {b} its rival.
+LEVELS = {
+    "unlike": "I have not seen anything like this.",
+    "unsure": "Unsure between {a} and {b}.",
+    "perhaps": "Perhaps {a}; I would not rely on it.",
+    "probably": "Probably {a}.",
+    "likely": "Likely {a}.",
+    "very_likely": "Very likely {a}.",
+    "almost_certain": "Almost certainly {a}.",
+}
+HOW = {
+    "gradient": "The warmer the colour, the more the answer rests on that part.",
+    "covering": "The warmer the colour, the less sure the answer when that part is covered.",
+    "words": "Green words speak for the answer, red ones against it; the stronger, the more.",
+    "leaving out": "Green words are those without which the answer would be less sure.",
+}
+
+
+def pretty(label: str) -> str:
+    """A class name as people write it: `black_swallowtail` is black swallowtail."""
+    return " ".join(label.replace("_", " ").split()) or label
+
+
+def sentence(speak: Say, level: str, rivals: tuple[str, str]) -> str:
+    """How sure, in a sentence."""
+    a, b = (pretty(name) for name in rivals)
+    if level == "unsure" and not b:
+        level = "perhaps"
+    return speak(LEVELS[level], a=a, b=b)
