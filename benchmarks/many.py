@@ -12,6 +12,8 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 NETS = ("small", "resnet18")
 WARM = 3
@@ -53,13 +55,16 @@ if device.main: print(size * (len(times) - 1 - WARM) / (times[-1] - times[WARM])
 
 def speed(processes: int, net: str, precision: str, steps: int) -> tuple[float, float]:
     """Pictures a second, and the mean loss."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, str(processes), net, precision, str(steps), str(WARM)],
-        env={**os.environ, "OMP_NUM_THREADS": str(2 // processes)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "program.py"  # the second process is started by the same command
+        program.write_text(_PROGRAM)
+        done = subprocess.run(
+            [sys.executable, str(program), str(processes), net, precision, str(steps), str(WARM)],
+            env={**os.environ, "OMP_NUM_THREADS": str(2 // processes)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         raise SystemExit(done.stderr)
     found, loss = done.stdout.splitlines()[-1].split()
