@@ -91,11 +91,8 @@ def _driven(planned: Sweep, axes: Sequence[Axis], address: str) -> tuple[Sweep, 
     made = planning.begin(planned)
     pool = _pool(made, address)
     _announce(made)
-    try:
-        with contextlib.redirect_stdout(sys.stderr), _Line() as line:  # whatever a cluster prints
-            return made, Driver(made, axes, pool, line).run()
-    finally:
-        pool.close()
+    with contextlib.redirect_stdout(sys.stderr), contextlib.closing(pool), _Line() as line:  # a cluster prints
+        return made, Driver(made, axes, pool, line).run()
 
 
 # --- ablate --------------------------------------------------------------------------------------

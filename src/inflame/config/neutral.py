@@ -40,6 +40,8 @@ def off(name: str, value: Any) -> Any:
     found = next((NEUTRAL[key] for key in sorted(NEUTRAL, key=len, reverse=True) if _ends(last, key)), None)
     if found is None or found == value or isinstance(found, bool):
         return None
+    if value == "auto":  # as much of it as suits the time
+        return found
     return type(value)(found) if isinstance(value, (int, float)) else None
 
 

@@ -35,6 +35,7 @@ class Ray(Pool):
         self._address, self._cpus, self._gpus = address, cpus, gpus
         self._actors: dict[int, Any] = {}
         self._sent: dict[str, tuple[int, Any]] = {}  # the slot and the answer of each job
+        self._joined = False
         self._since: dict[str, float] = {}  # when each was sent
         self._here = Warm()
 
@@ -119,10 +120,13 @@ class Ray(Pool):
         return bool(there.get("CPU", 0) >= self._cpus and there.get("GPU", 0) >= self._gpus)
 
     def close(self) -> None:
-        """Lets the places go."""
+        """Lets the places go, and the cluster where this process joined or made it."""
         for actor in self._actors.values():
             self._ray.kill(actor)
         self._actors.clear()
+        if self._joined:
+            self._ray.shutdown()
+            self._joined = False
 
     def _actor(self, slot: int) -> Any:
         if slot not in self._actors:
@@ -144,6 +148,7 @@ class Ray(Pool):
                 where=f"--address {self._address}",
                 remedy="Start one (ray start --head), or leave --address out: one is made here.",
             ) from error
+        self._joined = True
 
     def _ask(self, answer: Any, default: Any) -> Any:
         """What a node answers; the default when it has died."""
