@@ -1,0 +1,139 @@
+"""A machine of a loopback control plane: a container where podman or docker is at work, else a process.
+
+In a process the folders that a container would find (`/opt/ml`, `/gcs`) are folders of ours, and their names are put
+into the command and the variables instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+# What a fresh machine has, and what leads to stand-ins of services on this one.
+_PASSED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "no_proxy", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_SERVICES = ("AWS_", "STORAGE_EMULATOR_HOST", "AZURE_STORAGE_", "GOOGLE_", "http_proxy", "https_proxy", "PIP_")
+
+
+class Machine:
+    """One machine, at work from the beginning. `mounts`: paths that the job sees → folders here. `said` gets each line
+    of its log. `image`: run in a container of it, where there are containers."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        mounts: Mapping[str, Path],
+        said: Callable[[str], None],
+        *,
+        image: str = "",
+        grace: float = 30.0,
+    ) -> None:
+        self.code: int | None = None
+        self._grace = grace
+        self._name = f"inflame-{uuid.uuid4().hex[:12]}"
+        self._runtime = containers() if image else ""
+        words, environment = (
+            _contained(self._runtime, self._name, image, command, variables, mounts)
+            if self._runtime
+            else _plain(command, variables, mounts)
+        )
+        self._child = subprocess.Popen(
+            words,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=next(iter(mounts.values()), None),
+        )
+        self._ended = threading.Event()
+        self._reader = threading.Thread(target=self._follow, args=(said,), daemon=True)
+        self._reader.start()
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """The exit code; None when it is still at work after so long."""
+        return self.code if self._ended.wait(seconds) else None
+
+    def stop(self, grace: float | None = None) -> None:
+        """SIGTERM, to the first process alone, as providers do; SIGKILL to all after the grace. Returns at once."""
+        threading.Thread(target=self._stop, args=(self._grace if grace is None else grace,), daemon=True).start()
+
+    def kill(self) -> None:
+        """Ends it without a word, as a power cut does."""
+        if self._runtime:
+            subprocess.run([self._runtime, "kill", self._name], capture_output=True, check=False)
+        with suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+
+    def _stop(self, grace: float) -> None:
+        if self._runtime:
+            subprocess.run(
+                [self._runtime, "stop", "--time", str(int(grace)), self._name], capture_output=True, check=False
+            )
+            return
+        with suppress(ProcessLookupError):
+            os.kill(self._child.pid, signal.SIGTERM)
+        if not self._ended.wait(grace):
+            self.kill()
+
+    def _follow(self, said: Callable[[str], None]) -> None:
+        assert self._child.stdout is not None
+        try:
+            with self._child.stdout as lines:
+                for line in lines:
+                    said(line.decode(errors="replace").rstrip("\r\n"))
+        finally:
+            code = self._child.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)  # what it has left behind
+            self.code = 128 - code if code < 0 else code
+            self._ended.set()
+
+
+@lru_cache(maxsize=1)
+def containers() -> str:
+    """`podman` or `docker`, whichever can run containers here; empty where none can."""
+    for name in ("podman", "docker"):
+        if shutil.which(name):
+            with suppress(subprocess.TimeoutExpired):
+                if subprocess.run([name, "info"], capture_output=True, timeout=10, check=False).returncode == 0:
+                    return name
+    return ""
+
+
+def _plain(
+    command: Sequence[str], variables: Mapping[str, str], mounts: Mapping[str, Path]
+) -> tuple[list[str], dict[str, str]]:
+    def here(text: str) -> str:
+        for there, folder in mounts.items():
+            text = text.replace(there, str(folder))
+        return text
+
+    passed = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_SERVICES)}
+    return [here(word) for word in command], {**passed, **{name: here(value) for name, value in variables.items()}}
+
+
+def _contained(
+    runtime: str,
+    name: str,
+    image: str,
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    mounts: Mapping[str, Path],
+) -> tuple[list[str], dict[str, str]]:
+    """Values of variables reach the container by the environment, where a list of processes doesn't show them."""
+    services = {key: value for key, value in os.environ.items() if key.startswith(_SERVICES)}
+    words = [runtime, "run", "--rm", "--name", name, "--network", "host"]
+    for there, folder in mounts.items():
+        words += ["--volume", f"{folder}:{there}"]
+    for key in (*services, *variables):
+        words += ["--env", key]
+    return [*words, "--entrypoint", command[0], image, *command[1:]], {**os.environ, **services, **variables}
