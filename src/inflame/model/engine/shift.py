@@ -1,0 +1,200 @@
+"""Is a window of items like what is expected? Tests in numpy alone, each with a p-value and the size of the effect.
+
+Kolmogorov-Smirnov against a sorted reference, the maximum mean discrepancy by random Fourier features (Zhao & Meng
+2015; its p-value by the three-moment approximation of Hall, Buckley & Eagleson), chi-square on classes. All count the
+reference for the sample that it is, so that a small one gives no more false alarms than a large one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inflame.model.engine.expected import ANSWERS, Expected, Sample, View
+from inflame.records import Record
+
+F64 = NDArray[np.float64]
+INPUT, MODEL = "input", "model"
+NOMINAL = {"changed": 0.005, "risk": 0.001}  # false alarms per window
+SIZES = (20, 50, 200)  # of the windows that thresholds are set and verified on
+WINDOWS = 200  # of each size
+LEAST = 1e-7  # no threshold is below
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding(Record):
+    """One test. `about`: input (the items themselves) or model (what the model makes of them). `effect` is the
+    distance: between distributions 0 to 1, of "embedding" the discrepancy, of "unknown" the difference. `shift`: of a number,
+    how far its median has moved, in usual deviations. `share`: how many tests share this one's error."""
+
+    name: str
+    about: str
+    p: float
+    effect: float
+    shift: float = 0.0
+    share: int = 1
+
+
+def compare(expected: Expected, view: View, known: NDArray[np.bool_], kinds: tuple[str, ...] = ()) -> list[Finding]:
+    """All tests of a window. One item at least."""
+    found = _numbers(expected, view)
+    n, m = len(view.predicted), expected.m
+    away, tail = discrepancy(expected, view)
+    found.append(Finding(name="embedding", about=MODEL, p=tail, effect=away, share=5))
+    counts = np.bincount(view.predicted, minlength=len(expected.classes))
+    found.append(
+        Finding(
+            name="classes",
+            about=MODEL,
+            p=alike(counts, expected.classes),
+            effect=_between(counts, expected.classes),
+            share=5,
+        )
+    )
+    more = float((~known).mean()) - expected.unknown
+    found.append(Finding(name="unknown", about=MODEL, p=_more(float((~known).sum()), n, expected.unknown, m), effect=more, share=5))  # fmt: skip
+    if kinds and expected.kinds:
+        every = sorted({*kinds, *expected.kinds})
+        one = np.array([kinds.count(kind) for kind in every])
+        other = np.array([expected.kinds.get(kind, 0) for kind in every])
+        share = len(expected.names) + 1
+        found.append(Finding(name="type", about=INPUT, p=alike(one, other), effect=_between(one, other), share=share))
+    return found
+
+
+def combined(found: list[Finding], about: str = "") -> float:
+    """One p-value of all tests about something: that of the most telling one, for how many were done (Bonferroni)."""
+    chosen = [test for test in found if not about or test.about == about]
+    least = min((test.p * test.share for test in chosen), default=1.0)
+    return min(1.0, least * (1 if about else 2))
+
+
+def thresholds(expected: Expected, second: Sample, rng: np.random.Generator) -> dict[str, float]:
+    """The p-values below which a window counts: the nominal ones, or less where clean windows of the second part of
+    the held-out items have less too often."""
+    found = _clean(expected, second, rng)
+    return {
+        level: float(max(LEAST, min(NOMINAL[level], np.quantile(p, NOMINAL[level]) if len(p) else 1.0)))
+        for level, p in found.items()
+    }
+
+
+def verified(expected: Expected, third: Sample, rng: np.random.Generator) -> dict[str, Any]:
+    """How often clean windows of the third part give a false alarm with these thresholds: {"items", "windows", level:
+    share}."""
+    found = _clean(expected, third, rng)
+    shares = {level: round(float((p < expected.thresholds[level]).mean()), 5) for level, p in found.items() if len(p)}
+    return {"items": len(third), "windows": len(found["risk"]), **shares}
+
+
+def discrepancy(expected: Expected, view: View) -> tuple[float, float]:
+    """The maximum mean discrepancy between window and reference, without what chance adds, and its p-value."""
+    n, m = len(view.fourier), expected.m
+    apart = float(((view.fourier.mean(axis=0) - expected.mean) ** 2).sum())
+    one, two, three = (max(float(trace), 1e-30) for trace in expected.traces)
+    scale = 1 / n + 1 / m
+    degrees = two**3 / three**2
+    x = (apart / scale - one) * math.sqrt(2 * degrees) / math.sqrt(2 * two) + degrees
+    return math.sqrt(max(apart - one * scale, 0.0)), chi_square(x, degrees)
+
+
+def kolmogorov(ordered: F64, values: F64) -> tuple[float, float]:
+    """The distance of two samples' distributions and its p-value; `ordered` is sorted, `values` [N] need not be."""
+    n, m = len(values), len(ordered)
+    if not n or not m:
+        return 0.0, 1.0
+    x = np.sort(values)
+    steps = np.arange(n + 1) / n
+    # Between two values of the window the reference may go anywhere: compare at both ends of each step. Of equal
+    # values only the ends of the run count.
+    last, first = np.append(x[1:] != x[:-1], True), np.append(True, x[1:] != x[:-1])
+    above = np.abs(steps[1:] - np.searchsorted(ordered, x, side="right") / m)[last]
+    below = np.abs(steps[:-1] - np.searchsorted(ordered, x, side="left") / m)[first]
+    distance = float(max(above.max(), below.max()))
+    root = math.sqrt(n * m / (n + m))
+    return distance, _tail((root + 0.12 + 0.11 / root) * distance)
+
+
+def alike(one: NDArray[np.integer[Any]], other: NDArray[np.integer[Any]]) -> float:
+    """The p-value of two tables of counts having the same shares (chi-square). Rare classes count as one."""
+    n, m = float(one.sum()), float(other.sum())
+    if not n or not m:
+        return 1.0
+    both = (one + other) / (n + m)
+    rare = both * min(n, m) < 1
+    if rare.any():
+        one, other, both = (np.append(part[~rare], part[rare].sum()) for part in (one, other, both))
+    kept = both > 0
+    degrees = int(kept.sum()) - 1
+    if degrees < 1:
+        return 1.0
+    statistic = sum(
+        (((part - both * total) ** 2)[kept] / (both * total)[kept]).sum() for part, total in ((one, n), (other, m))
+    )
+    return chi_square(float(statistic), degrees)
+
+
+def chi_square(x: float, degrees: float) -> float:
+    """The share of a chi-square distribution above x (Wilson & Hilferty's cube root)."""
+    if x <= 0:
+        return 1.0
+    spread = 2 / (9 * degrees)
+    return 0.5 * math.erfc((((x / degrees) ** (1 / 3)) - (1 - spread)) / math.sqrt(2 * spread))
+
+
+def _numbers(expected: Expected, view: View) -> list[Finding]:
+    found, names = [], expected.value_names
+    inputs, directions = len(expected.names), expected.basis.shape[1] + 1
+    for place, name in enumerate(names):
+        ordered = expected.ordered[place, : expected.counts[place]]
+        values = view.values[:, place]
+        values = values[np.isfinite(values)]
+        distance, p = kolmogorov(ordered, values)
+        shift = (
+            float((np.median(values) - expected.middle[place]) / expected.reach[place])
+            if len(values) and len(ordered)
+            else 0.0
+        )
+        about = INPUT if place < inputs else MODEL
+        share = inputs + 1 if place < inputs else 5 * (len(ANSWERS) if name in ANSWERS else directions)
+        found.append(Finding(name=name, about=about, p=p, effect=distance, shift=shift, share=share))
+    return found
+
+
+def _clean(expected: Expected, part: Sample, rng: np.random.Generator) -> dict[str, F64]:
+    """The p-values of clean windows, by level: windows of items of `part`, at most half of them each."""
+    view = expected.view(part) if len(part) else None
+    found: dict[str, list[float]] = {"changed": [], "risk": []}
+    for size in SIZES:
+        if view is None or size > len(part) // 2:
+            break
+        for _ in range(WINDOWS):
+            rows = rng.permutation(len(part))[:size]
+            kinds = tuple(part.kinds[row] for row in rows) if part.kinds else ()
+            done = compare(expected, view.take(rows), part.known[rows], kinds)
+            found["changed"].append(combined(done))
+            found["risk"].append(combined(done, MODEL))
+    return {level: np.array(p) for level, p in found.items()}
+
+
+def _between(one: NDArray[np.integer[Any]], other: NDArray[np.integer[Any]]) -> float:
+    """The total variation distance of two tables of counts: 0 alike, 1 nothing in common."""
+    return float(np.abs(one / max(one.sum(), 1) - other / max(other.sum(), 1)).sum() / 2)
+
+
+def _more(count: float, n: int, share: float, m: int) -> float:
+    """The p-value of the window not having more unknown items than the reference."""
+    both = (count + share * m + 1) / (n + m + 2)
+    spread = math.sqrt(both * (1 - both) * (1 / n + 1 / m))
+    return 0.5 * math.erfc(((count - 0.5) / n - share) / spread / math.sqrt(2))
+
+
+def _tail(x: float) -> float:
+    """The share of Kolmogorov's distribution above x."""
+    if x < 0.2:
+        return 1.0
+    return min(1.0, 2 * math.fsum(-((-1.0) ** k) * math.exp(-2 * k * k * x * x) for k in range(1, 8)))
