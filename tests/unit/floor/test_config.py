@@ -446,3 +446,16 @@ def test_loading_imports_nothing_heavy(folder: Path) -> None:
     )
     words = [sys.executable, "-c", code, str(folder)]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("word", "guess"), [("strategy=fdsp", "fsdp"), ("debug=overfitt", "overfit")])
+def test_a_setting_of_a_few_words_takes_no_other(folder: Path, word: str, guess: str) -> None:
+    assert f'Did you mean "{guess}"' in refused(folder, word).message
+    assert config.load(folder, [f"{word.partition('=')[0]}={guess}"])
+
+
+@pytest.mark.parametrize(("word", "size"), [("auto", 0), ("0", 0), ("64", 64)])
+def test_a_batch_size_may_be_auto(tmp_path: Path, word: str, size: int) -> None:
+    folder = make(tmp_path / "m", "[hyperparam]\nbatch_size = 32\n", "def train(s): return s.hyperparam.batch_size\n")
+    assert config.load(folder, [f"hyperparam.batch_size={word}"]).hyperparam.batch_size == size
+    assert "(or auto)" in refused(folder, "hyperparam.batch_size=abc").message
