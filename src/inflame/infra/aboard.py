@@ -215,6 +215,8 @@ class _Aboard:
         """State, reason and exit code. A training that was done before it heard the signal is done."""
         if code == 0:
             return "done", "", 0
+        if self.stop.signal and not self.why:  # the training heard it as well, and was quicker
+            self._ended_from_outside()
         if self.why:
             return self.state, self.why, PREEMPTED if self.state == "preempted" else 128 + signal.SIGTERM
         if self.cluster.machines > 1 and self._lost():

@@ -17,18 +17,21 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from inflame import plugins, store
-from inflame.errors import InflameError, NetworkError, UserError, did_you_mean
+from inflame.errors import NetworkError, UserError, did_you_mean
 from inflame.infra import attempts, places
 from inflame.infra.command import ATTEMPTS
 from inflame.infra.launcher import ENDED, Launcher
 from inflame.records import Job, JobSpec, Package, Record, dumps
+from inflame.runs import lock
 
 FILE = "jobs.sqlite"
 SENDING, QUEUED, PREEMPTED = "sending", "queued", "preempted"
+PATIENCE = 120.0  # seconds that one process waits for another one that sends the same job
 _TABLE = """
 create table if not exists jobs (
   id text primary key, backend text not null, spec text not null, package text not null, native text not null,
@@ -72,7 +75,12 @@ class Sent(Record):
 
 
 def launcher(backend: str) -> Launcher:
-    """The launcher of that name."""
+    """The launcher of that name, made once for this process: it may have children, and connections."""
+    return _launcher(backend, store.home())
+
+
+@lru_cache(maxsize=32)
+def _launcher(backend: str, home: Path) -> Launcher:
     found: Launcher = plugins.load("launcher", backend)()
     return found
 
@@ -101,10 +109,11 @@ def submit(called: str, backend: str, spec: JobSpec, package: Package) -> Sent:
             "values (?, ?, ?, ?, '', ?, '', ?, ?) on conflict do nothing",
             (called, backend, _text(spec), _text(package), SENDING, now, now),
         )
-    found = get(called)
-    if found.native is not None and not found.ended:
-        return refresh(found)
-    return _send(found, request)
+    with _alone(called):
+        found = get(called)
+        if found.native is None or found.ended:
+            return _send(found, request)
+    return refresh(found)
 
 
 def get(called: str) -> Sent:
@@ -214,29 +223,39 @@ def _over(sent: Sent) -> bool:
 
 
 def _again(sent: Sent) -> Sent:
-    """The job sent once more, or failed when that was often enough."""
+    """The job sent once more, or failed when that was often enough. Of several processes that look, one sends."""
     if sent.sent >= ATTEMPTS:
         return replace(sent, state="failed", reason=f"taken away {sent.sent} times; last: {sent.reason}")
-    return _send(sent, launcher(sent.backend).request(sent.spec, sent.package))
+    with _alone(sent.id):
+        now = get(sent.id)
+        if now.sent > sent.sent or now.ended:
+            return now
+        return _send(sent, launcher(sent.backend).request(sent.spec, sent.package))
 
 
 def _send(sent: Sent, request: dict[str, Any]) -> Sent:
-    """Sends it. Of several processes that want to, one does."""
-    with _base() as base:
-        mine = base.execute(
-            "update jobs set sent = sent + 1, asked = 0 where id = ? and sent = ?", (sent.id, sent.sent)
-        ).rowcount
-    if not mine:
-        return get(sent.id)
+    """Sends it. A process that is killed meanwhile has sent it or not: its launcher, and the job itself, look."""
     seen = attempts.read(sent.spec.output).attempt
-    try:
-        native = launcher(sent.backend).send(request)
-    except InflameError:
-        with _base() as base:  # the same command tries again
-            base.execute("update jobs set sent = sent - 1 where id = ?", (sent.id,))
-        raise
+    native = launcher(sent.backend).send(request)
     now = replace(sent, native=native, state=native.status, reason="", code=None, sent=sent.sent + 1, base=seen)
     return _keep(sent, replace(now, asked=False))
+
+
+@contextmanager
+def _alone(called: str) -> Iterator[None]:
+    """Inside, no other process or thread sends this job."""
+    folder = store.make_folder(store.home() / "jobs" / ".locks")
+    until = time.monotonic() + PATIENCE
+    while (held := lock.take(folder / called)) is None:
+        if time.monotonic() > until:
+            raise UserError(
+                f"Another process is sending {called}.", remedy=f"See what it says: inflame jobs status {called}"
+            )
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        held.release()
 
 
 # --- the file ------------------------------------------------------------------------------------
@@ -248,11 +267,12 @@ def _keep(old: Sent, now: Sent) -> Sent:
     now = replace(now, updated=time.time())
     with _base() as base:
         base.execute(
-            "update jobs set native = ?, state = ?, reason = ?, code = ?, cost = ?, seconds = ?, base = ?, updated = ? "
-            "where id = ? and sent <= ?",
+            "update jobs set native = ?, state = ?, reason = ?, code = ?, cost = ?, seconds = ?, sent = ?, base = ?, "
+            "asked = max(asked * (sent = ?), ?), updated = ? where id = ? and sent <= ?",
             (
                 _text(now.native) if now.native else "",
-                *(now.state, now.reason, now.code, now.cost, now.seconds, now.base, now.updated, now.id, now.sent),
+                *(now.state, now.reason, now.code, now.cost, now.seconds, now.sent, now.base),
+                *(now.sent, now.asked, now.updated, now.id, now.sent),
             ),
         )
     return now

@@ -140,7 +140,7 @@ class _Git:
             "GIT_DIR": str(self.folder),
             "GIT_WORK_TREE": str(root),
             "GIT_OBJECT_DIRECTORY": str(store.make_folder(cache / "objects")),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self._objects()),
+            **({"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self._objects())} if self.inside else {}),
             "GIT_OPTIONAL_LOCKS": "0",
             "LC_ALL": "C",
         }
