@@ -216,7 +216,7 @@ def test_the_nearest_is_the_item_itself(tmp_path: Path) -> None:
         assert found[0].distance < 1e-3
         assert [one.distance for one in found] == sorted(one.distance for one in found)
         assert found[0].thumb.startswith(b"\x89PNG")
-    assert bundle.recard(tmp_path / "b", "# other\n")
+    assert bundle.amend(tmp_path / "b", {"card.md": b"# other\n"})
     assert Predictor(tmp_path / "b").explain(pictures[0]).near
     (tmp_path / "b" / "nearest.npz").write_bytes(near[:-1] + b"x")
     with pytest.raises(BundleError, match="nearest"):

@@ -6,6 +6,7 @@
     model.safetensors   the weights, to go on training          preprocess.json   how a file becomes a picture
     classes.json        the names, in the order of the logits   calibration.json  temperature, threshold, qhat
     reference.json      statistics of held-out items, for drift card.md           what it is, for people
+    expected.npz        held-out items as later ones are compared with them (see expected.py); not in every bundle
     nearest.npz         some training items, to show what an answer is like (see nearest.py); not in every bundle
     bundle.json         format, version, model, net, dataset, created, the sha256 of every other file
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from inflame.model.engine.calibrate import Calibration
     from inflame.records import Preprocess, TextPreprocess
 
-__all__ = ["FILES", "Predictor", "export", "recard", "verify"]
+__all__ = ["FILES", "Predictor", "amend", "export", "verify"]
 
 
 def export(  # noqa: PLR0913 - nearly each is a file of the bundle
@@ -90,14 +91,16 @@ def export(  # noqa: PLR0913 - nearly each is a file of the bundle
     return Path(folder)
 
 
-def recard(folder: str | Path, card: str) -> Path:
-    """The same bundle with another card, put in its place in one step."""
+def amend(folder: str | Path, changed: Mapping[str, bytes]) -> Path:
+    """The same bundle with other contents of some files (card.md, expected.npz), put in its place in one step."""
     source = Path(folder)
     facts = verify(source)
     with store.atomic_folder(source) as place:
         for name in facts["sha256"]:
-            shutil.copyfile(source / name, place / name)
-        (place / "card.md").write_text(card, encoding="utf-8")
+            if name not in changed:
+                shutil.copyfile(source / name, place / name)
+        for name, content in changed.items():
+            (place / name).write_bytes(content)
         seal(
             place, {key: value for key, value in facts.items() if key not in ("format", "version", "created", "sha256")}
         )

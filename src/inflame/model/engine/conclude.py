@@ -6,6 +6,7 @@ look at the test split that a run ever takes.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from inflame.artifact.contents import Contents
 from inflame.artifact.loader import Pictures, centre, normalise
 from inflame.artifact.texts import Texts, decode
 from inflame.errors import InflameError
-from inflame.model.engine import bundle, calibrate, metrics, nearest, recorded
+from inflame.model.engine import bundle, calibrate, expected, expecting, metrics, nearest, recorded
 from inflame.model.engine.card import card
 from inflame.model.engine.nets import Classifier
 from inflame.model.engine.reference import reference
@@ -38,6 +39,7 @@ DRAWING = 0.7  # seconds that a report takes without explanations
 UNEVEN = 0.01  # difference of balanced and plain accuracy that is worth a line
 SERVED = 64  # items at a time through the bundle
 ALONE = 10  # items that are answered one at a time, to see how long one takes
+PART, LONGEST = 0.04, 3.0  # of a run's time, and seconds, to learn what is expected
 SEEN = 1000  # held-out items that the reference statistics of the inputs come from
 
 
@@ -152,7 +154,8 @@ def conclude(
         uris=model.uris, splits=model.splits, labels=model.labels, probabilities=calibration.apply(model.logits)
     )
     tested = _tested(run, model, calibration, items["test"]) if "test" in items else None
-    bundle.recard(run.path / "bundle", _card(name, dataset, model, calibration, tested))
+    changed = {"card.md": _card(name, dataset, model, calibration, tested).encode()}
+    bundle.amend(run.path / "bundle", changed | _expected(run, dataset))
     _write_predictions(run, dataset, [held, *([tested] if tested else [])])
     result = {
         "run": str(run.path),
@@ -277,6 +280,17 @@ def _latency(served: bundle.Predictor, model: Model, items: Items) -> float:
 def _size(folder: Path) -> float:
     """Megabytes of the net that is served."""
     return round((folder / "model.onnx").stat().st_size / 1e6, 4)
+
+
+def _expected(run: Run, dataset: Dataset) -> dict[str, bytes]:
+    """What the model expects of its days, as far as a small part of the run's time goes; `inflame monitor learn` takes
+    more. An item that can't be read again is no reason to end a training here."""
+    budget = float(json.loads((run.path / "config.json").read_text())["budget"] or 0)
+    seconds = min(LONGEST, PART * max(budget, run.seconds))
+    if budget:
+        seconds = min(seconds, max(budget - run.seconds - 0.5, 0.1))
+    found = expecting.of(bundle.Predictor(run.path / "bundle"), dataset, seconds=seconds)
+    return {expected.NAME: found.to_bytes()} if found is not None else {}
 
 
 def _card(

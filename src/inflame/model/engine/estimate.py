@@ -21,7 +21,7 @@ from inflame.records import Record
 
 F64 = NDArray[np.float64]
 SIZE = 200  # items of a window that the estimator is fitted on
-WINDOWS = 700
+WINDOWS = 480
 FAMILIES = 3  # least, that an estimator is fitted on
 HALF = 0.05  # the half width of the interval that labelling is to give
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inflame.model.engine.seal import EXPECTED as NAME
+
 Floats = NDArray[np.floating[Any]]
 F64 = NDArray[np.float64]
 
-NAME = "expected.npz"  # in the bundle
+__all__ = ["NAME", "Expected", "Sample", "View", "describe", "joined"]
+
 DIRECTIONS = 24  # of the embedding
 FEATURES = 256  # random Fourier features
 ANSWERS = ("confidence", "entropy")

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inflame.artifact import seen, spoil, texts
+from inflame.artifact.contents import Contents
 from inflame.errors import InflameError
 from inflame.model.engine import estimate, shift
 from inflame.model.engine.expected import Expected, Sample, describe, joined
 from inflame.model.engine.predictor import BATCH, Predictor
-from inflame.records import TextPreprocess
+from inflame.records import Dataset, TextPreprocess
 
 MOST = 2000  # clean items
+ENOUGH = 1.0  # seconds: with less no estimator is fitted
 LEAST = 40
 CLEAN, FRAME = 0.35, 0.5  # of the budget: when clean items, and those that the directions come from, must be done
 FRAMED = 256  # items that the directions come from
@@ -78,6 +80,8 @@ def expecting(
     limits = shift.thresholds(first, clean.take(np.arange(half, quarter)), rng)
     second = dataclasses.replace(first, thresholds=limits)
     checked = shift.verified(second, clean.take(np.arange(quarter, len(clean))), rng)
+    if seconds < ENOUGH:
+        return dataclasses.replace(second, verified=checked)
     spoiled = _spoiled(asked, second, contents, right, began + seconds, rng)
     pure = estimate.Spoiled(family="", view=second.view(clean), known=clean.known, correct=correct)
     return dataclasses.replace(second, verified=checked, estimator=estimate.fit(second, pure, spoiled, rng))
@@ -93,6 +97,25 @@ def _frame(asked: Asked, read: Read, others: Sequence[str], end: float) -> NDArr
         some = _contents(read, [(others[row], 0) for row in order[start : start + BATCH]])
         parts.append(asked([content for content, _ in some])[0].embedding)
     return np.concatenate(parts) if sum(map(len, parts)) >= LEAST else None
+
+
+def of(predictor: Predictor, dataset: Dataset, *, seconds: float, seed: int = 0) -> Expected | None:
+    """What the model of a data set expects, from its validation items, or where there are none from those of the test:
+    nothing is chosen by it."""
+    splits = np.array(dataset.items["split"].to_pylist())
+    uris = dataset.items["uri"].to_pylist()
+    places = {name: number for number, name in enumerate(predictor.classes)}
+    labels = [places.get(name, -1) for name in dataset.items["label"].to_pylist()]
+    rows = np.flatnonzero(splits == ("val" if (splits == "val").any() else "test"))
+    return expecting(
+        predictor,
+        Contents(dataset.root).read,
+        [uris[row] for row in rows],
+        [labels[row] for row in rows],
+        [uris[row] for row in np.flatnonzero(splits == "train")],
+        seconds=seconds,
+        seed=seed,
+    )
 
 
 class Asked:

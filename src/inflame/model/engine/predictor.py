@@ -17,7 +17,7 @@ from inflame.artifact import texts
 from inflame.artifact.preprocess import pixels, read
 from inflame.errors import BundleError, DataError, InflameError
 from inflame.model.engine.calibrate import Calibration
-from inflame.model.engine.seal import NEAREST, load
+from inflame.model.engine.seal import EXPECTED, NEAREST, load
 from inflame.records import Prediction, Preprocess, TextPreprocess, preprocess_of
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Predictor:
         self.reference: dict[str, Any] = json.loads(contents["reference.json"])  # of held-out items, for drift
         self.version: str = self.info["version"][:12]
         self.nearest: bytes = contents.get(NEAREST, b"")  # the content of nearest.npz, see there
+        self.expected: bytes = contents.get(EXPECTED, b"")  # the content of expected.npz, see expected.py
         self._explainer: Explainer | None = None  # made when it is asked for: answers alone don't wait for it
         self._threads = threads or host.cores()
         self._prepare: _Prepare = (

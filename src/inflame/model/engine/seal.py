@@ -27,6 +27,8 @@ FILES = (
 
 
 NEAREST = "nearest.npz"  # in bundles since 0.1 whose training items were at hand
+EXPECTED = "expected.npz"  # in bundles whose held-out items were asked, see expecting.py
+SOMETIMES = (NEAREST, EXPECTED)
 WEIGHTS = "model.safetensors"  # checked, but not kept in memory
 
 
@@ -55,7 +57,7 @@ def load(folder: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 def _load(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     info = _manifest(folder)
     contents = {}
-    for name in (*FILES, *(name for name in info["sha256"] if name == NEAREST)):
+    for name in (*FILES, *(name for name in info["sha256"] if name in SOMETIMES)):
         content = None if name == WEIGHTS else _content(folder / name)
         found = _sha256(folder / name) if content is None else hashlib.sha256(content).hexdigest()
         if found is None or found != info["sha256"].get(name):
@@ -111,7 +113,7 @@ def _broken(folder: Path, what: str) -> BundleError:
 
 def seal(folder: Path, facts: Mapping[str, Any]) -> None:
     """Writes bundle.json: the version is the hash of all hashes, the seal that of everything else in it."""
-    names = (*FILES, NEAREST) if (folder / NEAREST).exists() else FILES
+    names = (*FILES, *(name for name in SOMETIMES if (folder / name).exists()))
     hashes = {name: _sha256(folder / name) for name in names}
     info = {"format": FORMAT, "version": _digest(hashes), **facts}
     info |= {"created": datetime.now(UTC).isoformat(timespec="seconds"), "sha256": hashes}

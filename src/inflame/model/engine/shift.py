@@ -28,8 +28,9 @@ LEAST = 1e-7  # no threshold is below
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding(Record):
     """One test. `about`: input (the items themselves) or model (what the model makes of them). `effect` is the
-    distance: between distributions 0 to 1, of "embedding" the discrepancy, of "unknown" the difference. `shift`: of a number,
-    how far its median has moved, in usual deviations. `share`: how many tests share this one's error."""
+    distance: between distributions 0 to 1, of "embedding" the discrepancy, of "unknown" the difference.
+    `shift`: of a number, how far its median has moved, in usual deviations. `share`: how many tests share this one's
+    error."""
 
     name: str
     about: str
@@ -55,8 +56,9 @@ def compare(expected: Expected, view: View, known: NDArray[np.bool_], kinds: tup
             share=5,
         )
     )
-    more = float((~known).mean()) - expected.unknown
-    found.append(Finding(name="unknown", about=MODEL, p=_more(float((~known).sum()), n, expected.unknown, m), effect=more, share=5))  # fmt: skip
+    strange = float((~known).sum())
+    p = _more(strange, n, expected.unknown, m)
+    found.append(Finding(name="unknown", about=MODEL, p=p, effect=strange / n - expected.unknown, share=5))
     if kinds and expected.kinds:
         every = sorted({*kinds, *expected.kinds})
         one = np.array([kinds.count(kind) for kind in every])
