@@ -29,6 +29,7 @@ KILLED = 128 + signal.SIGKILL
 NEVER = 128 + signal.SIGTERM  # of a job that was never begun: the zygote was killed first
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 _YOUNG = 2.0  # seconds that a job may take to get hold of its lock
+_staying: list[subprocess.Popen[bytes]] = []  # zygotes that wait for their last jobs
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -54,6 +55,10 @@ class Warm(Pool):
             for pipe in (self._zygote.stdin, self._zygote.stdout):
                 with suppress(OSError):
                     pipe.close()  # type: ignore[union-attr]
+            try:
+                self._zygote.wait(0.5)
+            except subprocess.TimeoutExpired:
+                _staying.append(self._zygote)
             self._zygote = None
 
     def request(self, spec: JobSpec, package: Package | None = None) -> dict[str, Any]:
@@ -152,7 +157,6 @@ class Warm(Pool):
         ready, _, _ = select.select([zygote.stdout], [], [], seconds)
         if ready and not os.read(zygote.stdout.fileno(), 1 << 16):  # it has died: the next order makes another one
             self.close()
-            zygote.wait()
 
     def said(self, job: Job) -> tuple[str, float]:
         """The last line of the job's log that says something, JSON aside, and when it was written (since 1970)."""
