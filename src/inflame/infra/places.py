@@ -20,7 +20,7 @@ from typing import Any
 from inflame import remote, store
 from inflame.errors import DataError, InflameError, NetworkError, RunError, SettingError, UserError, did_you_mean
 from inflame.infra.command import RUN
-from inflame.infra.launcher import ENDED, NOT_OK, UNKNOWN, Finding
+from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding
 from inflame.records import Job, JobSpec, Package, Record
 
 FILE = "inflame.toml"
@@ -155,6 +155,17 @@ def looked(
         except InflameError as error:
             found.append(Finding(what=what, state=UNKNOWN, text=error.message, remedy=error.remedy))
     return found + [Finding(what=what, state=UNKNOWN, text=why) for what, why in unknown.items()]
+
+
+def writable(uri: str, remedy: str) -> Finding:
+    """Whether a place can be written: by a file that is written there and read back."""
+    where = store.join(uri, ".inflame-check")
+    try:
+        store.write(where, b"inflame")
+        store.read_bytes(where)
+    except InflameError as error:
+        return Finding(what="output", state=NOT_OK, text=error.message, remedy=error.remedy or remedy)
+    return Finding(what="output", state=OK, text=f"{store.shown(uri)} can be written.")
 
 
 def vanished(job: Job) -> Job:
