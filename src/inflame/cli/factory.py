@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from inflame.cli.words import Parser
     from inflame.config.axes import Axis
     from inflame.factory.ablate import Part
-    from inflame.factory.drive import Glance
     from inflame.factory.trials import Sweep, Trial
+    from inflame.factory.working import Glance
 
 _SHOWN = 25  # trials in the table at the end
 
@@ -102,10 +102,10 @@ def ablate_words(parser: Parser) -> None:
     """The recipe, how many seeds, and for how long."""
     parser.usage = "inflame ablate MODEL|DATA [key=value …] [--seeds N] [--in TIME]"
     parser.description = (
-        "Switch every part of a recipe off in turn (weight decay, label smoothing, weight average, shifts …),\n"
-        "each with several seeds, and say which parts earn their place: the mean difference over the seeds with\n"
-        "its 95 % interval, corrected for asking about many parts at once (Holm). What was run before is not run\n"
-        "again: the same command with more --seeds goes on."
+        "Switch every part of a recipe off in turn (weight decay, label smoothing, shifts …),\n"
+        "each with several seeds, and say which earn their place: the mean difference over the seeds with\n"
+        "its 95 % interval, corrected for asking about many parts at once (Holm). What was run before is\n"
+        "not run again: the same command with more --seeds goes on."
     )
     parser.epilog = (
         "examples:\n"
@@ -295,11 +295,23 @@ def _report(made: Sweep, found: Sequence[Trial], *, whole: bool) -> None:
     if len(order) > _SHOWN:
         print(f"… and {len(order) - _SHOWN} more")
     _say(f"tried    {len(found)} points in {made.seconds:.0f} s: " + _counted(found))
-    if len(made.objectives) > 1:
+    if set(made.space) == {"seed"}:
+        _say(_seeds(made, found))
+    elif len(made.objectives) > 1:
         _say(f"front    {', '.join(f'#{one.number}' for one in top)}: none of the others is better in both")
     elif top:
         _say(f"best     #{top[0].number} of {len(found)} tried: {_settings(top[0])}")
     _say(f"next     inflame why {made.name}   inflame board --sweep {made.name}")
+
+
+def _seeds(made: Sweep, found: Sequence[Trial]) -> str:
+    """Seeds are not chosen among: their mean and spread."""
+    import statistics
+
+    values = [trial.values[0] for trial in found if trial.state == "done"]
+    spread = f", standard deviation {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    mean = f"{statistics.fmean(values):.4f}" if values else "unknown"
+    return f"mean     {made.objectives[0]} {mean}{spread}, {len(values)} seeds"
 
 
 def _table(made: Sweep, order: Sequence[Trial]) -> str:

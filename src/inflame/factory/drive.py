@@ -7,11 +7,10 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from inflame import store
@@ -24,6 +23,7 @@ from inflame.factory.stopping import Ladder
 from inflame.factory.sweep import gpus
 from inflame.factory.trials import LOCK, STATE, Sweep, Trial
 from inflame.factory.turns import Turns
+from inflame.factory.working import Glance, Work, stopped_by_signals
 from inflame.infra.launcher import ENDED
 from inflame.infra.pool import Pool
 from inflame.records import Job, JobSpec, dumps
@@ -36,31 +36,6 @@ GRACE = 20.0  # seconds that a trial which was told to stop may take to save
 _KILLED = 128 + signal.SIGKILL
 _SECONDS = 30.0  # trials that are shorter may be lost in a power cut
 _LOOK, _TURN, _NOTE = 0.2, 0.1, 2.0  # seconds between looks at the trials, turns of the loop, notes of the time
-
-
-@dataclass(slots=True)
-class Work:
-    """A trial at work. `intent`: the state that it will have when it has stopped, as it was told to."""
-
-    trial: Trial
-    job: Job
-    slot: int
-    run: Path
-    intent: str = ""
-    told: float = 0.0
-    began: float = field(default_factory=time.time)
-    tail: watch.Tail = field(default_factory=watch.Tail)
-    looked: float = 0.0
-    memory: int = field(default_factory=watch.out_of_memory)
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """What a person who waits may see: the trials, those at work, seconds that are gone."""
-
-    trials: Sequence[Trial]
-    working: Sequence[Trial]
-    seconds: float
 
 
 class Driver:
@@ -93,7 +68,7 @@ class Driver:
                 remedy="Wait until it ends, or stop it; see what it does: inflame board --sweep " + self.sweep.name,
             )
         try:
-            with _stopping():
+            with stopped_by_signals():
                 self._adopt()
                 self._loop()
             self._close("done")
@@ -412,21 +387,3 @@ class Driver:
         with suppress(OSError):
             said = {"state": state, "seconds": round(self.seconds(), 3), "updated": round(time.time(), 3), **more}
             store.write(self.sweep.path / STATE, dumps(said))
-
-
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the sweep as Ctrl-C does."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        with suppress(ValueError):  # not the main thread
-            before[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
