@@ -21,6 +21,7 @@ from inflame import remote, store
 from inflame.errors import DataError, InflameError, NetworkError, RunError, SettingError, UserError, did_you_mean
 from inflame.infra.command import RUN
 from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding
+from inflame.infra.rest import Absent
 from inflame.records import Job, JobSpec, Package, Record
 
 FILE = "inflame.toml"
@@ -152,6 +153,8 @@ def looked(
             found.append(ask())
         except UserError as error:
             found.append(Finding(what=what, state=NOT_OK, text=error.message, remedy=error.remedy))
+        except Absent as error:
+            found.append(Finding(what=what, state=UNKNOWN, text=str(error)))
         except InflameError as error:
             found.append(Finding(what=what, state=UNKNOWN, text=error.message, remedy=error.remedy))
     return found + [Finding(what=what, state=UNKNOWN, text=why) for what, why in unknown.items()]

@@ -34,7 +34,7 @@ class _Job:
         self.machines: list[Machine] = []
         self.stopped = ""  # the secondary status, when it was told to stop
         self.taken = 0  # how often its spot machines were taken away
-        self.about = {
+        self.about: dict[str, Any] = {
             **body,
             "TrainingJobArn": f"arn:aws:sagemaker:loopback:000000000000:training-job/{self.name}",
             "TrainingJobStatus": "InProgress",

@@ -27,7 +27,13 @@ class _Job:
         self.lines: list[dict[str, Any]] = []
         self.stopped = False
         self.taken = 0
-        self.about = {**body, "name": name, "state": "JOB_STATE_PENDING", "createTime": _now(), "updateTime": _now()}
+        self.about: dict[str, Any] = {
+            **body,
+            "name": name,
+            "state": "JOB_STATE_PENDING",
+            "createTime": _now(),
+            "updateTime": _now(),
+        }
 
     def turn(self, state: str, **more: Any) -> None:
         self.about |= {"state": f"JOB_STATE_{state}", "updateTime": _now(), **more}
