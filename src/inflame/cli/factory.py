@@ -91,7 +91,7 @@ def _driven(planned: Sweep, axes: Sequence[Axis], address: str) -> tuple[Sweep, 
     made = planning.begin(planned)
     pool = _pool(made, address)
     _announce(made)
-    with contextlib.redirect_stdout(sys.stderr), contextlib.closing(pool), _Line() as line:  # a cluster prints
+    with contextlib.redirect_stdout(sys.stderr), contextlib.closing(pool), _Line(made) as line:  # a cluster prints
         return made, Driver(made, axes, pool, line).run()
 
 
@@ -236,7 +236,8 @@ def _announce(made: Sweep) -> None:
 class _Line:
     """One line that tells how it stands: on a terminal again and again, in a log when a trial has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, made: Sweep) -> None:
+        self._made = made
         self._live = sys.stderr is not None and sys.stderr.isatty()
         self._ended: set[int] = set()
         self._said = 0.0
@@ -257,11 +258,13 @@ class _Line:
         ended = {trial.number for trial in glance.trials if trial.ended}
         if ended - self._ended and time.monotonic() - self._said > 10:
             self._said = time.monotonic()
-            _say(_standing(glance))
+            _say(_standing(self._made, glance))
         self._ended = ended
 
 
-def _standing(glance: Glance) -> str:
+def _standing(made: Sweep, glance: Glance) -> str:
+    from inflame.factory.results import ranked
+
     counts = {
         state: sum(1 for trial in glance.trials if trial.state == state) for state in ("done", "stopped", "failed")
     }
@@ -269,9 +272,8 @@ def _standing(glance: Glance) -> str:
     parts = [f"{counts['done']} done", f"{len(glance.working)} at work"]
     parts += [f"{waiting} waiting"] if waiting else []
     parts += [f"{counts[state]} {state}" for state in ("stopped", "failed") if counts[state]]
-    known = [trial for trial in glance.trials if trial.values]
-    best = max(known, key=lambda trial: trial.values[0], default=None)
-    top = f" · highest {best.values[0]:.4f} (#{best.number})" if best else ""
+    known = [trial for trial in ranked(made, glance.trials) if trial.values]
+    top = f" · best {known[0].values[0]:.4f} (#{known[0].number})" if known else ""
     return f"trials   {', '.join(parts)}{top} · {glance.seconds:.0f} s"
 
 
