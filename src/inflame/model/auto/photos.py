@@ -145,9 +145,9 @@ def _tuned(s: Session, choice: Choice, first: Model, known: Known, ladder: Ladde
     twice = bool(first.net.spec.get("mirrored"))
     val = np.array([split == "val" for split in known.splits])
     part = tail.parts(s, choice, known.cut, known.groups, val)
-    learnt = int((part != 0).sum())
-    epochs = whole.expected(s, choice, learnt, (1 - FIRST) * s.left())
-    everything = s.kept("whole", lambda: epochs >= whole.LEAST)
+    learnt = np.flatnonzero(part != 0)
+    epochs = s.kept("epochs of all", lambda: whole.expected(s, choice, known.seen, learnt, (1 - FIRST) * s.left()))
+    everything = epochs >= whole.LEAST
     tails, rows = tail.tuned(
         s, choice, known.cut, part, strength=strength, twice=twice, share=FIRST if everything else 1.0
     )

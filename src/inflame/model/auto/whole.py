@@ -19,7 +19,8 @@ from torch import nn
 
 from inflame.artifact import augment, loader
 from inflame.artifact.loader import Pictures
-from inflame.model.engine import hooks, nets, optim
+from inflame.model.engine import hooks, nets, optim, pace
+from inflame.model.engine.device import One
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.session import Session
 
@@ -30,16 +31,24 @@ from .standing import Standing, answered
 
 LEAST = 6.0  # epochs below which it isn't begun
 MOST = 60  # epochs after which it ends, however much time there is
-COST = 8.0  # a step of training takes so many times as long as the frozen network's answer: until it is measured
+CHEAP = 12.0  # a photo costs less in training than so many answers of the frozen network
 ANSWERS = 8  # times that the held-out photos are answered afterwards, in passes of the frozen network
 FEW = 8  # photos in the batches by which the pace is chosen
 TRIALS = 15 * FEW  # photos that this takes
 
 
-def expected(s: Session, choice: Choice, train: int, seconds: float) -> float:
-    """Epochs that `seconds` are likely to be enough for, by what the frozen part took for a photo."""
-    each = COST * max(choice.seconds, 1e-6)
-    return max(0.0, seconds - TRIALS * each) / (each * max(train, 1))
+def expected(s: Session, choice: Choice, seen: Sequence[Pictures], learnt: NDArray[np.int64], seconds: float) -> float:
+    """Epochs over the photos `learnt` that `seconds` are likely to be enough for, by a step on a copy of the network;
+    0 without a step where that would take too much of the time."""
+    if s.budget is None:
+        return float(s.settings.hyperparam.num_epochs + LEAST)
+    if seconds < TRIALS * CHEAP * choice.seconds:
+        return 0.0
+    x, y = next(iter(loader.Batches(loader.picked(seen, learnt[:FEW]), choice.preprocess, batch_size=FEW).epoch(0)))
+    with torch.random.fork_rng():
+        took, _ = pace.step(One(channels_last=True), choice.net, x, y, nn.CrossEntropyLoss())
+    each = took / len(y)
+    return max(0.0, seconds - TRIALS * each) / (each * len(learnt))
 
 
 def tuned(
