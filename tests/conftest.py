@@ -132,6 +132,61 @@ def _finished(folder: Path, photos: Path, net: Any, preprocess: Any, *, steps: i
     return Run(path=folder)
 
 
+@pytest.fixture(scope="session")
+def fruit_bundle(photo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that knows the photos well, with training items to show and how far held-out ones are from them."""
+    import torch
+    from torch import nn
+
+    from inflame.artifact.preprocess import pixels
+    from inflame.model.engine import bundle, calibrate, nearest
+    from inflame.records import Preprocess
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            convolution = nn.Sequential(nn.Conv2d(3, 16, 5, stride=2), nn.ReLU(), nn.AvgPool2d(6), nn.Flatten())
+            self.body, self.head, self.spec = convolution, nn.Linear(64, 3), {"kind": "tiny"}
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x))
+
+    plan, classes = Preprocess(size=32, resize=32), ("apple", "lime", "plum")
+    files = sorted(photo_set.rglob("*.jpg"))
+    seen = np.stack([pixels(file, plan) for file in files])
+    labels = torch.tensor([classes.index(file.parent.name) for file in files])
+    x = (torch.from_numpy(seen).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+    net = Net()
+    optimizer = torch.optim.AdamW(net.parameters(), 0.01)
+    for _ in range(80):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), labels).backward()
+        optimizer.step()
+    held, net = np.arange(36) % 12 >= 9, net.eval()
+    with torch.inference_mode():
+        vectors = net.body(x).numpy()
+    shown = nearest.pack(
+        embedding=vectors[~held],
+        labels=[file.parent.name for file in np.array(files)[~held]],
+        uris=[file.name for file in np.array(files)[~held]],
+        shown=[nearest.thumb(picture) for picture in seen[~held]],
+    )
+    near = nearest.Nearest(shown, text=False).distance(vectors[held])
+    return bundle.export(
+        tmp_path_factory.mktemp("fruit") / "bundle",
+        net=net,
+        preprocess=plan,
+        classes=classes,
+        calibration=calibrate.Calibration(temperature=1.2, threshold=0.5, qhat=0.4),
+        reference={"n": 9, "distance": np.quantile(near, np.linspace(0, 1, 101)).round(5).tolist()},
+        card="# fruit\n\n- Answers with one of 3 classes: apple, lime, plum.\n- Test accuracy 99.0 % (in a test).\n",
+        examples={"pictures": seen},
+        about={"model": "tiny", "dataset": {"name": "fruit", "version": "abc"}},
+        nearest=shown,
+    )
+
+
 @pytest.fixture
 def golden() -> Callable[[Path, str], None]:
     """A text must be what a file of the repository says; GOLDEN=write writes the file instead."""

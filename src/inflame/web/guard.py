@@ -36,7 +36,7 @@ POLICY = (
 _HEADERS = [
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -66,6 +66,7 @@ class Guard:
             return
         heads = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         began, status = time.perf_counter(), 0
+        body: list[bool] = []  # filled when it is whole
         name = heads.get("x-request-id", "")
         state = scope.setdefault("state", {})
         state["request_id"] = name if _ID.fullmatch(name) else secrets.token_hex(8)
@@ -79,6 +80,8 @@ class Guard:
                 given = {key.lower() for key, _ in message.get("headers", ())}
                 more = [pair for pair in _HEADERS if pair[0] not in given]
                 more.append((b"x-request-id", state["request_id"].encode()))
+                if not body and b"connection" not in given and scope["method"] not in _SAFE:
+                    more.append((b"connection", b"close"))  # the rest of the body isn't waited for
                 if b"cache-control" not in given:
                     more.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
@@ -86,7 +89,7 @@ class Guard:
 
         try:
             self._admit(scope, heads, state["client"])
-            await self.app(scope, self._limited(heads, receive), answer)
+            await self.app(scope, self._limited(receive, body), answer)
         except (Problem, ClientLeft) as error:
             if isinstance(error, Problem) and not status:
                 await problem_answer(error, scope, answer)
@@ -105,10 +108,10 @@ class Guard:
                 "forbidden", "This site doesn't go by that name.", f"Open http://{settings.host}:{settings.port}/"
             )
         if scope["method"] not in _SAFE:
-            origin = heads.get("origin", "")
-            site = heads.get("sec-fetch-site", "none")
-            strange = origin not in ("", "null") and urlsplit(origin).netloc != host
-            if strange or origin == "null" or site not in ("same-origin", "none"):
+            origin, site = heads.get("origin", ""), heads.get("sec-fetch-site", "")
+            # Browsers say where a request comes from; Origin is also "null" where they keep it to themselves.
+            strange = site not in ("same-origin", "none") if site else origin and urlsplit(origin).netloc != host
+            if strange:
                 raise Problem("forbidden", "Another site may not do that here.", "Open this site itself.")
         if not client.startswith(LOOPBACK) and (wait := self._buckets.ask(client)):
             self.metrics.rejected.labels("rate").inc()
@@ -119,7 +122,7 @@ class Guard:
         if int(length) > self._most:
             raise _too_large(self._most)
 
-    def _limited(self, heads: dict[str, str], receive: Receive) -> Receive:
+    def _limited(self, receive: Receive, done: list[bool]) -> Receive:
         """`receive`, with an end: of bytes and of patience."""
         got = 0
 
@@ -141,7 +144,6 @@ class Guard:
                 raise ClientLeft
             return message
 
-        done: list[bool] = []
         return limited
 
     def _client(self, scope: Scope, heads: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ from inflame.errors import StorageError
 from inflame.web.app import make
 from inflame.web.settings import Settings
 
+_MOMENT = 0.3  # seconds
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -104,7 +105,19 @@ def server(folders: dict[str, Path], settings: Settings) -> uvicorn.Server:
         h11_max_incomplete_event_size=64 * 1024,
         lifespan="on",
     )
-    return uvicorn.Server(config)
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    """Says first that it stops, so that balancers look elsewhere and streams end; closes connections a moment later."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Nothing new is accepted; what was sent already is still read and answered."""
+        self.config.app.state.service.draining = True  # type: ignore[union-attr]
+        for one in self.servers:
+            one.close()
+        await asyncio.sleep(_MOMENT)
+        await super().shutdown(sockets)
 
 
 def log_to_stderr() -> None:

@@ -69,7 +69,7 @@ async function ask(question) {
   running = new AbortController();
   const turn = make("article", "", "turn");
   turn.id = `turn-${talk.childElementCount}`;
-  turn.append(make("h3", question), make("div", "", "reply"));
+  turn.append(make("h2", question), make("div", "", "reply"));
   talk.append(turn);
   stop.hidden = false;
   let ended = false;

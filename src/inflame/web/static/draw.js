@@ -21,7 +21,7 @@ export function pad(field, send) {
   function line(event) {
     if (!last) return;
     const next = place(event);
-    Object.assign(pen, { strokeStyle: ink, lineWidth: 24, lineCap: "round", lineJoin: "round" });
+    Object.assign(pen, { strokeStyle: ink, lineWidth: Math.max(22, 300 / side), lineCap: "round", lineJoin: "round" });
     pen.beginPath();
     pen.moveTo(...last);
     pen.lineTo(...next);

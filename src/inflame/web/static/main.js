@@ -23,16 +23,24 @@ function put(place, html) { // parts come from this server, escaped there
   place.innerHTML = html;
 }
 
-function trouble(text) {
+function problem(text) {
   const box = Object.assign(document.createElement("div"), { className: "problem" });
   box.setAttribute("role", "alert");
   box.append(Object.assign(document.createElement("h2"), { textContent: text }));
-  answers.replaceChildren(box);
+  return box;
+}
+
+function trouble(text) {
+  answers.replaceChildren(problem(text));
 }
 
 async function post(path, body, signal) {
   const reply = await fetch(path, { method: "POST", body, signal, headers: { Accept: "text/html", "X-Part": "1" } });
-  return { ok: reply.ok, html: await reply.text() };
+  if (reply.headers.get("Content-Type")?.startsWith("text/html")) return { ok: reply.ok, html: await reply.text() };
+  const { detail = say.offline, remedy = "" } = await reply.json().catch(() => ({}));
+  const box = document.createElement("div"); // said by what stands before the pages
+  box.append(problem(`${detail} ${remedy}`));
+  return { ok: false, html: box.innerHTML };
 }
 
 // `fill` puts what is asked about into a form, once for the answer and once for the reasons.

@@ -1,0 +1,298 @@
+"""The website as a visitor meets it: `inflame serve` in its own process, and a real browser without any network."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+browser_needed = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: chromium isn't installed")
+quiet = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+_NO_NAMES = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+
+
+@pytest.fixture
+def site(fruit_bundle: Path, tmp_path: Path) -> Iterator[str]:
+    """The address of a server of the fruit."""
+    with _Serving(fruit_bundle, tmp_path) as (_, address):
+        yield address
+
+
+class _Serving:
+    def __init__(self, bundle: Path, folder: Path, **environment: str) -> None:
+        self.log = (folder / "server.log").open("w")
+        command = [sys.executable, "-m", "inflame", "serve", str(bundle), "--port", "0", "--json"]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self.log, text=True, env={**os.environ, **environment}
+        )
+
+    def __enter__(self) -> tuple[subprocess.Popen[str], str]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, Path(self.log.name).read_text()
+        address = json.loads(line)["address"]
+        for _ in range(200):
+            try:
+                if httpx.get(f"{address}readyz", trust_env=False).status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+        return self.process, address
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.log.close()
+
+
+@pytest.fixture
+def browse(site: str) -> Iterator[Callable[..., Any]]:
+    """Makes pages of the site; whatever a page does wrong fails the test: a script error, or a word to another host."""
+    from playwright.sync_api import sync_playwright
+
+    wrong: list[str] = []
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", _NO_NAMES, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+
+        def page(path: str = "", **given: Any) -> Any:
+            context = browser.new_context(**given)
+            made = context.new_page()
+            made.on("pageerror", lambda error: wrong.append(str(error)))
+            made.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+            made.on("request", lambda asked: wrong.append(asked.url) if not _own(asked.url, site) else None)
+            made.goto(site + path)
+            return made
+
+        page.wrong = wrong  # type: ignore[attr-defined]
+        yield page
+        browser.close()
+    assert not wrong
+
+
+def _own(url: str, site: str) -> bool:
+    return url.startswith((site, "data:", "blob:"))
+
+
+@browser_needed
+@quiet
+def test_one_gesture_gives_the_answer(browse: Callable[..., Any], photo_set: Path) -> None:
+    from playwright.sync_api import expect
+
+    page = browse(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    page.set_input_files("#file", photo_set / "lime" / "lime_11.jpg")
+    expect(page.locator(".verdict h2")).to_have_text("lime")
+    expect(page.locator(".sure")).to_contain_text(re.compile(r"\d+\.\d %|> 99.9 %"))
+    expect(page.locator(".bars tbody tr")).to_have_count(3)
+    expect(page.locator(".near li").first).to_contain_text("lime")
+    expect(page.locator(".heat img")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    near, heat = (page.locator(name).bounding_box()["y"] for name in (".near", ".heat"))
+    assert near < heat
+    page.get_by_role("button", name="This is right").click()
+    expect(page.locator(".thanks")).to_contain_text("kept")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".opinion")).to_contain_text("Taken back")
+    expect(page.locator("#history li")).to_have_count(1)
+    page.reload()
+    expect(page.locator("#history li")).to_contain_text("lime")
+    page.get_by_role("button", name="Remove lime").click()
+    expect(page.locator("#history")).to_be_hidden()
+
+
+@browser_needed
+@quiet
+def test_drop_paste_camera_examples_and_many(browse: Callable[..., Any], photo_set: Path) -> None:
+    from playwright.sync_api import expect
+
+    page = browse()
+    content = list((photo_set / "plum" / "plum_09.jpg").read_bytes())
+    hold = """(bytes) => { const d = new DataTransfer();
+        d.items.add(new File([new Uint8Array(bytes)], "<img src=x onerror=window.pwned=1>.jpg", {type: "image/jpeg"}));
+        return d; }"""
+    transfer = page.evaluate_handle(hold, content)
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+    expect(page.locator(".verdict h2")).to_have_text("plum")
+    assert "<img src=x" in page.locator(".answer").get_attribute("data-name")
+    page.evaluate(
+        f"(bytes) => document.dispatchEvent(new ClipboardEvent('paste', {{clipboardData: ({hold})(bytes)}}))",
+        list((photo_set / "apple" / "apple_09.jpg").read_bytes()),
+    )
+    expect(page.locator(".verdict h2")).to_have_text("apple")
+    page.get_by_role("button", name="Use the camera").click()
+    while not page.evaluate("document.querySelector('video').videoWidth"):
+        page.wait_for_timeout(50)
+    page.get_by_role("button", name="Take it").click()
+    expect(page.locator("#history li")).to_have_count(3)
+    page.locator(".examples button").first.click()
+    expect(page.locator("#history li")).to_have_count(4)
+    files = [photo_set / name / f"{name}_10.jpg" for name in ("apple", "lime", "plum")]
+    page.set_input_files("#file", [*files, Path(__file__)])
+    expect(page.locator(".many tbody tr")).to_have_count(4)
+    expect(page.locator(".many .trouble")).to_have_count(1)
+    with page.expect_download() as got:
+        page.get_by_role("link", name="Download as CSV").click()
+    lines = Path(got.value.path()).read_text().splitlines()
+    assert [line.split(",")[1] for line in lines[1:4]] == ["apple", "lime", "plum"]
+    assert page.evaluate("window.pwned") is None
+
+
+@browser_needed
+@quiet
+def test_without_scripts_and_by_keyboard(browse: Callable[..., Any], photo_set: Path) -> None:
+    from playwright.sync_api import expect
+
+    page = browse(java_script_enabled=False)
+    page.set_input_files("#file", photo_set / "apple" / "apple_11.jpg")
+    page.get_by_role("button", name="Name it").click()
+    expect(page.locator(".verdict h2")).to_have_text("apple")
+    expect(page.locator(".near li").first).to_be_visible()
+    page.get_by_text("This is wrong").click()
+    page.select_option("select[name=label]", "plum")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".thanks")).to_be_visible()
+    page.goto(page.url.replace("/feedback", "/ask?q=How+good+is+this+model"))
+    expect(page.locator(".reply")).to_contain_text("99.0 %")
+
+    keys = browse()
+    keys.keyboard.press("Tab")
+    expect(keys.locator(".skip")).to_be_focused()
+    for _ in range(30):
+        keys.keyboard.press("Tab")
+        if keys.evaluate("document.activeElement.name") == "example":
+            break
+    keys.keyboard.press("Enter")
+    expect(keys.locator(".verdict h2")).to_be_visible()
+
+
+@browser_needed
+@quiet
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_nothing_is_in_the_way_of_anyone(browse: Callable[..., Any], photo_set: Path, scheme: str, width: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    page = browse(color_scheme=scheme, viewport={"width": width, "height": 900}, reduced_motion="reduce")
+    found: dict[str, Any] = {}
+
+    def look(name: str) -> None:
+        told = axe.Axe().run(page, options={"runOnly": _RULES}).response["violations"]
+        found.update({f"{name}: {one['id']}": [node["html"][:100] for node in one["nodes"]] for one in told})
+
+    look("front")
+    page.set_input_files("#file", photo_set / "lime" / "lime_10.jpg")
+    page.wait_for_selector(".heat")
+    page.get_by_text("Use from code").click()
+    page.get_by_text("This is wrong").click()
+    look("answer")
+    page.set_input_files("#file", [photo_set / "lime" / "lime_10.jpg", Path(__file__)])
+    page.wait_for_selector(".many")
+    look("many")
+    page.set_input_files("#file", Path(__file__))
+    page.wait_for_selector(".problem")
+    look("problem")
+    browse.wrong.clear()  # type: ignore[attr-defined] # the browser reports the 415 that was asked for
+    for path in ("about", "docs", "ask?q=How+good+is+it", "token", "?lang=de"):
+        page.goto(page.url.split("/", 3)[0] + "//" + page.url.split("/", 3)[2] + "/" + path)
+        look(path)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    assert not found
+
+
+@browser_needed
+@quiet
+def test_a_talk(browse: Callable[..., Any]) -> None:
+    from playwright.sync_api import expect
+
+    page = browse("ask")
+    page.fill("#question", "How good is this model?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".reply")).to_contain_text("99.0 %")
+    expect(page.locator(".sources li").first).to_contain_text("card of this model")
+    expect(page.locator(".turn .badge")).to_have_text("offline")
+    page.fill("#question", "Who won the world cup?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".reply").nth(1)).to_contain_text("I only know about")
+    page.get_by_role("button", name="This helps").first.click()
+    expect(page.locator(".turn").first).to_contain_text("Thank you.")
+
+
+@browser_needed
+@quiet
+def test_a_shared_link_has_no_metadata_and_ends(browse: Callable[..., Any], site: str, tmp_path: Path) -> None:
+    from PIL import Image
+    from playwright.sync_api import expect
+
+    image = Image.new("RGB", (80, 60), (200, 50, 50))
+    exif = image.getexif()
+    exif[0x010E] = "SECRET-PLACE"
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    page = browse()
+    page.set_input_files("#file", tmp_path / "turned.jpg")
+    page.get_by_text("Share by a link").click()
+    page.get_by_role("button", name="Make a link").click()
+    link = page.locator("[data-share] a").get_attribute("href")
+    other = httpx.get(link, trust_env=False).text
+    import base64
+
+    picture = base64.b64decode(re.search(r"data:image/jpeg;base64,([^\"]+)", other)[1])  # type: ignore[index]
+    assert b"SECRET-PLACE" not in picture
+    assert b"Exif" not in picture
+    width, height = Image.open(__import__("io").BytesIO(picture)).size
+    assert height > width  # upright
+    page.get_by_role("button", name="End it now").click()
+    expect(page.locator("[data-share]")).to_contain_text("has ended")
+    assert httpx.get(link, trust_env=False).status_code == 404
+
+
+def test_no_server_listens_to_others_without_a_token(fruit_bundle: Path) -> None:
+    command = [sys.executable, "-m", "inflame", "serve", str(fruit_bundle), "--host", "0.0.0.0", "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "INFLAME_WEB_TOKEN" in done.stderr
+
+
+def test_it_needs_no_torch_starts_soon_and_stops_well(fruit_bundle: Path, photo_set: Path, tmp_path: Path) -> None:
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    began = time.monotonic()
+    with _Serving(fruit_bundle, tmp_path) as (process, address):
+        assert time.monotonic() - began < 10
+        maps = Path(f"/proc/{process.pid}/maps")
+        if maps.exists():
+            assert "libtorch" not in maps.read_text()
+        content = (photo_set / "apple" / "apple_01.jpg").read_bytes()
+
+        client = httpx.Client(trust_env=False, timeout=20)
+
+        def ask(_: int) -> int:
+            try:
+                return client.post(f"{address}v1/classify", files={"file": content}).status_code
+            except httpx.TransportError:
+                return 0  # it had not been accepted
+
+        with client, ThreadPoolExecutor(8) as pool:
+            replies = [pool.submit(ask, number) for number in range(200)]
+            while sum(reply.done() for reply in replies) < 20:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            codes = {reply.result() for reply in replies}
+        assert codes <= {200, 503, 0}
+        assert 200 in codes
+        assert process.wait(15) == 0

@@ -1,0 +1,55 @@
+"""A real server in a thread, with limits that a test can reach."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from inflame.web import server
+from inflame.web.settings import Settings
+
+
+@pytest.fixture
+def serve(fruit_bundle: Path) -> Iterator[Callable[..., httpx.Client]]:
+    """Starts a site of the fruit (or of `folders`) with these settings; a client of it. `client.app` is the site."""
+    ends: list[Callable[[], None]] = []
+
+    def start(folders: dict[str, Path] | None = None, **given: Any) -> httpx.Client:
+        settings = Settings(port=0, **given)
+        socket = server.listen(settings)
+        port = socket.getsockname()[1]
+        made = server.server(folders or {"fruit": fruit_bundle}, dataclasses.replace(settings, port=port))
+        thread = threading.Thread(target=made.run, kwargs={"sockets": [socket]}, daemon=True)
+        thread.start()
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
+        client.app = made.config.app  # type: ignore[attr-defined]
+        client.server = made  # type: ignore[attr-defined]
+
+        def end() -> None:
+            client.close()
+            made.should_exit = True
+            thread.join(15)
+            assert not thread.is_alive()
+            socket.close()
+
+        ends.append(end)
+        while not made.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        return client
+
+    yield start
+    for end in ends:
+        end()
+
+
+@pytest.fixture
+def apple(photo_set: Path) -> bytes:
+    return (photo_set / "apple" / "apple_10.jpg").read_bytes()
