@@ -229,7 +229,7 @@ def _peer(name: str, place: Path, count: int) -> None:
         told = json.loads(start(place / "home", str(model), *words).communicate()[0])
         assert sum(one["state"] == "done" for one in told["trials"]) == count
         return
-    program = place / f"{name}.py"
+    program = place / f"peer_{name}.py"
     program.write_text({"ray": RAY, "hydra": HYDRA}[name])
     peer = Path(".peers") / name / "bin" / "python"
     python = str(peer.absolute()) if peer.exists() else sys.executable

@@ -252,7 +252,7 @@ class _Line:
     def show(self, glance: Glance) -> None:
         """Writes the line."""
         if self._live:
-            sys.stderr.write("\r\x1b[K" + _standing(glance)[: _columns()])
+            sys.stderr.write("\r\x1b[K" + _standing(self._made, glance)[: _columns()])
             sys.stderr.flush()
             return
         ended = {trial.number for trial in glance.trials if trial.ended}
