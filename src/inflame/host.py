@@ -44,12 +44,11 @@ def keep_memory() -> None:
 
     with suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
-        library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        library.mallopt(-3, (1 << 31) - 1)  # M_MMAP_THRESHOLD
         library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
         library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-        library.free(
-            library.malloc(ctypes.c_size_t(min(_HEAP, (memory() or _HEAP) // 4)))
-        )  # not touched: costs nothing
+        size = min(_HEAP, (memory() or _HEAP) // 4)
+        library.free(library.malloc(ctypes.c_size_t(size)))  # never touched: that costs nothing
         for first, end in _heaps():
             library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), 14)  # MADV_HUGEPAGE
 

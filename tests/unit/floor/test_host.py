@@ -13,6 +13,8 @@ import pytest
 
 from inflame import host
 
+_LARGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
 
 @pytest.mark.parametrize(("text", "expected"), [("max 100000", 8), ("150000 100000", 2), ("20000 100000", 1)])
 def test_cores_honour_the_containers_quota(
@@ -50,6 +52,17 @@ def test_kept_memory_costs_fewer_page_faults() -> None:
     plain, kept = (int(run.stdout) for run in runs)
     if sys.platform == "linux" and plain > 1000:  # another C library may keep it anyway
         assert kept < plain / 10
+
+
+@pytest.mark.skipif(not _LARGE.is_file() or "[never]" in _LARGE.read_text(), reason="no large pages here")
+def test_what_is_kept_lies_in_large_pages() -> None:
+    code = (
+        "import numpy as np\nfrom inflame import host\nhost.keep_memory()\nkept = np.ones(1 << 24)\n"
+        "rows = open('/proc/self/smaps_rollup').read().splitlines()\n"
+        "print(next(row.split()[1] for row in rows if row.startswith('AnonHugePages')))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert int(found.stdout) > 100_000  # kB, of 131 MB
 
 
 def test_processor_time_counts_children_alive_and_dead() -> None:
