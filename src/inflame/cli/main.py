@@ -58,6 +58,9 @@ JOURNEY: dict[str, dict[str, Verb]] = {
         "launch": Verb("jobs", "MODEL|DATA", "train on another machine with the same words"),
         "jobs": Verb("jobs", "[ACT] [JOB]", "what became of what was sent; logs, stop, fetch, wait"),
     },
+    "after deployment": {
+        "monitor": Verb("monitor", "[FOLDER]", "has the world moved on? how good are the answers still?"),
+    },
     "your own code": {
         "new": Verb("project", "NAME", "make a model folder of your own that trains at once"),
     },

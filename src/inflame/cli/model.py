@@ -247,6 +247,14 @@ def _tell_why(why: Mapping[str, Explanation], page: Path, *, quiet: bool) -> Non
     print(f"page   {page}", file=sys.stderr if quiet else sys.stdout)
 
 
+def files_of(names: Sequence[str], kind: str) -> list[Path]:
+    """The files of a kind (picture, text) that names of files and folders mean."""
+    for name in names:
+        if not Path(name).expanduser().is_dir():
+            places.file(name)
+    return list(_files(names, kind))
+
+
 def _files(names: Sequence[str], kind: str) -> Iterator[Path]:
     """The files that names mean: themselves, and those of folders that are of this kind (picture, text)."""
     for name in names:

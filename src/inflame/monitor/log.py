@@ -163,6 +163,11 @@ class Log:
         """The entry of that id."""
         return next(iter(self._entries("WHERE id = ?", [answer])), None)
 
+    def place_of(self, answer: str) -> int:
+        """The place of an entry in the order of arrival: what `walk` goes on after. 0 for none."""
+        found = self.query("SELECT seq FROM predictions WHERE id = ?", [answer])
+        return int(found[0][0]) if found else 0
+
     def last(self, count: int, model: str = "") -> list[Entry]:
         """The last `count` entries in the order in which they came, of one model or of all."""
         which, values = ("WHERE model = ?", [model]) if model else ("", [])

@@ -23,6 +23,7 @@ NOMINAL = {"changed": 0.005, "risk": 0.001}  # false alarms per window
 SIZES = (20, 50, 200)  # of the windows that thresholds are set and verified on
 WINDOWS = 200  # of each size
 LEAST = 1e-7  # no threshold is below
+MOST = 20.0  # deviations that a median may be said to have moved: the reference may have none at all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,317 @@
+"""The verb monitor: after deployment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inflame import store
+from inflame.cli.model import bundle_of, files_of
+from inflame.cli.show import as_json, table
+from inflame.errors import DataError, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from inflame.cli.words import Parser
+    from inflame.model.engine.expected import Expected
+    from inflame.model.engine.predictor import Predictor
+    from inflame.monitor.drift import Window
+    from inflame.monitor.log import Log
+    from inflame.monitor.performance import Measured
+
+_DOES = ("check", "learn", "forget", "export")
+_LEAST = 10
+
+
+def monitor_words(parser: Parser) -> None:
+    """What to do, and with what."""
+    parser.usage = "inflame monitor [check [FOLDER|FILE…] | learn | forget | export URI] [--model RUN]"
+    parser.description = (
+        "After deployment: has the world moved on, and how good are the answers still? Without labels.\n"
+        "check compares a folder, or without one what the log holds since the last check, with what the model\n"
+        'saw at training. "Input changed" is information; "accuracy at risk" is an alarm, and the exit code\n'
+        "is 1, for cron. It says what changed, shows the items most unlike the training, estimates the\n"
+        "accuracy, and says what to do. learn asks a model more thoroughly what it expects; forget erases;\n"
+        "export writes the log as Parquet, a file per day."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  inflame monitor check new_photos/ --model butterflies --html report.html\n"
+        "  inflame monitor                                 what the log holds since the last check\n"
+        "  inflame monitor check --log postgresql://me@host/inflame --window 500\n"
+        "  inflame monitor learn --model auto-photos-003 --in 60s\n"
+        "  inflame monitor forget --before 2026-01-31\n"
+        "  inflame monitor export s3://bucket/log"
+    )
+    add = parser.add_argument
+    add("what", nargs="*", metavar="WORD", help="check (default), learn, forget or export, and its words")
+    add("--model", metavar="RUN", help="a run, its bundle or a champion's name (default: the last run)")
+    add("--log", metavar="URI", default="", help="the log: a file or postgresql://… (default: in the home)")
+    add("--window", metavar="N", type=int, default=200, help="items of the log in a window (default: 200)")
+    add("--html", metavar="FILE", default="", help="write the page about the last window")
+    add("--all", action="store_true", help="check the whole log, not only what is new")
+    add("--in", dest="budget", metavar="TIME", default="30s", help="learn: how long (default: 30s)")
+    add("--before", metavar="DATE", default="", help="forget: what is older than that day")
+    add("--input", metavar="HASH", default="", help="forget: one input, by the sha256 of its bytes")
+
+
+def monitor(words: Namespace) -> int:
+    """Does what is asked."""
+    does, rest = (words.what[0], words.what[1:]) if words.what else ("check", [])
+    if does not in _DOES and Path(does).expanduser().exists():
+        does, rest = "check", words.what
+    if does not in _DOES:
+        raise UserError(
+            f'inflame monitor can\'t "{does}".{did_you_mean(does, _DOES)}',
+            remedy=f"One of: {', '.join(_DOES)}; or name a folder of new items.",
+        )
+    if words.window < _LEAST:
+        raise UserError(f"A window has {_LEAST} items or more, not {words.window}.", remedy="--window 200")
+    if does == "check":
+        return _check_files(words, rest) if rest else _check_log(words)
+    if does == "export":
+        return _export(words, rest)
+    if rest:
+        raise UserError(f"inflame monitor {does} takes no further word, and got {rest[0]}.", remedy="--model RUN")
+    return _learn(words) if does == "learn" else _forget(words)
+
+
+# --- check -----------------------------------------------------------------------------------------
+
+
+def _check_files(words: Namespace, names: Sequence[str]) -> int:
+    from inflame.artifact.preprocess import read
+    from inflame.model.engine.expected import joined
+    from inflame.model.engine.expecting import Asked
+    from inflame.monitor.drift import judge
+
+    predictor, expected = _model(words)
+    asked = Asked(predictor)
+    files = files_of(names, "text" if asked.text else "picture")
+    parts, good, hashes, bad = [], [], [], []
+    for start in _steps(len(files), 32, words):
+        contents = [(file, read(file)[0]) for file in files[start : start + 32]]
+        sample, places = asked([content for _, content in contents])
+        parts.append(sample)
+        good += [contents[place][0] for place in places]
+        hashes += [_sha256(contents[place][1]) for place in places]
+        bad += [file for place, (file, _) in enumerate(contents) if place not in set(places)]
+    if len(good) < _LEAST:
+        raise DataError(
+            f"{len(good)} items that can be read are too few: nothing can be said of fewer than {_LEAST}.",
+            where=", ".join(names),
+            remedy="Name a folder with more of them.",
+        )
+    whole = joined(parts)
+    window = judge(expected, whole, hashes)
+    unlike = [
+        {"name": good[row].name, "label": _label(predictor, whole.probabilities[row]), "content": good[row]}
+        for row in window.unlike
+    ]
+    return _tell(words, predictor, window, window.level, unlike, unreadable=len(bad))
+
+
+def _check_log(words: Namespace) -> int:
+    from inflame.monitor import checking
+    from inflame.monitor.performance import measured
+
+    predictor, expected = _model(words)
+    log = _log(words)
+    found = checking.check(log, expected, predictor.version, size=words.window, anew=words.all, least=_LEAST)
+    if found.window is None:
+        return _nothing_new(words, log, predictor, found)
+    unlike = [
+        {"name": one.source or one.id[:8], "label": one.label, "content": log.kept(one.input)} for one in found.unlike
+    ]
+    said = measured(log.verdicts())
+    return _tell(words, predictor, found.window, found.level, unlike, found=found, said=said)
+
+
+def _nothing_new(words: Namespace, log: Log, predictor: Predictor, found: Any) -> int:
+    state = log.state()
+    if words.json:
+        print(as_json({"level": None, "new": found.new, "foreign": found.foreign, **state.to_json()}))
+        return 0
+    others = f"; {found.foreign:,} entries were made by other models" if found.foreign else ""
+    print(f"nothing to check: {found.new} new answers of {predictor.version} in {log.place}{others}")
+    if state.waiting:
+        print(f"waiting  {state.waiting:,} rows wait on disk: {state.trouble}")
+    return 0
+
+
+def _tell(
+    words: Namespace,
+    predictor: Predictor,
+    window: Window,
+    level: str,
+    unlike: list[dict[str, Any]],
+    *,
+    unreadable: int = 0,
+    found: Any = None,
+    said: Measured | None = None,
+) -> int:
+    from inflame.monitor import page, told
+    from inflame.monitor.drift import RISK
+
+    about = {"model": predictor.info.get("model") or predictor.version, "unreadable": unreadable}
+    if words.html:
+        shown = [{"picture": "", "text": "", **one, **_shown(page.shown, one["content"])} for one in unlike]
+        what = f"{window.items:,} items"
+        text = page.render("report", window=window, about={**about, "what": what}, unlike=shown, measured=said)
+        store.write(words.html, text)
+    if words.json:
+        more = {**found.to_json()} if found is not None else {}
+        names = [str(one["name"]) for one in unlike]
+        print(as_json({**window.to_json(), "level": level, "unlike": names, "unreadable": unreadable, **more}))
+    else:
+        print(f"{level:<17}{window.items:,} items against {about['model']} {predictor.version}")
+        if window.findings:
+            rows = [[told.finding(one), told.size(one)] for one in window.findings]
+            print(table(("what changed", "how much"), rows))
+        for name, before, now in window.classes:
+            print(f"class            {name}: {before:.1%} of the answers before, {now:.1%} now")
+        print(f"accuracy         {told.accuracy(window)}")
+        if said is not None and said.asked.n:
+            rate = said.asked
+            print(f"measured         {rate.value:.3f} ({rate.low:.3f}–{rate.high:.3f}) of {rate.n} chosen at random")
+        if window.findings:
+            print(f"most unlike      {', '.join(str(one['name']) for one in unlike)}")
+        if window.copies or window.near > 0.05:
+            print(f"copies           {window.copies:.1%} exact, {window.near:.1%} nearly")
+        if unreadable:
+            print(f"unreadable       {unreadable}")
+        print(f"do               {window.advice}")
+        print(f"false alarms     {told.often(window)}")
+    if words.html:
+        print(f"page             {words.html}", file=sys.stderr)
+    return 1 if level == RISK else 0
+
+
+def _shown(show: Any, content: Path | bytes | None) -> dict[str, str]:
+    if content is None:
+        return {}
+    return dict(show(content.read_bytes() if isinstance(content, Path) else content))
+
+
+# --- learn, forget, export ---------------------------------------------------------------------------
+
+
+def _learn(words: Namespace) -> int:
+    from inflame.artifact import manifest
+    from inflame.config.schema import parse_duration
+    from inflame.model.engine import bundle, expecting
+    from inflame.model.engine.expected import NAME
+
+    place = bundle_of(words.model)
+    run = place.parent
+    if not (run / "dataset.json").is_file():
+        raise DataError(
+            "The data that the model was made from is not known here.",
+            where=str(run),
+            remedy="Name a run, not a copy of its bundle: inflame runs",
+        )
+    found = expecting.of(bundle.Predictor(place), manifest.load(run), seconds=parse_duration(words.budget))
+    if found is None:
+        raise DataError(
+            f"There are fewer than {expecting.LEAST} held-out items that can be read.",
+            where=str(run),
+            remedy="Put the data back to where it was, or hold more of it out.",
+        )
+    bundle.amend(place, {NAME: found.to_bytes()})
+    facts = {
+        "bundle": str(place),
+        "reference": found.m,
+        "accuracy": found.accuracy,
+        "thresholds": found.thresholds,
+        "verified": found.verified,
+        "estimator": {key: found.estimator[key] for key in ("error", "families", "items") if key in found.estimator},
+    }
+    if words.json:
+        print(as_json(facts))
+        return 0
+    print(f"learned  {found.m:,} reference items; accuracy {found.accuracy:.4f} of {found.labelled:,} held-out items")
+    if found.verified.get("windows"):
+        kept = found.verified
+        print(
+            f"checked  {kept['windows']:,} clean windows of other items: "
+            f'{kept["changed"]:.2%} false "input changed", {kept["risk"]:.2%} false "at risk" before the estimate'
+        )
+    if found.estimator:
+        many, error = len(found.estimator["families"]), found.estimator["error"]
+        print(f"estimate {error:.3f} mean error of the accuracy, on kinds of corruption left out, {many} kinds")
+    return 0
+
+
+def _forget(words: Namespace) -> int:
+    if not words.before and not words.input:
+        raise UserError("Say what to forget.", remedy="--before 2026-01-31, or --input HASH")
+    log = _log(words)
+    which: dict[str, Any] = {"before": _day(words.before)} if words.before else {"input": words.input.lower()}
+    count = log.forget(**which)
+    print(as_json({"forgotten": count}) if words.json else f"forgot {count:,} answers in {log.place}")
+    return 0
+
+
+def _export(words: Namespace, rest: Sequence[str]) -> int:
+    from inflame.monitor import parquet
+
+    if len(rest) != 1:
+        raise UserError("Say where to.", remedy="inflame monitor export folder/   or   s3://bucket/log")
+    days = parquet.export(_log(words), rest[0])
+    if words.json:
+        print(as_json({"place": store.shown(rest[0]), "days": days}))
+    else:
+        print(f"wrote {sum(days.values()):,} answers of {len(days)} days to {store.shown(rest[0])}")
+    return 0
+
+
+# --- what all need -----------------------------------------------------------------------------------
+
+
+def _model(words: Namespace) -> tuple[Predictor, Expected]:
+    from inflame.model.engine.expected import Expected
+    from inflame.model.engine.predictor import Predictor
+
+    predictor = Predictor(bundle_of(words.model))
+    if not predictor.expected:
+        raise UserError(
+            "The model doesn't know what to expect: its bundle has no expected.npz.",
+            where=str(predictor.folder),
+            remedy=f"inflame monitor learn --model {words.model or predictor.folder.parent}",
+        )
+    return predictor, Expected.of(predictor.expected)
+
+
+def _log(words: Namespace) -> Log:
+    from inflame.monitor.log import Log
+
+    return Log(words.log, patience=10.0)
+
+
+def _steps(count: int, size: int, words: Namespace) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(range(0, count, size), unit_scale=size, unit=" items", delay=2, leave=False, disable=words.json or None)
+
+
+def _sha256(content: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
+def _label(predictor: Predictor, probabilities: Any) -> str:
+    best = int(probabilities.argmax())
+    return f"{predictor.classes[best]} {probabilities[best]:.2f}"
+
+
+def _day(text: str) -> float:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f'"{text}" is no date.', where="--before", remedy="--before 2026-01-31") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

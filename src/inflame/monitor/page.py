@@ -1,0 +1,56 @@
+"""The report as one self-contained page: nothing fetched, light and dark, readable on a phone."""
+
+from __future__ import annotations
+
+import base64
+import io
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from inflame import __version__
+from inflame.monitor import told
+
+SIDE = 160  # pixels of a shown picture
+
+
+def render(name: str, **values: Any) -> str:
+    """The page `pages/NAME.html` with these values."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"say": told.finding, "size": told.size, "percent": percent, "count": "{:,}".format}
+    environment.globals |= {"accuracy": told.accuracy, "often": told.often, "heads": told.HEADS}
+    made = {"by": __version__, "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
+    return environment.get_template(f"{name}.html").render(values, made=made)
+
+
+def percent(share: float) -> str:
+    """`12 %`"""
+    return (
+        f"{100 * share:.0f}\N{NARROW NO-BREAK SPACE}%"
+        if share >= 0.1 or not share
+        else f"{100 * share:.1f}\N{NARROW NO-BREAK SPACE}%"
+    )
+
+
+def shown(content: bytes) -> dict[str, str]:
+    """How an input is shown: {"picture": a data URI} or {"text": its beginning}."""
+    from PIL import Image, ImageOps
+
+    with suppress(Exception), Image.open(io.BytesIO(content)) as image:  # a text, or a picture that can't be read
+        small = ImageOps.exif_transpose(image).convert("RGB")
+        if max(small.size) < SIDE // 2:
+            small = small.resize((SIDE, SIDE * small.height // small.width), Image.Resampling.NEAREST)
+        small.thumbnail((SIDE, SIDE))
+        file = io.BytesIO()
+        small.save(file, "JPEG", quality=80)
+        return {"picture": f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"}
+    return {"text": " ".join(content[:600].decode("utf-8", "replace").split())[:240]}
