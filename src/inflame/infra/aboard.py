@@ -4,6 +4,7 @@ output folder everything that others want to know: log, signs of life, and how i
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -276,12 +278,15 @@ def _fetch_parts(job: Mapping[str, Any], work: Path) -> None:
     listed = work / ".inflame" / "parts.json"
     if not listed.is_file():
         return
-    import json
+    place = store.join(str(job["code"]), CODE, PARTS)
 
-    for name in json.loads(listed.read_text()):
-        data = store.read_bytes(store.join(str(job["code"]), CODE, PARTS, f"{name}.tar.gz"))
+    def bring(name: str) -> None:
+        data = store.read_bytes(store.join(place, f"{name}.tar.gz"))
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
             tar.extractall(work, filter="tar")
+
+    with ThreadPoolExecutor(16) as many:
+        list(many.map(bring, json.loads(listed.read_text(encoding="utf-8"))))
 
 
 def _placed(word: str, inputs: list[str]) -> str:

@@ -23,7 +23,7 @@ from inflame.records import JobSpec, Package
 BUILTIN = "inflame:"  # a model that comes with inflame, and is in its wheel
 CODE, PARTS = "code", "parts"
 SMALL = 32 * 2**20  # bytes of code up to which it is one archive
-SPREAD = 64  # parts of larger code
+SPREAD = 256  # parts of larger code
 _MODELS = Path(wheel.__file__).parents[1] / "model"
 _NO_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # of no files
 

@@ -24,6 +24,7 @@ from inflame.infra.local import Local
 from inflame.records import Job, JobSpec, Record
 
 ITEMS, EPOCHS = 200, 30  # of the sample; enough epochs to be killed between the first and the last
+BUDGET = 60.0  # seconds of a training that is told neither a time nor a number of epochs
 SECONDS = 240.0  # after which a rehearsal is given up
 _SAMPLE = ("limit=", "in=", "hyperparam.num_epochs=", "debug=", "devices=")
 _CHECKPOINT = ("last", "checkpoint.safetensors")
@@ -51,11 +52,11 @@ def rehearse(spec: JobSpec, backend: str, *, say: Callable[[str], None] = lambda
     place = store.make_folder(store.home() / "cache" / "rehearsals")
     with tempfile.TemporaryDirectory(dir=place, prefix="rehearsal-") as folder:
         found, run = _run(plan, Path(folder), say)
-        seconds = _estimate(plan.spec, run)
-        memory = _memory(plan.machine, run)
+        seconds = _estimate(plan.spec)
+        measured = [*_pace(run), *_memory(plan.machine)]
     looked = _look(backend, plan.spec)
     cost = None if seconds is None else plan.machine.cost(seconds, spec.count)
-    told = [*found, *memory, *looked, *_told(plan.machine, seconds, cost, spec)]
+    told = [*found, *measured, *looked, *_told(plan.machine, seconds, cost, spec)]
     return Rehearsal(findings=tuple(told), seconds=seconds, cost=cost)
 
 
@@ -180,20 +181,36 @@ def _look(backend: str, spec: JobSpec) -> list[Finding]:
         return [Finding(what=backend, state=UNKNOWN, text=error.message, remedy=error.remedy)]
 
 
-def _estimate(spec: JobSpec, run: Path) -> float | None:
-    """Seconds of the whole training at the pace of this machine. A given time is that time."""
+def _estimate(spec: JobSpec) -> float | None:
+    """Seconds of the whole training where its words or its model's configuration give it a time; None for a number of
+    epochs, because how many items there are is seen there alone."""
     from inflame.config.schema import parse_duration
 
     words = dict(word.split("=", 1) for word in spec.arguments if "=" in word)
     if "in" in words:
         return parse_duration(words["in"])
-    status, told = _json(run / "status.json"), _json(run / "config.json")
-    pace = status.get("kept", {}).get("pace: seconds an item")
-    items = _json(run / "dataset.json").get("whole") or _json(run / "dataset.json").get("items")
-    epochs = words.get("hyperparam.num_epochs") or _epochs(spec)
-    if not (pace and items and epochs and told):
-        return None
-    return float(pace) * float(items) * float(epochs)
+    return None if _number(words.get("hyperparam.num_epochs", _epochs(spec))) != 0 else BUDGET
+
+
+def _pace(run: Path) -> list[Finding]:
+    """How long a step takes here, from the first row of the metrics to the last."""
+    rows = []
+    with suppress(OSError, ValueError):
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    timed = [(row["step"], row["seconds"]) for row in rows if {"step", "seconds"} <= row.keys()]
+    steps = timed[-1][0] - timed[0][0] if timed else 0
+    if not steps:
+        return []
+    each = (timed[-1][1] - timed[0][1]) / steps
+    size = _json(run / "config.json").get("hyperparam", {}).get("batch_size", "?")
+    text = f"{each:.3f} s a step of {size} items on this machine, with what comes between epochs"
+    return [Finding(what="step", state=OK, text=text)]
+
+
+def _number(value: Any) -> int | None:
+    with suppress(TypeError, ValueError):
+        return int(value)
+    return None
 
 
 def _epochs(spec: JobSpec) -> Any:
@@ -205,7 +222,7 @@ def _epochs(spec: JobSpec) -> Any:
     return None
 
 
-def _memory(machine: machines.Machine, run: Path) -> list[Finding]:
+def _memory(machine: machines.Machine) -> list[Finding]:
     """What a training takes is not measured here; what the machine has is said."""
     if machine.memory is None:
         return []
@@ -214,7 +231,9 @@ def _memory(machine: machines.Machine, run: Path) -> list[Finding]:
 
 
 def _told(machine: machines.Machine, seconds: float | None, cost: float | None, spec: JobSpec) -> list[Finding]:
-    time_text = "unknown" if seconds is None else f"about {seconds:.0f} s at the pace of this machine"
+    time_text = (
+        "unknown: it depends on the number of items" if seconds is None else f"about {seconds:.0f} s, as it is told"
+    )
     rows = [Finding(what="time", state=OK if seconds is not None else UNKNOWN, text=time_text)]
     said = "unknown" if machine.price is None else machine.said()
     if cost is not None and spec.max_money is not None and cost > spec.max_money:
