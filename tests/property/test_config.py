@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inflame import config
-from inflame.config import Hyperparam, Settings
+from inflame.config import Hyperparam, Settings, words
 from inflame.errors import SettingError
 
 CODE = "def train(settings):\n    settings.io.training_input, settings.splits\n    settings.hyperparam.{}\n"
@@ -113,3 +113,16 @@ def test_hyperparam_goes_round(values: dict[str, Any]) -> None:
     h = Hyperparam(**values)
     assert Hyperparam.from_json(h.to_json()) == h
     assert dict(**h) == values
+
+
+@given(st.one_of(st.text("0123456789+-.eE_", min_size=1, max_size=7), st.floats().map(repr), st.integers().map(str)))
+def test_plain_numbers_are_what_hydra_makes_of_them(text: str) -> None:
+    """They are read without Hydra, which takes its time."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        expected = True, OverridesParser.create().parse_override(f"key={text}").value()
+    except (HydraException, ValueError):
+        expected = False, None
+    assert repr(words._parsed(words.Word(key="key", text=text))) == repr(expected)
