@@ -30,12 +30,23 @@ class Unsure(Exception):
 
 class Rest:
     """A provider. `token(fresh)` is what to show it, empty for nothing. `remedies`: ways out by the kind of refusal:
-    `login`, `rights`, `quota` and `wrong`."""
+    `login`, `rights`, `quota` and `wrong`. `absent`: how it says that something isn't there, besides 404.
+    `auth`: name and password, where there is no token."""
 
-    def __init__(self, who: str, extra: str, token: Callable[[bool], str], remedies: dict[str, str]) -> None:
-        self.who, self._token, self._remedies = who, token, remedies
+    def __init__(
+        self,
+        who: str,
+        extra: str,
+        token: Callable[[bool], str],
+        remedies: dict[str, str],
+        *,
+        absent: str = "",
+        auth: tuple[str, str] | None = None,
+    ) -> None:
+        self.who, self._token, self._remedies, self._absent = who, token, remedies, absent
         self._requests = plugins.need("requests", extra, f"The place {who}")
         self._session = self._requests.Session()
+        self._auth = auth
 
     def get(self, url: str, **query: str) -> Any:
         """What is there. Nothing: Absent."""
@@ -54,7 +65,7 @@ class Rest:
             turn += 1
             try:
                 answer = self._session.request(
-                    method, url, json=body, params=query, timeout=_TIMEOUT, headers=self._headers(fresh)
+                    method, url, json=body, params=query, timeout=_TIMEOUT, auth=self._auth or self._shown(fresh)
                 )
             except self._requests.exceptions.RequestException as error:
                 if once and not isinstance(error, self._requests.exceptions.ConnectTimeout):
@@ -79,12 +90,19 @@ class Rest:
             remedy="Check the network and the settings of the place, then give the same command again.",
         )
 
-    def _headers(self, fresh: bool) -> dict[str, str]:
+    def _shown(self, fresh: bool) -> Callable[[Any], Any]:
+        """Puts the token into a request. As a header it would give way to what a .netrc says of the host."""
         token = self._token(fresh)
-        return {"Authorization": f"Bearer {token}"} if token else {}
+
+        def put(asked: Any) -> Any:
+            if token:
+                asked.headers["Authorization"] = f"Bearer {token}"
+            return asked
+
+        return put
 
     def _refusal(self, status: int, said: str, where: str) -> Exception:
-        if status == 404:
+        if status == 404 or (self._absent and re.search(self._absent, said)):
             return Absent(said)
         if status in (409, 412):
             return Taken(said)
@@ -110,8 +128,8 @@ def _said(answer: Any) -> str:
     """What an error says: its message, however it is wrapped."""
     try:
         value = answer.json()
-        error = value.get("error", value)
-        text = error.get("message", "") if isinstance(error, dict) else str(error)
+        error = value.get("error", value.get("meta", value))
+        text = error.get("message", error.get("result_msg", "")) if isinstance(error, dict) else str(error)
     except (ValueError, AttributeError):
         text = answer.text
     return f"{answer.status_code} {str(text or answer.reason)[:500]}"
