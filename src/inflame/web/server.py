@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +114,19 @@ def server(folders: dict[str, Path], settings: Settings) -> uvicorn.Server:
 
 class _Server(uvicorn.Server):
     """Says first that it stops, so that balancers look elsewhere and streams end; closes connections a moment later."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end it well: uvicorn itself would raise them once more when all is done."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {which: signal.signal(which, self.handle_exit) for which in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Nothing new is accepted; what was sent already is still read and answered."""
