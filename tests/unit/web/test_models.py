@@ -1,0 +1,103 @@
+"""Versions: a new bundle takes over between batches, a broken one changes nothing, the one before is kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from inflame.errors import BundleError
+from inflame.model.engine.bundle import amend
+from inflame.web.models import Model, Slot
+from inflame.web.settings import Settings
+
+
+@pytest.fixture
+def folder(fruit_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(fruit_bundle, tmp_path / "bundle"))
+
+
+def test_a_new_bundle_takes_over_and_can_be_taken_back(folder: Path, apple: bytes) -> None:
+    slot = Slot("fruit", folder, Settings())
+    first = slot.current.version
+    assert not slot.changed()
+    amend(folder, {"card.md": b"# another card\n"})
+    assert slot.changed()
+    assert slot.reload()
+    second = slot.current.version
+    assert second != first
+    assert slot.current.card == "# another card\n"
+    assert slot.rollback()
+    assert slot.current.version == first
+    (answer,) = slot.current.answer([apple])
+    assert answer.version == first  # type: ignore[union-attr]
+
+
+def test_a_changed_byte_changes_nothing(folder: Path) -> None:
+    slot = Slot("fruit", folder, Settings())
+    first = slot.current
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[100] ^= 1
+    (folder / "model.onnx").write_bytes(content)
+    (folder / "bundle.json").touch()
+    assert slot.changed()
+    assert not slot.reload()
+    assert slot.current is first
+    assert "model.onnx" in slot.trouble
+    assert not slot.changed()  # it isn't tried again until it changes again
+    assert not slot.rollback()
+    with pytest.raises(BundleError):
+        Model("fruit", folder, Settings())
+
+
+def test_canaries_notice_a_model_that_answers_otherwise(folder: Path) -> None:
+    model = Model("fruit", folder, Settings())
+    assert model.alive()
+    run = model.predictor.run
+    model.predictor.run = lambda inputs: (run(inputs)[0] * 0.3, run(inputs)[1])  # type: ignore[method-assign]
+    assert not model.alive()
+
+
+def test_swaps_under_load_lose_and_mix_nothing(serve, folder: Path, apple: bytes) -> None:  # type: ignore[no-untyped-def]
+    client: httpx.Client = serve({"fruit": folder}, reload=0.05)
+    slot = client.app.state.service.slots["fruit"]  # type: ignore[attr-defined]
+    seen: set[str] = set()
+    wrong: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=client.base_url, trust_env=False, timeout=20) as mine:
+            while not stop.is_set():
+                reply = mine.post("/v1/classify", files=[("file", apple)] * 3)
+                if reply.status_code != 200:
+                    wrong.append(reply.text)
+                    continue
+                versions = {one["version"] for one in reply.json()["results"]}
+                seen.update(versions)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    made = {slot.current.version}
+    for number in range(5):
+        amend(folder, {"card.md": f"# card {number}\n".encode()})
+        wanted = json.loads((folder / "bundle.json").read_bytes())["version"][:12]
+        end = time.monotonic() + 20
+        while slot.current.version != wanted and time.monotonic() < end:
+            time.sleep(0.02)
+        made.add(slot.current.version)
+    for _ in range(20):
+        client.post("/v1/models/fruit/rollback")
+    time.sleep(0.2)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(made) == 6
+    assert len(seen) > 3
+    assert seen <= made
