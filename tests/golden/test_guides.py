@@ -11,7 +11,7 @@ import pytest
 from inflame.cli.main import parser
 
 DOCS = Path(__file__).parents[2] / "docs"
-GUIDES = ("board.md", "data.md", "data-versions.md", "export.md")
+GUIDES = ("board.md", "data.md", "data-versions.md", "export.md", "machines.md")
 
 
 def _commands() -> list[str]:

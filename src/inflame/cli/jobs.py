@@ -42,7 +42,7 @@ def launch_words(parser: Parser) -> None:
         "  inflame launch mnist --on local\n"
         "  inflame launch mnist --on sagemaker --machine gpu-small --output s3://bucket/inflame --dry-run\n"
         "  inflame launch ./my_birds --on vertexai --spot --output gs://bucket/inflame --max-money 5 in=1h\n"
-        "  inflame launch mnist --on azureml --count 2 --max-time 2h --output az://container/inflame --env HF_TOKEN"
+        "  inflame launch mnist --on azureml --max-time 2h --output az://container/inflame --env HF_TOKEN"
     )
     _job_words(parser)
     parser.add_argument("--dry-run", action="store_true", help="show all that would be sent, and send nothing")
@@ -302,8 +302,8 @@ def rehearse_words(parser: Parser) -> None:
     parser.usage = "inflame rehearse MODEL|DATA --on BACKEND [--output URI] [--machine NAME] [key=value …]"
     parser.description = (
         "What would fail there fails here first. The job that launch would send runs here, packed, in a fresh\n"
-        "folder with its own list of packages, on a sample: it is killed after its first checkpoint, goes on,\n"
-        "and exports. Then its place is looked at: credentials, region, quota, bucket, image. Nothing is sent."
+        "folder with its own list of packages, on a sample: it is killed after its first checkpoint, goes on\n"
+        "and exports. Then its place is looked at: credentials, region, quota, bucket. Nothing is sent."
     )
     parser.epilog = (
         "examples:\n"
