@@ -50,7 +50,7 @@ def check(log: Log, expected: Expected, model: str, *, size: int, anew: bool = F
         first = not history and not lines
         if len(good) < least or (len(group) < size and not first):
             break
-        window = judge(expected, gather.sample(good), [entry.input for entry in good])
+        window = judge(expected, gather.sample(good, len(expected.names)), [entry.input for entry in good])
         watch, level = watch.after(window)
         lines.append(_line(good, window, level))
         after = log.place_of(group[-1].id)

@@ -173,6 +173,6 @@ def _advice(level: str, guess: Estimate | None, copies: float) -> str:
         return f"Look at the pictures below. The model seems to cope; tell whoever takes or sends them.{repeated}"
     if guess is None or not guess.reliable:
         count = guess.label if guess is not None else 100
-        return f"Label {count} of these items (inflame inbox): nothing like them was ever tested.{repeated}"
-    until = f"until {guess.label} of these items are labelled (inflame inbox)"
+        return f"Label {count} items like these: nothing of the kind was ever tested.{repeated}"
+    until = f"until {guess.label} items like these are labelled"
     return f"Stop trusting the answers {until}, then train again.{repeated}"

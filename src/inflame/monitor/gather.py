@@ -11,20 +11,21 @@ from inflame.monitor.entries import Entry
 
 
 def fits(expected: Expected, entry: Entry) -> bool:
-    """Whether the entry was made by a model with these classes, embedding and statistics."""
+    """Whether the entry was made by a model with these classes, embedding and statistics (or without statistics)."""
     return (
         len(entry.probabilities) == len(expected.class_names)
         and len(entry.embedding) == len(expected.centre)
-        and len(entry.seen) == len(expected.names)
+        and len(entry.seen) in (0, len(expected.names))
     )
 
 
-def sample(entries: Sequence[Entry]) -> Sample:
-    """The entries, one at least and all of one model, as they are tested."""
+def sample(entries: Sequence[Entry], width: int) -> Sample:
+    """The entries, one at least and all of one model, as they are tested; `width`: how many statistics there are."""
+    unknown = np.full(width, np.nan, np.float32)
     return Sample(
         probabilities=np.stack([entry.probabilities for entry in entries]).astype(np.float32),
         embedding=np.stack([entry.embedding for entry in entries]).astype(np.float32),
-        seen=np.stack([entry.seen for entry in entries]),
+        seen=np.stack([entry.seen if len(entry.seen) else unknown for entry in entries]),
         known=np.array([entry.known for entry in entries]),
         kinds=tuple(entry.kind for entry in entries),
     )

@@ -57,9 +57,9 @@ def expecting(
         if time.monotonic() - began > CLEAN * seconds and sum(map(len, samples)) >= LEAST:
             break
         some = _contents(read, [(uris[row], labels[row]) for row in order[start : start + BATCH]])
-        found, good = asked([content for content, _ in some])
+        found, good, held = asked.look([content for content, _ in some])
         samples.append(found)
-        contents += [asked.prepared(some[place][0]) for place in good]
+        contents += [texts.decode(some[place][0])[0] for place in good] if asked.text else held
         truth += [some[place][1] for place in good]
     if sum(map(len, samples)) < LEAST:
         return None
@@ -128,6 +128,10 @@ class Asked:
 
     def __call__(self, contents: Sequence[bytes]) -> tuple[Sample, list[int]]:
         """The answers to files or texts by their bytes, and which of them could be read."""
+        return self.look(contents)[:2]
+
+    def look(self, contents: Sequence[bytes]) -> tuple[Sample, list[int], list[Any]]:
+        """The same, with what was read of them."""
         good, read = [], []
         for place, content in enumerate(contents):
             try:
@@ -136,19 +140,15 @@ class Asked:
             except InflameError:
                 continue
         if not good:
-            return self._nothing(), []
+            return self._nothing(), [], []
         inputs = self.predictor.stack(read)
         described = [self.described(one, contents[place]) for one, place in zip(read, good, strict=True)]
         numbers = np.stack([row for row, _ in described])
-        return self.answered(inputs, numbers, tuple(kind for _, kind in described)), good
+        return self.answered(inputs, numbers, tuple(kind for _, kind in described)), good, read
 
     def described(self, read: Any, content: bytes) -> tuple[NDArray[np.float32], str]:
         """The statistics of an input that was read, and its type."""
         return seen.text(content) if self.text else seen.picture(read, content)
-
-    def prepared(self, content: bytes) -> Any:
-        """What is spoiled later: the pixels of a picture, a text itself."""
-        return texts.decode(content)[0] if self.text else self.predictor.read(content)
 
     def answered(self, inputs: Any, numbers: NDArray[np.float32], kinds: tuple[str, ...] = ()) -> Sample:
         """The answers to a batch."""
