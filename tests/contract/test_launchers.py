@@ -1,18 +1,23 @@
-"""Every launcher keeps the promises of `inflame.infra.launcher.Launcher`, with a model folder that needs no torch."""
+"""Every launcher keeps the promises of `inflame.infra.launcher.Launcher`, with a model folder that needs no torch.
+
+What a launcher asks for is shown for all of them; what it does, here for those of this machine: the others are run
+against their control planes (tests/unit/infra) and on their machines (test_on_the_machine.py).
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from inflame import plugins
 from inflame.errors import DataError, UserError
-from inflame.infra.launcher import ENDED, Launcher
-from inflame.records import Job, JobSpec
+from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Launcher
+from inflame.records import Job, JobSpec, Package
 
 APP = """
 import json, os, pathlib, signal, sys, time
@@ -29,11 +34,26 @@ sys.exit(int(words.get("code", 0)))
 """
 
 
-@pytest.fixture(params=plugins.names("launcher"))
+HERE = ("local",)
+OUTPUTS = {"sagemaker": "s3://bucket/x", "azureml": "az://container/x", "vertexai": "gs://bucket/x"}
+CARRIED = Package(tree="1" * 40, archive="{place}/code/abc.tar.gz", model="models/mine", sha256="abc")
+
+
+@pytest.fixture(params=HERE)
 def launcher(request: pytest.FixtureRequest) -> Launcher:
     found = plugins.load("launcher", request.param)()
     assert isinstance(found, Launcher)
     return found
+
+
+@pytest.fixture(params=plugins.names("launcher"))
+def place(request: pytest.FixtureRequest) -> tuple[str, Launcher, str]:
+    """Any launcher, with the settings that it needs, and an output that its machines reach."""
+    kind = plugins.load("launcher", request.param)
+    known = getattr(sys.modules[kind.__module__], "SETTINGS", ())
+    found = kind({one.name: one.example for one in known if one.required}) if known else kind()
+    assert isinstance(found, Launcher)
+    return request.param, found, OUTPUTS.get(request.param, "/shared/x")
 
 
 @pytest.fixture
@@ -50,6 +70,43 @@ def wait(launcher: Launcher, job: Job, seconds: float = 20) -> Job:
         assert time.monotonic() < deadline, f"{now} after {seconds} s"
         time.sleep(0.02)
     return now
+
+
+def test_a_request_for_elsewhere_is_pure_and_says_all(
+    place: tuple[str, Launcher, str], model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, found, output = place
+    monkeypatch.setenv("TOKEN", "hush")
+    words = ("hyperparam.lr=0.1", "name=two words and 'quotes' $HOME")
+    spec = JobSpec(model=str(model), arguments=words, environment=("TOKEN",), output=f"{output}/jobs/mine")
+    package = replace(CARRIED, archive=CARRIED.archive.format(place=output))
+    before = sorted(home.rglob("*"))
+    first, second = found.request(spec, package), found.request(spec, package)
+    assert first == second == json.loads(json.dumps(first))
+    assert sorted(home.rglob("*")) == before
+    text = json.dumps(first)
+    assert "hush" not in text
+    assert "TOKEN" in text
+    assert "abc.tar.gz" in text
+    assert first["backend"] == name
+    assert first["output"] == spec.output
+
+
+def test_no_launcher_takes_a_folder_without_app(place: tuple[str, Launcher, str], tmp_path: Path) -> None:
+    _, found, output = place
+    with pytest.raises(DataError, match=r"no app\.py"):
+        found.request(JobSpec(model=str(tmp_path), output=output))
+
+
+def test_looking_at_a_place_raises_nothing(place: tuple[str, Launcher, str], model: Path) -> None:
+    """No credentials, no network: each is a finding with a remedy, or could not be checked."""
+    _, found, output = place
+    for one in found.check(JobSpec(model=str(model), output=output)):
+        assert one.state in (OK, NOT_OK, UNKNOWN)
+        assert one.what
+        assert one.text
+        assert one.state != NOT_OK or one.remedy
+    assert json.loads(json.dumps(found.rights(JobSpec(model=str(model), output=output)))) is not None
 
 
 def test_request_is_pure_and_json(launcher: Launcher, model: Path, home: Path) -> None:
@@ -133,7 +190,6 @@ def test_an_unknown_job_is_refused(launcher: Launcher) -> None:
 
 
 def test_the_command_is_this_python(launcher: Launcher, model: Path) -> None:
-    assert plugins.names("launcher") == ("local",), "a launcher that runs elsewhere has another Python"
     assert launcher.request(JobSpec(model=str(model)))["command"][:3] == [
         sys.executable,
         str(model / "app.py"),
