@@ -33,4 +33,4 @@ docs: $(READY)  ## write the help of every verb into docs/cli.md
 	GOLDEN=write $(BIN)/pytest -q tests/golden/test_help.py
 
 lock:  ## choose newer versions (needs uv)
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --extra train --extra keras --extra many --extra prune --extra hf --extra dvc --extra ray --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --extra train --extra keras --extra many --extra prune --extra hf --extra dvc --extra ray --extra sweep --extra postgres --extra web --extra aws --extra gcp --extra azure --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
