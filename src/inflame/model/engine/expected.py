@@ -127,7 +127,8 @@ class Expected:
         z = (np.asarray(sample.embedding, np.float64) - self.centre) / self.scale
         along = z @ self.basis
         rest = np.maximum((z * z).sum(axis=1) - (along * along).sum(axis=1), 0)
-        away = np.log(rest + 1e-6)
+        all_there_is = self.basis.shape[0] == self.basis.shape[1]  # then nothing but rounding is left
+        away = np.zeros(len(z)) if all_there_is else np.log(rest + 0.01)
         fourier = np.cos(along @ self.waves + self.shifts) * np.sqrt(2 / len(self.shifts))
         values = np.column_stack([sample.seen, p.max(axis=1), entropy, along, away])
         return View(values=values, fourier=fourier, predicted=p.argmax(axis=1))
