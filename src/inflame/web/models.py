@@ -172,7 +172,7 @@ class Model:
         far = self.nearest.distance(embedding) if self.nearest is not None else np.zeros(len(good), np.float32)
         taken = time.perf_counter() - began
         found = []
-        for (content, _), said, vector, distance in zip(good, predictions, embedding, far.tolist(), strict=True):
+        for (content, item), said, vector, distance in zip(good, predictions, embedding, far.tolist(), strict=True):
             unlike = 0 < self.limit < distance
             found.append(
                 Answer(
@@ -191,6 +191,7 @@ class Model:
                     seconds=taken,
                     embedding=vector.astype(np.float16).tobytes(),
                     shares=self._in_order(said.top),
+                    pixels=None if self.text else item,
                 )
             )
         return found

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
+from inflame.artifact import seen
 from inflame.artifact.preprocess import PictureError
 from inflame.errors import InflameError
 from inflame.monitor.entries import Entry
@@ -77,7 +78,7 @@ class Service:
             self.metrics.rejected.labels(problem.code).inc()
             raise problem from None
         taken = time.perf_counter() - began
-        return [self._kept(one, source, taken) for one in found]
+        return [self._kept(one, content, source, taken) for one, content in zip(found, contents, strict=True)]
 
     async def explain(self, content: bytes, *, model: str = "", label: str = "", near: int = 6) -> Any:
         """Why; a few at a time, and each in its time. Raises Problem."""
@@ -109,10 +110,10 @@ class Service:
             label, comment = "", f"other {comment}".strip()
         return self.store.judge(result, verdict, label if verdict == "wrong" else "", comment)
 
-    def _kept(self, one: Any, source: str, taken: float) -> Answer | Problem:
+    def _kept(self, one: Any, content: bytes, source: str, taken: float) -> Answer | Problem:
         if isinstance(one, Answer):
             self.metrics.predictions.labels(one.model, one.version, one.level).inc()
-            return self.store.keep(_timed(one, taken), source)
+            return self.store.keep(_timed(one, taken), content, source)
         if isinstance(one, InflameError):
             self.metrics.unreadable.labels(one.kind if isinstance(one, PictureError) else "other").inc()
         else:
@@ -125,7 +126,7 @@ class Service:
 
     def _register(self, model: Model) -> None:
         with contextlib.suppress(InflameError):  # a log that is away takes it later
-            self.store.log.register(model.version, model.classes, (), model.name)
+            self.store.log.register(model.version, model.classes, seen.names(text=model.text), model.name)
 
     def _queue(self, slot: Slot) -> Batcher:
         def seen(size: int, seconds: float) -> None:

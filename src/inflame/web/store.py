@@ -15,11 +15,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from inflame import store
+from inflame.artifact import seen
 from inflame.errors import InflameError, StorageError
 from inflame.monitor.entries import Entry, Verdict
 from inflame.monitor.log import Log
@@ -28,8 +29,11 @@ from inflame.web.answers import Answer
 VISITOR = "visitor"  # who speaks through the website: nobody is told from another
 _DAY = 86_400.0
 _ROOM = 10_000  # answers that may wait for the disk
+_LOOKED_AT = 200  # where more wait, what they are like isn't measured: their pictures would fill the memory
 _LATELY = 5_000  # answers that are remembered as they were
 _SHARES = "CREATE TABLE IF NOT EXISTS shares (id TEXT PRIMARY KEY, result TEXT, until REAL, picture BLOB) WITHOUT ROWID"
+
+_Job = tuple[Entry, bytes, Any]  # what is kept; the content and its pixels, to measure what it is like
 
 
 @final
@@ -44,12 +48,12 @@ class Store:
             table.execute(_SHARES)
         self._lately: OrderedDict[str, Answer] = OrderedDict()
         self._lock = threading.Lock()
-        self._waiting: queue.Queue[Entry | threading.Event | None] = queue.Queue(_ROOM)
+        self._waiting: queue.Queue[_Job | threading.Event | None] = queue.Queue(_ROOM)
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
 
-    def keep(self, answer: Answer, source: str, kind: str = "") -> Answer:
-        """The answer with an id of its own, which will be on disk soon."""
+    def keep(self, answer: Answer, content: bytes, source: str) -> Answer:
+        """The answer with an id of its own, which will be on disk soon; of the content, only statistics."""
         entry = Entry(
             model=answer.version,
             input=answer.sha256,
@@ -58,17 +62,17 @@ class Store:
             known=answer.known and not answer.unlike,
             probabilities=np.array(answer.shares, np.float16),
             embedding=np.frombuffer(answer.embedding, np.float16),
-            kind=kind,
             latency=answer.seconds,
             source=source,
         )
-        named = replace(answer, id=entry.id, time=entry.time)
+        named = replace(answer, id=entry.id, time=entry.time, embedding=b"", pixels=None)
         with self._lock:
             self._lately[named.id] = named
             while len(self._lately) > _LATELY:
                 self._lately.popitem(last=False)
         try:
-            self._waiting.put_nowait(entry)
+            busy = self._waiting.qsize() > _LOOKED_AT
+            self._waiting.put_nowait((entry, b"" if busy else content, answer.pixels))
         except queue.Full:
             self.broken = "answers come faster than the disk takes them"
         return named
@@ -154,7 +158,7 @@ class Store:
             while len(jobs) < 500 and not self._waiting.empty():
                 jobs.append(self._waiting.get())
             try:
-                self.log.add([job for job in jobs if isinstance(job, Entry)])
+                self.log.add([_looked_at(*job) for job in jobs if isinstance(job, tuple)])
                 self.broken = ""
             except InflameError as error:
                 self.broken = error.message
@@ -178,3 +182,11 @@ class Store:
             raise StorageError(
                 f"That could not be kept: {error}.", where=str(self._shares), remedy="Free the disk, or try again."
             ) from error
+
+
+def _looked_at(entry: Entry, content: bytes, pixels: Any) -> Entry:
+    """The entry with statistics of its input, for drift; without them where there is no time for it."""
+    if not content:
+        return entry
+    found, kind = seen.text(content) if pixels is None else seen.picture(pixels, content)
+    return replace(entry, seen=found, kind=kind)

@@ -91,6 +91,13 @@ def test_an_opinion_is_kept_in_the_log_and_taken_back(serve: Serve, apple: bytes
     log = Log()
     ((entry, said),) = log.verdicts()
     assert (entry.id, entry.input, said.said, said.label) == (one["id"], one["sha256"], "label", "plum")
+    assert (entry.kind, entry.source) == ("JPEG", "api")
+    facts = log.model(entry.model) or {}
+    like = dict(zip(facts["statistics"], entry.seen.tolist(), strict=True))
+    assert (like["width"], like["height"]) == (64, 64)
+    assert 0 < like["brightness"] < 1
+    assert entry.probabilities.sum() == pytest.approx(1, abs=1e-2)
+    assert len(entry.embedding) == 64
     assert client.get(f"/v1/results/{one['id']}").json()["feedback"]["label"] == "plum"
     assert client.delete(f"/v1/feedback/{reply.json()['feedback']}").status_code == 204
     assert log.verdicts() == []
