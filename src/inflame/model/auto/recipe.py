@@ -1,8 +1,8 @@
-"""How hard a training is held back from learning by heart: nothing when it is short, more the longer it gets.
+"""How hard a training is held back from learning by heart: little when it is short, more when it is long.
 
 A net that sees every item a few times has no time to learn any by heart; smoothing, mixing and hiding parts then only
-slow it down. How often it will see them is measured: the time that is left, over the time a step takes. A setting that
-the user gives wins.
+slow it down. How often it will see them is measured: the time that is left, over the time a step takes. What gained
+nothing when it was tried (benchmarks/README.md) is off until the user sets it; what the user sets wins.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ class Recipe(Record):
     """What a training uses; 0 is none. epochs: those that it was made for. label_smoothing: share of a label that is
     spread over all classes; ema: of the average of the weights in each step; mixup, cutmix: alpha of the Beta that the
     share of a second item is drawn from; cutout: side of the hidden square, of the picture's; trivial: one random
-    operation an item; smallest: share of a photo that a window shows at least; decay: rate of each earlier stage, of
-    the next one's. why: in words."""
+    operation an item; decay: rate of each earlier stage, of the next one's. why: in words."""
 
     epochs: float
     label_smoothing: float = 0.0
@@ -30,7 +29,6 @@ class Recipe(Record):
     cutmix: float = 0.0
     cutout: float = 0.0
     trivial: bool = False
-    smallest: float = 0.5
     weight_decay: float = 0.0
     decay: float = 1.0
     why: str = ""
@@ -50,19 +48,12 @@ _NAMES = {
     "trivial": "TrivialAugment",
     "weight_decay": "weight decay",
 }
-SHORT, LONG = 15.0, 40.0  # epochs: fewer is short, more is long
+SHORT = 15.0  # epochs: more is long
 
 
 def small(epochs: float, h: Hyperparam) -> Recipe:
     """For a small net from scratch."""
-    long = epochs > SHORT
-    found = Recipe(
-        epochs=epochs,
-        label_smoothing=0.1 if long else 0.05,
-        cutout=0.25 if long else 0.0,
-        weight_decay=0.1,
-        why=_why(epochs),
-    )
+    found = Recipe(epochs=epochs, label_smoothing=0.2 if epochs > SHORT else 0.05, weight_decay=0.1, why=_why(epochs))
     return _given(found, h, ("label_smoothing", "ema", "mixup", "cutmix", "cutout", "weight_decay"))
 
 
@@ -85,14 +76,11 @@ def tail(h: Hyperparam) -> Recipe:
 
 def whole(epochs: float, h: Hyperparam) -> Recipe:
     """For all of a pretrained net."""
-    long = epochs > SHORT
     found = Recipe(
         epochs=epochs,
         label_smoothing=0.1,
         ema=0.99,
-        cutmix=1.0 if epochs > LONG else 0.0,
-        mixup=0.2 if epochs > LONG else 0.0,
-        smallest=0.35 if long else 0.5,
+        trivial=h.trivial,
         weight_decay=0.05,
         decay=0.7,
         why=_why(epochs),
@@ -109,5 +97,4 @@ def _given(found: Recipe, h: Hyperparam, names: tuple[str, ...]) -> Recipe:
 
 
 def _why(epochs: float) -> str:
-    length = "short" if epochs <= SHORT else "long" if epochs > LONG else "of middle length"
-    return f"{epochs:.0f} epochs are likely: {length}"
+    return f"{epochs:.0f} epochs are likely: {'short' if epochs <= SHORT else 'long'}"

@@ -33,6 +33,7 @@ LEAST = 6.0  # epochs below which it isn't begun
 MOST = 60  # epochs after which it ends, however much time there is
 CHEAP = 12.0  # a photo costs less in training than so many answers of the frozen network
 ANSWERS = 8  # times that the held-out photos are answered afterwards, in passes of the frozen network
+SMALLEST = 0.5  # share of a photo that a window shows at least
 FEW = 8  # photos in the batches by which the pace is chosen
 TRIALS = 15 * FEW  # photos that this takes
 
@@ -111,7 +112,7 @@ def _recipe(s: Session, items: int) -> recipe.Recipe:
 
 def _moves(plan: recipe.Recipe, size: int) -> augment.Transform:
     """Another window of the photo every time, mirrored every other epoch."""
-    moves: list[augment.Transform] = [partial(augment.zoom, size=size, smallest=plan.smallest), augment.flip]
+    moves: list[augment.Transform] = [partial(augment.zoom, size=size, smallest=SMALLEST), augment.flip]
     if plan.trivial:
         moves.append(augment.trivial)
     if plan.cutout:
