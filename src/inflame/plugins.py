@@ -71,7 +71,14 @@ SEAMS: dict[str, dict[str, Plugin]] = {
         "jsonl": Plugin(target="inflame.model.engine.hooks:Metrics", extra="train"),
         **{name: _tracker(name) for name in ("mlflow", "wandb", "tensorboard", "clearml")},
     },
-    "launcher": {"local": Plugin(target="inflame.infra.local:Local")},
+    "launcher": {
+        "local": Plugin(target="inflame.infra.local:Local"),
+        "sagemaker": Plugin(target="inflame.infra.sagemaker:SageMaker", extra="aws", needs="boto3"),
+        "vertexai": Plugin(target="inflame.infra.vertexai:VertexAI", extra="gcp", needs="requests"),
+        "azureml": Plugin(target="inflame.infra.azureml:AzureML", extra="azure", needs="requests"),
+        "clearml": Plugin(target="inflame.infra.clearml:ClearML", extra="clearml", needs="requests"),
+        "slurm": Plugin(target="inflame.infra.slurm:Slurm"),
+    },
     "exporter": {name: _exporter(name) for name in ("onnx", "torch", "keras", "int8", "browser")},
     "chat": {"openai": Plugin(target="inflame.web.chat:openai", extra="web")},
 }
