@@ -86,13 +86,13 @@ def sweep(words: Namespace) -> int:
 def _driven(planned: Sweep, axes: Sequence[Axis], address: str) -> tuple[Sweep, list[Trial]]:
     """The sweep in its folder, and its trials when all is done."""
     from inflame.factory import sweep as planning
-    from inflame.factory.drive import Driver
+    from inflame.factory.drive import drive
 
     made = planning.begin(planned)
     pool = _pool(made, address)
     _announce(made)
     with contextlib.redirect_stdout(sys.stderr), contextlib.closing(pool), _Line(made) as line:  # a cluster prints
-        return made, Driver(made, axes, pool, line).run()
+        return made, drive(made, axes, pool, line)
 
 
 # --- ablate --------------------------------------------------------------------------------------

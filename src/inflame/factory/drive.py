@@ -38,12 +38,30 @@ _SECONDS = 30.0  # trials that are shorter may be lost in a power cut
 _LOOK, _TURN, _NOTE = 0.2, 0.1, 2.0  # seconds between looks at the trials, turns of the loop, notes of the time
 
 
-class Driver:
-    """One sitting of a sweep. `show` is called with a `Glance` about twice a second."""
+Show = Callable[[Glance], None]
 
-    def __init__(
-        self, sweep: Sweep, varied: Sequence[Axis], workers: Pool, show: Callable[[Glance], None] = lambda _: None
-    ) -> None:
+
+def drive(sweep: Sweep, varied: Sequence[Axis], workers: Pool, show: Show = lambda _: None) -> list[Trial]:
+    """Works at a sweep until the space, the trials or the time are used up; the trials as they are then. `show` is
+    called about twice a second. Ctrl-C and SIGTERM let trials save and raise KeyboardInterrupt; where another driver is
+    at work: UserError, and nothing is touched."""
+    held = lock.take(sweep.path / LOCK)
+    if held is None:
+        raise UserError(
+            f"Another process is working on the sweep {sweep.name}.",
+            where=str(sweep.path),
+            remedy="Wait until it ends, or stop it; see what it does: inflame board --sweep " + sweep.name,
+        )
+    try:
+        return Driver(sweep, varied, workers, show).run()
+    finally:
+        held.release()
+
+
+class Driver:
+    """One sitting of a sweep, by the process that holds its lock."""
+
+    def __init__(self, sweep: Sweep, varied: Sequence[Axis], workers: Pool, show: Show) -> None:
         self.sweep, self.axes, self.workers, self.show = sweep, varied, workers, show
         self.steps = Ladder(kind=sweep.unit, rungs=sweep.rungs)
         self.direction, self.several = sweep.directions[0], len(sweep.objectives) > 1
@@ -58,25 +76,15 @@ class Driver:
         self._noted = self._shown = 0.0
 
     def run(self) -> list[Trial]:
-        """Works until the space, the trials or the time are used up; the trials as they are then. Ctrl-C and SIGTERM
-        let trials save and raise KeyboardInterrupt; another driver at work: UserError."""
-        held = lock.take(self.sweep.path / LOCK)
-        if held is None:
-            raise UserError(
-                f"Another process is working on the sweep {self.sweep.name}.",
-                where=str(self.sweep.path),
-                remedy="Wait until it ends, or stop it; see what it does: inflame board --sweep " + self.sweep.name,
-            )
+        """See `drive`."""
         try:
             with stopped_by_signals():
                 self._adopt()
                 self._loop()
-            self._close("done")
+            self._close()
         except BaseException:
             self._interrupt()
             raise
-        finally:
-            held.release()
         return list(self.journal.trials.values())
 
     def seconds(self) -> float:
@@ -151,7 +159,7 @@ class Driver:
         return {store.HASTY: "1"} if self._quick < _SECONDS else {}
 
     def _gpu(self, slot: int) -> dict[str, str]:
-        count = gpus()
+        count = gpus() if self.sweep.where == "local" else 0
         if not count:
             return {}
         names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
@@ -362,15 +370,14 @@ class Driver:
     def _alive(self, work: Work) -> bool:
         return self.workers.status(work.job).status not in ENDED
 
-    def _close(self, state: str) -> None:
-        best = [one.final for one in self.curves]
+    def _close(self) -> None:
         for trial in list(self.journal.trials.values()):
             if trial.state == "waiting" and trial.host == self._host:
                 why = (
                     f"not among the best third at {trial.budget:g} {self.steps.kind}" if trial.values else "never begun"
                 )
                 self._write(replace(trial, state="stopped", reason=why))
-        self._note(state, best=best and objectives.best(best, self.direction))
+        self._note("done")
         self._tell(force=True)
 
     def _tell(self, *, force: bool = False) -> None:
@@ -383,7 +390,7 @@ class Driver:
             working = [work.trial for work in self.working.values()]
             self.show(Glance(list(self.journal.trials.values()), working, self.seconds()))
 
-    def _note(self, state: str, **more: Any) -> None:
+    def _note(self, state: str) -> None:
         with suppress(OSError):
-            said = {"state": state, "seconds": round(self.seconds(), 3), "updated": round(time.time(), 3), **more}
+            said = {"state": state, "seconds": round(self.seconds(), 3), "updated": round(time.time(), 3)}
             store.write(self.sweep.path / STATE, dumps(said))

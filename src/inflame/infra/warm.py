@@ -20,7 +20,7 @@ from inflame import store
 from inflame.errors import DataError, UserError
 from inflame.infra.launcher import ENDED, app
 from inflame.infra.pool import Pool
-from inflame.infra.zygote import CODE, LOCK, LOG
+from inflame.infra.zygote import CODE, LOCK, LOG, write_code
 from inflame.records import Job, JobSpec, Package, dumps
 from inflame.runs import lock
 
@@ -111,7 +111,7 @@ class Warm(Pool):
         alive = lock.held(folder / LOCK)  # asked before the code is read: a job that ends in between is not lost
         code = _code(folder)
         if code is None and not alive and not self._fresh(folder):
-            code = KILLED if _pid(folder) else NEVER
+            code = _bury(folder)
         if code is None:
             return replace(job, status="running", output=job.output or _described(folder).get("output", ""))
         state = "done" if code == 0 else "stopped" if code in (*_STOPPED, KILLED) else "failed"
@@ -247,6 +247,20 @@ def _folder_for(name: str) -> tuple[Path, bool]:
             folder.mkdir()
             return folder, True
     raise AssertionError("unreachable")
+
+
+def _bury(folder: Path) -> int | None:
+    """Writes down that a job is dead, so that a zygote which still has the order will not begin it; the code. None
+    where it has just begun."""
+    code = KILLED if _pid(folder) else NEVER
+    held = lock.take(folder / LOCK)
+    if held is None:
+        return None
+    try:
+        write_code(folder, code)
+        return _code(folder)
+    finally:
+        held.release()
 
 
 def _write(path: Path, text: str) -> None:

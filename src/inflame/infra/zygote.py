@@ -184,8 +184,8 @@ def _settle(folder: Path, order: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     held = lock.take(folder / LOCK)
-    if held is None:
-        os._exit(0)  # another process has this job
+    if held is None or (folder / CODE).exists():
+        os._exit(0)  # another process has this job, or it was given up
     _keep.append(held)
     log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
