@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,7 @@ _PASSED = (
     "NO_PROXY",
 )
 _SERVICES = ("AWS_", "AZURE_", "GOOGLE_", "http_", "https_", "HTTP_", "HTTPS_", "SSL_")
+_ARCHIVE = "code.tar.gz"
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
 
 
@@ -76,6 +78,8 @@ class Local(Launcher):
         output = request["output"] or str(folder / "run")
         command = request["command"] + ([] if request["output"] else [f"output={output}"])
         environment = _bare(request, folder) if packaged else _environment()
+        if packaged:
+            _bring(request["archive"], folder / _ARCHIVE)
         with (folder / "log.txt").open("wb") as log:
             child = subprocess.Popen(
                 ["/bin/sh", "-c", _WITNESS, str(folder / "code"), *command],
@@ -83,6 +87,7 @@ class Local(Launcher):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
+                cwd=folder if packaged else None,
                 start_new_session=True,
             )
         job = Job(id=folder.name, backend="local", status="running", output=output)
@@ -163,17 +168,26 @@ def become(request: dict[str, Any]) -> NoReturn:
 
 
 def _packaged(spec: JobSpec, package: Package) -> dict[str, Any]:
-    """The command that every other machine gets."""
+    """The command that every other machine gets; the archive is brought to the job's folder before."""
     app(spec)
     if not spec.output:
         raise UserError("A packaged job needs an output.", where="--output", remedy="Give one: --output FOLDER")
     return {
         "backend": "local",
-        "command": command(package.archive),
+        "command": command(_ARCHIVE),
+        "archive": package.archive,
         "variables": variables(spec, package),
         "environment": list(spec.environment),
         "output": spec.output,
     }
+
+
+def _bring(archive: str, target: Path) -> None:
+    source = store.local(archive)
+    if source is None:
+        store.download(archive, target)
+    else:
+        shutil.copyfile(source, target)
 
 
 def _bare(request: dict[str, Any], folder: Path) -> dict[str, str]:
