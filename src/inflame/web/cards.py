@@ -122,7 +122,7 @@ def of_model(name: str, card: str, classes: Iterable[str]) -> Card:
         for n, line in enumerate(lines, 1)
         if len(line) < 600
     ]
-    return Card(about="this model", names=("model", name, "you", "yourself"), topic="model", facts=tuple(facts))
+    return Card(about="this model", names=("model", name), topic="model", facts=tuple(facts))
 
 
 def _listed(head: dict[str, str], key: str) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ _ASKED: dict[str, tuple[str, ...]] = {
         "conservation": "conserv, endanger, threat, protect, rare, declin, status, iucn, extinct",
         "name": "called, name, latin, scientific, mean, family, species, word, invent, origin, history, come from",
         "use": "used, use for, wear, worn, wash, kept, keep, farm, domestic, meat, made of, made from, good for",
-        "model": "accura, trained, train, sure, confiden, limit, trust, classes, kinds do you, training data, "
-        "licen, calibrat, how good, wrong, error, version, tested",
+        "model": "accura, trained, training data, confiden, the limit, its limit, trust, classes, kinds do you, licen, "
+        "calibrat, how good, often wrong, error rate, which version, tested",
     }.items()
 }
 _EMPTY = frozenset(
@@ -45,6 +45,7 @@ _EMPTY = frozenset(
 _IT = re.compile(
     r"\b(it|its|this one|this|that one|they|them|their|these|the (butterfly|bird|picture|animal|thing|digit))\b"
 )
+MODEL = "this model"  # the card about it
 _ENOUGH = 3.0  # of the score of a sentence; below, nothing is answered
 
 
@@ -80,6 +81,8 @@ class Retrieval:
         slots = {slot for slot, words in _ASKED.items() if any(_begins(word, asked) for word in words)}
         known = {about: p for about, p in self._seen(seen).items() if p >= 0.05}
         subjects = dict.fromkeys(named, 1.0) or (known if pointed or slots else {})
+        if not subjects and "model" in slots and MODEL in self.cards:
+            subjects = {MODEL: 1.0}
         if not subjects or not (slots or self._plain(asked, named)):
             return []
         words = [word for word in re.findall(r"[a-z0-9]+", asked) if word not in _EMPTY]

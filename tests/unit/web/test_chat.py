@@ -18,6 +18,7 @@ from inflame.errors import DataError
 from inflame.web import cards, chat, words
 from inflame.web.answers import Answer
 from inflame.web.remote import Remote, checked
+from inflame.web.retrieval import Retrieval
 
 _TAILED = ("black", "eastern_tiger", "pipevine", "spicebush")
 BUTTERFLIES = (*(f"{name}_swallowtail" for name in _TAILED), "monarch", "viceroy")
@@ -312,3 +313,27 @@ def test_every_sentence_of_the_pages_is_in_the_other_language() -> None:
 )
 def test_the_language_is_the_visitors(wanted: str, accepted: str, language: str) -> None:
     assert words.chosen(wanted, accepted) == language
+
+
+def test_two_hundred_graded_questions() -> None:
+    """Of those that have an answer the fact is among the first three; of the others nothing is said."""
+    known = [cards.read(path) for path in cards.FOLDER.glob("*.md")]
+    find = Retrieval([*known, cards.of_model("m", CARD, ())])
+    hits, kept, refused, strangers = 0, 0, 0, 0
+    rows = [line.split("\t") for line in (Path(__file__).parent / "questions.tsv").read_text().splitlines()]
+    for about, slot, question in rows:
+        found = [one.fact.id.rpartition(".")[0] for one in find(question)]
+        if about == "-":
+            strangers += 1
+            refused += not found
+            continue
+        kept += not found
+        wanted = {
+            f"{card}.{one}".replace("this model", "model") for card in about.split(",") for one in slot.split(",")
+        }
+        hits += bool(wanted & set(found))
+    answerable = len(rows) - strangers
+    assert len(rows) >= 200
+    assert hits / answerable >= 0.95
+    assert refused / strangers >= 0.98
+    assert refused / (refused + kept) >= 0.98
