@@ -65,8 +65,11 @@ class Driver:
         self.sweep, self.axes, self.workers, self.show = sweep, varied, workers, show
         self.steps = Ladder(kind=sweep.unit, rungs=sweep.rungs)
         self.direction, self.several = sweep.directions[0], len(sweep.objectives) > 1
-        workers.prepare(JobSpec(model=sweep.model, arguments=self._example()))  # while we read and import
+        example = JobSpec(model=sweep.model, arguments=self._example())
+        if not sweep.storage:  # else nothing is begun before the database has answered
+            workers.prepare(example)  # while we read and import
         self.journal = Journal(sweep, varied)
+        workers.prepare(example)
         self.working: dict[int, Work] = {}
         self._host = f"{os.uname().nodename}:{store.home()}"
         self.turns = Turns(sweep, varied, self.journal, self.left, self._host)

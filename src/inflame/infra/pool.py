@@ -23,7 +23,7 @@ class Pool(Launcher):
 
     @abstractmethod
     def prepare(self, spec: JobSpec) -> None:
-        """Gets ready for jobs like this one; returns at once."""
+        """Gets ready for jobs like this one, if it isn't; returns at once."""
 
     @abstractmethod
     def wait(self, seconds: float) -> None:
