@@ -25,7 +25,7 @@ from inflame.records import Dataset, TextPreprocess
 MOST = 2000  # clean items
 ENOUGH = 1.0  # seconds: with less no estimator is fitted
 LEAST = 40
-CLEAN, FRAME = 0.35, 0.5  # of the budget: when clean items, and those that the directions come from, must be done
+CLEAN, FRAME = 0.25, 0.35  # of the budget: when clean items, and those that the directions come from, must be done
 FRAMED = 256  # items that the directions come from
 SEVERITIES = (0.3, 0.7, 0.1, 0.5, 0.2, 0.85, 0.05)  # the middle first
 
