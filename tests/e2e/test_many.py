@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import inflame
 
 pytest.importorskip("lightning.fabric")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -106,3 +109,27 @@ def test_a_users_mistake_is_told_once_and_not_tried_again(tmp_path: Path) -> Non
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("error:") == 1
     assert time.monotonic() - began < 100
+
+
+def test_two_machines_by_torchrun_are_one_training(home: Path) -> None:
+    app = Path(inflame.__file__).parent / "model" / "mnist" / "app.py"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = ["io.training_input=digits", "hyperparam.num_epochs=2", f"output={home / 'run'}", "--json"]
+    each = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *each, str(app), "train", *told],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    ended = [child.communicate() for child in started]
+    assert [child.returncode for child in started] == [0, 0], [err for _, err in ended]
+    lines = [line for out, _ in ended for line in out.splitlines() if line.startswith("{")]
+    assert len(lines) == 1  # one process talks
+    assert json.loads(lines[0])["val"]["accuracy"] > 0.8
+    assert json.loads((home / "run" / "status.json").read_text())["devices"] == 2
