@@ -113,6 +113,16 @@ def simple(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip().removesuffix("s")
 
 
+def at_a_glance(labels: Iterable[str], known: Iterable[Card]) -> list[Fact]:
+    """How to know each of these things, and how to tell it from what it is mistaken for: the first fact of each."""
+    found = []
+    for name in labels:
+        card = next((one for one in known if simple(name) in {simple(one.about), *map(simple, one.names)}), None)
+        for slot in ("look", "like"):
+            found += [fact for fact in card.facts if fact.slot == slot][:1] if card else []
+    return found
+
+
 def of_model(name: str, card: str, classes: Iterable[str]) -> Card:
     """What a bundle's own card says, as facts about the model."""
     lines = [line[2:].strip() for line in card.splitlines() if line.startswith("- ")]

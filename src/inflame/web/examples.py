@@ -6,17 +6,19 @@ that the bundle shows.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import subprocess
+import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from PIL import Image
 
-from inflame.artifact.contents import Contents
-from inflame.errors import InflameError
 from inflame.web import thumbs
 from inflame.web.models import Model
 
@@ -41,44 +43,70 @@ class Examples:
     held_out: bool = False
 
 
-def of(model: Model) -> Examples:
-    """Examples of different classes, without their answers."""
-    found = _of_run(model)
-    if found:
-        return Examples(items=tuple(found), held_out=True)
-    shown = model.shown(MOST)
-    return Examples(
-        items=tuple(_example(n, one.thumb or one.snippet.encode(), model) for n, one in enumerate(shown, 1))
-    )
+@final
+class Waiting:
+    """The examples of a model, looked for while the server starts: in a process of its own, because reading the tables
+    of a run takes more memory than all the rest. Called, it waits for them; `after` seconds at most."""
 
+    def __init__(self, model: Model, after: float = 20.0) -> None:
+        self._model, self._after = model, after
+        self._found: Examples | None = None
+        self._thread = threading.Thread(target=self._look, name="examples", daemon=True)
+        self._thread.start()
 
-def _of_run(model: Model) -> list[Example]:
-    run = Path(model.predictor.folder).resolve().parent
-    try:
-        import pyarrow.parquet as pq
+    def __call__(self) -> Examples:
+        """Of different classes, without their answers."""
+        self._thread.join(self._after)
+        return self._found or Examples()
 
-        about = json.loads((run / "dataset.json").read_text(encoding="utf-8"))
-        rows = pq.read_table(run / "items.parquet", columns=["uri", "label", "split"]).to_pylist()
-        rows = [row for row in rows if row["split"] == "test"]
-        rng = np.random.default_rng(7)
-        rng.shuffle(rows)
-        turn: dict[str, int] = {}
-        for row in rows:
-            row["turn"] = turn[row["label"]] = turn.get(row["label"], -1) + 1
-        rows.sort(key=lambda row: row["turn"])
-        source = Contents(about["root"])
+    def _look(self) -> None:
+        run = Path(self._model.predictor.folder).resolve().parent
+        command = [sys.executable, "-m", "inflame.web.examples", str(run), "text" if self._model.text else "image"]
         found: list[Example] = []
-        for row in rows[: 2 * MOST]:
-            content = source.read(row["uri"])
-            if len(content) <= _BYTES and len(found) < MOST:
-                found.append(_example(len(found) + 1, content, model))
-        return found
-    except (OSError, ValueError, KeyError, TypeError, InflameError):
-        return []  # the data are elsewhere now, or were never here
+        if (run / "items.parquet").is_file():
+            try:
+                told = subprocess.run(command, capture_output=True, timeout=self._after, check=True).stdout
+                found = [
+                    Example(name=name, content=base64.b64decode(content), snippet=said)
+                    for name, content, said in json.loads(told)
+                ]
+            except (OSError, ValueError, subprocess.SubprocessError):
+                found = []  # the data are elsewhere now, or were never here
+        if found:
+            self._found = Examples(items=tuple(found), held_out=True)
+            return
+        shown = self._model.shown(MOST)
+        contents = [one.thumb or one.snippet.encode() for one in shown]
+        self._found = Examples(
+            items=tuple(_example(n, content, text=self._model.text) for n, content in enumerate(contents, 1))
+        )
 
 
-def _example(number: int, content: bytes, model: Model) -> Example:
-    if model.text:
+def held_out(run: Path, *, text: bool) -> list[Example]:
+    """Test items of a run: of each class one, then of each another. Raises what reading them raises."""
+    import pyarrow.parquet as pq
+
+    from inflame.artifact.contents import Contents  # which loads pyarrow too
+
+    about = json.loads((run / "dataset.json").read_text(encoding="utf-8"))
+    rows = pq.read_table(run / "items.parquet", columns=["uri", "label", "split"]).to_pylist()
+    rows = [row for row in rows if row["split"] == "test"]
+    np.random.default_rng(7).shuffle(rows)
+    turn: dict[str, int] = {}
+    for row in rows:
+        row["turn"] = turn[row["label"]] = turn.get(row["label"], -1) + 1
+    rows.sort(key=lambda row: row["turn"])
+    source = Contents(about["root"])
+    found: list[Example] = []
+    for row in rows[: 2 * MOST]:
+        content = source.read(row["uri"])
+        if len(content) <= _BYTES and len(found) < MOST:
+            found.append(_example(len(found) + 1, content, text=text))
+    return found
+
+
+def _example(number: int, content: bytes, *, text: bool) -> Example:
+    if text:
         said = " ".join(content[:2000].decode(errors="replace").split())
         return Example(name=f"example {number}", content=content, snippet=said[:160])
     small = content if len(content) < 20_000 and content[:1] in (b"\x89", b"\xff") else thumbs.one(content, 512)
@@ -111,3 +139,9 @@ def drawing(model: Model, shown: Examples) -> dict[str, Any] | None:
     if shown.items and shown.held_out:
         side = min(side, Image.open(io.BytesIO(shown.items[0].content)).width)
     return {"light": bool(np.mean(light) > 0.5), "fill": round(float(np.median(fills)), 3), "side": side}
+
+
+if __name__ == "__main__":
+    listed = held_out(Path(sys.argv[1]), text=sys.argv[2] == "text")
+    told = [[one.name, base64.b64encode(one.content).decode(), one.snippet] for one in listed]
+    sys.stdout.write(json.dumps(told))

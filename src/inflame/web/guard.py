@@ -113,7 +113,7 @@ class Guard:
             strange = site not in ("same-origin", "none") if site else origin and urlsplit(origin).netloc != host
             if strange:
                 raise Problem("forbidden", "Another site may not do that here.", "Open this site itself.")
-        if not client.startswith(LOOPBACK) and (wait := self._buckets.ask(client)):
+        if client not in LOOPBACK and (wait := self._buckets.ask(client)):
             self.metrics.rejected.labels("rate").inc()
             raise Problem("busy", "You ask more often than this site allows.", "Wait a moment.", wait=wait)
         length = heads.get("content-length", "0")

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 import inflame
-from inflame.web import examples, explaining, thumbs, uploads, words
+from inflame.web import cards, examples, explaining, thumbs, uploads, words
 from inflame.web.answers import Answer
 from inflame.web.api import owner
 from inflame.web.guard import COOKIE
@@ -48,8 +48,9 @@ _environment.filters |= {
 def routes(service: Service) -> APIRouter:
     """All pages over one service."""
     router = APIRouter(include_in_schema=False)
-    shown = {name: examples.of(slot.current) for name, slot in service.slots.items()}
-    _classify(router, service, shown)
+    shown = {name: examples.Waiting(slot.current) for name, slot in service.slots.items()}
+    known = {name: cards.fitting(slot.current.classes) for name, slot in service.slots.items()}
+    _classify(router, service, shown, known)
     _reasons(router, service, shown)
     _about(router, service)
     _opinions(router, service)
@@ -101,20 +102,22 @@ def _front(request: Request, service: Service, model: Model, shown: examples.Exa
         "drawing": examples.drawing(model, shown),
         "limits": service.settings,
     }
-    return page(request, "index.html", **around, **{"answers": [], "csv": "", "why": None, **values})
+    return page(request, "index.html", **around, **{"answers": [], "csv": "", "why": None, "facts": [], **values})
 
 
-def _classify(router: APIRouter, service: Service, shown: dict[str, examples.Examples]) -> None:
+def _classify(
+    router: APIRouter, service: Service, shown: dict[str, examples.Waiting], known: dict[str, list[cards.Card]]
+) -> None:
     @router.get("/")
     async def front(request: Request) -> HTMLResponse:
         model = service.model(request.query_params.get("model", ""))
-        return _front(request, service, model, shown[model.name])
+        return _front(request, service, model, await asyncio.to_thread(shown[model.name]))
 
     @router.post("/")
     async def classify(request: Request) -> HTMLResponse:
         model = service.model(request.query_params.get("model", ""))
         asked = await uploads.read(request, service.settings, text=model.text)
-        items = _items(asked, shown[model.name])
+        items = _items(asked, await asyncio.to_thread(shown[model.name]))
         if not items:
             what = "a text" if model.text else "a picture"
             raise Problem("bad_request", f"There was {what} missing.", f"Choose {what} first.")
@@ -135,20 +138,25 @@ def _classify(router: APIRouter, service: Service, shown: dict[str, examples.Exa
             "why": None,
             "host": _host(request),
         }
+        one = found[0]
+        values["facts"] = []
+        if len(found) == 1 and isinstance(one, Answer) and not one.unlike:
+            names = one.rivals if one.level == "unsure" else one.rivals[:1]
+            values["facts"] = cards.at_a_glance(names, known[model.name])
         if _part(request):
             return page(request, "_answers.html", **values)
         if len(found) == 1:
             values["why"] = _why(await service.explain(contents[0], model=model.name, near=_NEAR))
         del values["model"]
-        return _front(request, service, model, shown[model.name], **values)
+        return _front(request, service, model, await asyncio.to_thread(shown[model.name]), **values)
 
 
-def _reasons(router: APIRouter, service: Service, shown: dict[str, examples.Examples]) -> None:
+def _reasons(router: APIRouter, service: Service, shown: dict[str, examples.Waiting]) -> None:
     @router.post("/explain")
     async def explain(request: Request) -> HTMLResponse:
         model = service.model(request.query_params.get("model", ""))
         asked = await uploads.read(request, service.settings, text=model.text)
-        items = _items(asked, shown[model.name])
+        items = _items(asked, await asyncio.to_thread(shown[model.name]))
         if len(items) != 1:
             raise Problem("bad_request", "One thing at a time can be explained.", "Send one.")
         found = await service.explain(items[0][1], model=model.name, label=asked.fields.get("label", ""), near=_NEAR)
@@ -156,7 +164,7 @@ def _reasons(router: APIRouter, service: Service, shown: dict[str, examples.Exam
 
     @router.get("/examples/{model}/{number}")
     async def example(model: str, number: int) -> Response:
-        items = shown[service.model(model).name].items
+        items = (await asyncio.to_thread(shown[service.model(model).name])).items
         if not 0 <= number < len(items):
             raise Problem("not_found", "There is no such example.")
         content = items[number].content
