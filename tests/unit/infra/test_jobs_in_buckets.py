@@ -6,17 +6,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from inflame import plugins, store
-from inflame.infra import attempts, jobs, launch, wheel
-from inflame.infra.command import RUN
+from inflame.infra import attempts, jobs, launch, package, wheel
+from inflame.infra.command import RUN, command, variables
 from inflame.infra.jobs import Sent
 from inflame.infra.loopback.sagemaker import SageMaker as Control
 from inflame.infra.loopback.server import Server
@@ -137,3 +139,31 @@ def test_nothing_of_the_package_but_its_name_is_in_the_request(mine: Path, sagem
     assert plan.machine.price == 0.736
     assert len(json.dumps(plan.request)) < 6000
     assert RUN == "run"
+
+
+@pytest.mark.slow
+def test_two_machines_that_share_nothing_but_the_bucket(aws: str, tmp_path: Path) -> None:
+    """A model of inflame's own: each machine has a home and a work folder of its own."""
+    pytest.importorskip("lightning")
+    from inflame.plugins import model_folder
+
+    words = ("io.training_input=digits", "hyperparam.num_epochs=3", "limit=400")
+    spec = JobSpec(model=str(model_folder("mnist")), arguments=words, output="s3://bucket/two")
+    plan = launch.plan(spec, "local")
+    package.upload(plan.luggage, plan.place)
+    told = variables(replace(plan.spec, count=2), plan.package)
+    store.download(plan.package.archive, tmp_path / "code.tar.gz")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    machines = []
+    for rank in range(2):
+        folder = tmp_path / f"machine-{rank}"
+        mine = {"NODE_RANK": str(rank), "INFLAME_WORK": str(folder), "INFLAME_PARTS": str(tmp_path / "parts")}
+        given = {key: value for key, value in os.environ.items() if key != "INFLAME_HOME"} | told | meet | mine
+        machines.append(subprocess.Popen(command(str(tmp_path / "code.tar.gz")), env=given, stdout=subprocess.PIPE))
+    said = [one.communicate(timeout=110)[0].decode() for one in machines]
+    assert [one.returncode for one in machines] == [0, 0], said
+    status = json.loads(store.read_text(store.join(plan.spec.output, RUN, "status.json")))
+    assert (status["state"], status["devices"]) == ("done", 2)
+    assert '"label"' in said[0].splitlines()[-1] or any('"label"' in line for line in said[0].splitlines())

@@ -25,7 +25,7 @@ from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError, SettingError
-from inflame.model.engine import checkpoint, debug, hooks, many, pace
+from inflame.model.engine import afar, checkpoint, debug, hooks, many, pace
 from inflame.model.engine.conclude import Model, answers, keep, publish
 from inflame.model.engine.device import Device, One
 from inflame.model.engine.learner import Learner, Loader, Sizable, TimeBudget, shared
@@ -285,7 +285,8 @@ def begin(
     alone = settings.devices == 1 and (many.started() or (1, 1)) == (1, 1)
     device = None if alone else Many(settings.devices, strategy=settings.strategy)
     if device is not None and not device.main:
-        yield _following(settings, clock, device)
+        look = None if clock is None else LOOK * clock.left()
+        yield _following(settings, clock, device, lambda: _open(settings, canvas, fallback, look, []))
         return
     notes: list[str] = []
     seen: debug.Seen | None = None
@@ -314,7 +315,7 @@ def begin(
         for line in faults(dataset):
             session.say("check", line)
         if device is not None:
-            device.share(str(run.path))
+            _announce(run, device)
         try:
             yield session
         except debug.Seen as looked:  # nothing failed
@@ -323,12 +324,29 @@ def begin(
         raise seen
 
 
-def _following(settings: Settings, clock: TimeBudget | None, device: Many) -> Session:
-    """The session of a process that is not the first: it waits until that one has begun, and sees the same data."""
+def _announce(run: Run, device: Many) -> None:
+    """Tells the other processes where the run folder is; those of other machines find it at its output."""
+    try:
+        if device.world > (many.started() or (device.world, 1))[0]:
+            run.push()
+    except BaseException:
+        device.share("")
+        raise
+    device.share(str(run.path))
+
+
+def _following(settings: Settings, clock: TimeBudget | None, device: Many, find: Callable[[], Dataset]) -> Session:
+    """The session of a process that is not the first: it waits until that one has begun, and sees the same data. On
+    another machine it gets (`find`) the files by itself; what is in which split, the first one says."""
     place = device.share("")
     if not place:
         raise Follows
-    return Session(settings, Follower(path=Path(place)), manifest.load(Path(place)), clock, device)
+    folder = Path(place)
+    if (folder / "status.json").is_file():
+        return Session(settings, Follower(path=folder), manifest.load(folder), clock, device)
+    folder = afar.bring(place, settings.output)
+    dataset = replace(manifest.load(folder), root=find().root)
+    return Session(settings, Follower(path=folder), dataset, clock, device)
 
 
 def require_classes(net: nn.Module, classes: int) -> None:
