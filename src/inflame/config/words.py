@@ -85,7 +85,7 @@ def _split(word: str) -> Word:
 
 
 def _parsed(word: Word) -> tuple[bool, Any]:
-    """Whether Hydra's grammar takes the word, and its value. Of plain numbers it needn't be asked: it takes a tenth of a
+    """Whether Hydra's grammar takes the word, and its value. Of plain numbers it isn't asked: it takes a tenth of a
     second to be there, and milliseconds for each word."""
     text = word.text.strip()
     if _WHOLE.fullmatch(text):
