@@ -78,6 +78,7 @@ SEAMS: dict[str, dict[str, Plugin]] = {
         "azureml": Plugin(target="inflame.infra.azureml:AzureML", extra="azure", needs="requests"),
         "clearml": Plugin(target="inflame.infra.clearml:ClearML", extra="clearml", needs="requests"),
         "slurm": Plugin(target="inflame.infra.slurm:Slurm"),
+        "kubernetes": Plugin(target="inflame.infra.kubernetes:Kubernetes"),
     },
     "exporter": {name: _exporter(name) for name in ("onnx", "torch", "keras", "int8", "browser")},
     "chat": {"openai": Plugin(target="inflame.web.chat:openai", extra="web")},

@@ -35,7 +35,12 @@ sys.exit(int(words.get("code", 0)))
 
 
 HERE = ("local",)
-OUTPUTS = {"sagemaker": "s3://bucket/x", "azureml": "az://container/x", "vertexai": "gs://bucket/x"}
+OUTPUTS = {
+    "sagemaker": "s3://bucket/x",
+    "azureml": "az://container/x",
+    "vertexai": "gs://bucket/x",
+    "kubernetes": "s3://bucket/x",
+}
 CARRIED = Package(tree="1" * 40, archive="{place}/code/abc.tar.gz", model="models/mine", sha256="abc")
 
 
