@@ -13,7 +13,7 @@ from inflame.config import axes, neutral
 from inflame.config.axes import Axis
 from inflame.errors import SettingError, UserError
 from inflame.factory import evidence, objectives
-from inflame.factory.sweep import LEAST, SEED, Wish, identity, slug, workers
+from inflame.factory.sweep import LEAST, SEED, Wish, identity, title, workers
 from inflame.factory.trials import Sweep, Trial
 from inflame.records import Record
 
@@ -64,7 +64,7 @@ def plan(wish: Wish, seeds: int, switched: Sequence[str] = ()) -> tuple[Sweep, l
     values = {SEED: tuple(range(seeds)), **{key: (value,) for key, value in off.items()}}
     varied = [Axis(key=key, values=choices) for key, choices in values.items()]
     made = Sweep(
-        name=wish.name or f"ablate-{told.settings.model}-{slug(told.settings.io.training_input)}",
+        name=wish.name or f"ablate-{title(told)}",
         folder="",
         model=str(wish.model.resolve()),
         fixed=told.fixed,

@@ -63,7 +63,7 @@ def plan(wish: Wish) -> tuple[Sweep, list[Axis]]:
     steps = _steps(wish, told, found, len(names))
     _refuse_too_short(wish, steps)
     sweep = Sweep(
-        name=wish.name or f"{told.settings.model}-{slug(told.settings.io.training_input)}",
+        name=wish.name or title(told),
         folder="",
         model=str(wish.model.resolve()),
         fixed=told.fixed,
@@ -226,6 +226,12 @@ def identity(sweep: Sweep, code: str) -> str:
     said = {name: value for name, value in sweep.to_json().items() if name not in bystanders}
     given: dict[str, Any] = {**said, "code": code, "rungs": sweep.rungs if sweep.unit == "epochs" else ()}
     return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def title(told: Axes) -> str:
+    """The name of a sweep that has none: model and data."""
+    model, data = told.settings.model, slug(told.settings.io.training_input)
+    return model if data == model else f"{model}-{data}"
 
 
 def slug(text: str) -> str:
