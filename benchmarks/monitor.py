@@ -2,7 +2,8 @@
 
 RUN: a finished run of cifar10, fashion-mnist or butterflies. Its validation items teach the bundle what to expect,
 30 s long; all streams are made of test items. For accuracy on families not used in the fit, the estimator is fitted
-again without each family in turn. `--log`: what logging costs, in SQLite. `--quick`: a quarter of the items and windows.
+again without each family in turn. `--log`: what logging costs, in SQLite.
+`--quick`: a quarter of the items and windows.
 """
 
 from __future__ import annotations

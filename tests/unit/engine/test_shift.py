@@ -55,7 +55,7 @@ def test_kolmogorov_is_that_of_scipy(size: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(size)
     for moved in (0.0, 0.1, 0.3):
-        one, other = np.sort(rng.normal(0, 1, 400)), rng.normal(moved, 1, size)
+        one, other = np.sort(rng.normal(0, 1, 400)), np.sort(rng.normal(moved, 1, size))
         distance, p = shift.kolmogorov(one, other)
         theirs = stats.ks_2samp(one, other, method="asymp")
         assert distance == pytest.approx(theirs.statistic, abs=1e-9)
@@ -65,7 +65,7 @@ def test_kolmogorov_is_that_of_scipy(size: int) -> None:
 def test_kolmogorov_of_few_values_and_of_none() -> None:
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(3)
-    one, other = np.sort(rng.integers(0, 4, 300)).astype(float), rng.integers(0, 4, 50).astype(float)
+    one, other = (np.sort(rng.integers(0, 4, count)).astype(float) for count in (300, 50))
     assert shift.kolmogorov(one, other)[0] == pytest.approx(stats.ks_2samp(one, other).statistic, abs=1e-9)
     assert shift.kolmogorov(np.full(100, 28.0), np.full(50, 28.0)) == (0.0, 1.0)
     assert shift.kolmogorov(np.full(100, 28.0), np.full(50, 32.0))[1] < 1e-10

@@ -77,9 +77,10 @@ def expecting(
         labelled=len(correct),
         thresholds=shift.NOMINAL,
     )
-    limits = shift.thresholds(first, clean.take(np.arange(half, quarter)), rng)
+    windows = int(np.clip(20 * seconds, 10, shift.WINDOWS))
+    limits = shift.thresholds(first, clean.take(np.arange(half, quarter)), rng, windows)
     second = dataclasses.replace(first, thresholds=limits)
-    checked = shift.verified(second, clean.take(np.arange(quarter, len(clean))), rng)
+    checked = shift.verified(second, clean.take(np.arange(quarter, len(clean))), rng, windows)
     if seconds < ENOUGH:
         return dataclasses.replace(second, verified=checked)
     spoiled = _spoiled(asked, second, contents, right, began + seconds, rng)

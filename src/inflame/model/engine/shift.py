@@ -21,7 +21,7 @@ F64 = NDArray[np.float64]
 INPUT, MODEL = "input", "model"
 NOMINAL = {"changed": 0.005, "risk": 0.001}  # false alarms per window
 SIZES = (20, 50, 200)  # of the windows that thresholds are set and verified on
-WINDOWS = 200  # of each size
+WINDOWS = 200  # of each size, at most
 LEAST = 1e-7  # no threshold is below
 MOST = 20.0  # deviations that a median may be said to have moved: the reference may have none at all
 
@@ -76,20 +76,22 @@ def combined(found: list[Finding], about: str = "") -> float:
     return min(1.0, least * (1 if about else 2))
 
 
-def thresholds(expected: Expected, second: Sample, rng: np.random.Generator) -> dict[str, float]:
+def thresholds(
+    expected: Expected, second: Sample, rng: np.random.Generator, windows: int = WINDOWS
+) -> dict[str, float]:
     """The p-values below which a window counts: the nominal ones, or less where clean windows of the second part of
     the held-out items have less too often."""
-    found = _clean(expected, second, rng)
+    found = _clean(expected, second, rng, windows)
     return {
         level: float(max(LEAST, min(NOMINAL[level], np.quantile(p, NOMINAL[level]) if len(p) else 1.0)))
         for level, p in found.items()
     }
 
 
-def verified(expected: Expected, third: Sample, rng: np.random.Generator) -> dict[str, Any]:
+def verified(expected: Expected, third: Sample, rng: np.random.Generator, windows: int = WINDOWS) -> dict[str, Any]:
     """How often clean windows of the third part give a false alarm with these thresholds: {"items", "windows", level:
     share}."""
-    found = _clean(expected, third, rng)
+    found = _clean(expected, third, rng, windows)
     shares = {level: round(float((p < expected.thresholds[level]).mean()), 5) for level, p in found.items() if len(p)}
     return {"items": len(third), "windows": len(found["risk"]), **shares}
 
@@ -105,16 +107,16 @@ def discrepancy(expected: Expected, view: View) -> tuple[float, float]:
     return math.sqrt(max(apart - one * scale, 0.0)), chi_square(x, degrees)
 
 
-def kolmogorov(ordered: F64, values: F64) -> tuple[float, float]:
-    """The distance of two samples' distributions and its p-value; `ordered` is sorted, `values` [N] need not be."""
-    n, m = len(values), len(ordered)
+def kolmogorov(ordered: F64, x: F64) -> tuple[float, float]:
+    """The distance of two sorted samples' distributions and its p-value."""
+    n, m = len(x), len(ordered)
     if not n or not m:
         return 0.0, 1.0
-    x = np.sort(values)
     steps = np.arange(n + 1) / n
     # Between two values of the window the reference may go anywhere: compare at both ends of each step. Of equal
     # values only the ends of the run count.
-    last, first = np.append(x[1:] != x[:-1], True), np.append(True, x[1:] != x[:-1])
+    first, last = np.ones(n, bool), np.ones(n, bool)
+    first[1:] = last[:-1] = x[1:] != x[:-1]
     above = np.abs(steps[1:] - np.searchsorted(ordered, x, side="right") / m)[last]
     below = np.abs(steps[:-1] - np.searchsorted(ordered, x, side="left") / m)[first]
     distance = float(max(above.max(), below.max()))
@@ -155,7 +157,7 @@ def _numbers(expected: Expected, view: View) -> list[Finding]:
     for place, name in enumerate(names):
         ordered = expected.ordered[place, : expected.counts[place]]
         values = view.values[:, place]
-        values = values[np.isfinite(values)]
+        values = np.sort(values[np.isfinite(values)])
         distance, p = kolmogorov(ordered, values)
         shift = (
             float((np.median(values) - expected.middle[place]) / expected.reach[place])
@@ -168,14 +170,14 @@ def _numbers(expected: Expected, view: View) -> list[Finding]:
     return found
 
 
-def _clean(expected: Expected, part: Sample, rng: np.random.Generator) -> dict[str, F64]:
+def _clean(expected: Expected, part: Sample, rng: np.random.Generator, windows: int) -> dict[str, F64]:
     """The p-values of clean windows, by level: windows of items of `part`, at most half of them each."""
     view = expected.view(part) if len(part) else None
     found: dict[str, list[float]] = {"changed": [], "risk": []}
     for size in SIZES:
         if view is None or size > len(part) // 2:
             break
-        for _ in range(WINDOWS):
+        for _ in range(windows):
             rows = rng.permutation(len(part))[:size]
             kinds = tuple(part.kinds[row] for row in rows) if part.kinds else ()
             done = compare(expected, view.take(rows), part.known[rows], kinds)
