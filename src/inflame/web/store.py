@@ -29,6 +29,7 @@ from inflame.web.answers import Answer
 VISITOR = "visitor"  # who speaks through the website: nobody is told from another
 _DAY = 86_400.0
 _ROOM = 10_000  # answers that may wait for the disk
+_SHARED = 2_000  # links at a time, of some 100 kB each
 _LOOKED_AT = 200  # where more wait, what they are like isn't measured: their pictures would fill the memory
 _LATELY = 5_000  # answers that are remembered as they were
 _SHARES = "CREATE TABLE IF NOT EXISTS shares (id TEXT PRIMARY KEY, result TEXT, until REAL, picture BLOB) WITHOUT ROWID"
@@ -112,6 +113,12 @@ class Store:
         self.settle()
         made, until = secrets.token_urlsafe(16), time.time() + days * _DAY
         with self._table() as table:
+            if table.execute("SELECT count(*) FROM shares").fetchone()[0] >= _SHARED:
+                raise StorageError(
+                    "So many links are kept that there is no room for another.",
+                    where=str(self._shares),
+                    remedy="Try again in some days, when others have ended.",
+                )
             table.execute("INSERT INTO shares VALUES (?, ?, ?, ?)", (made, result, until, picture))
         return made, until
 
