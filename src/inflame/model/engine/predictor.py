@@ -91,7 +91,7 @@ class Predictor:
         return _Input(source, self._prepare).prepared
 
     def stack(self, read: list[Any]) -> dict[str, NDArray[Any]]:
-        """What `read` gave, one at least, as a batch for `run`: so a server reads one by one, and answers many at once."""
+        """What `read` gave, one at least, as a batch for `run`: a server reads one by one, and answers many at once."""
         return self._prepare.stack(read)
 
     def judge(
