@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from inflame import plugins, store
-from inflame.errors import NetworkError, UserError, did_you_mean
+from inflame.errors import InflameError, UserError, did_you_mean
 from inflame.infra import attempts, places
 from inflame.infra.command import ATTEMPTS
 from inflame.infra.launcher import ENDED, Launcher
@@ -31,6 +31,7 @@ from inflame.runs import lock
 
 FILE = "jobs.sqlite"
 SENDING, QUEUED, PREEMPTED = "sending", "queued", "preempted"
+PATIENT = 2  # how often a job is sent whose machine should not have vanished: its memory may be too small
 PATIENCE = 120.0  # seconds that one process waits for another one that sends the same job
 _TABLE = """
 create table if not exists jobs (
@@ -155,10 +156,10 @@ def refresh(sent: Sent) -> Sent:
         return replace(sent, reason=sent.reason or "its sending was cut off: give the launch command again")
     try:
         now = _look(sent)
-    except NetworkError as error:
+    except InflameError as error:  # a place that can't be reached, a token that has expired
         return replace(sent, reason=f"as last known: {error.message}")
     if now.state == PREEMPTED and _over(now):
-        now = replace(now, state="stopped", reason="it was asked to stop") if now.asked else _again(now)
+        now = replace(now, state="stopped", reason="it was asked to stop") if now.asked else _resent(now)
     return _keep(sent, now)
 
 
@@ -222,9 +223,17 @@ def _over(sent: Sent) -> bool:
     return sent.native is not None and sent.native.status in (*ENDED, PREEMPTED)
 
 
+def _resent(sent: Sent) -> Sent:
+    """The job sent once more. Where that can't be now, the next look tries again."""
+    try:
+        return _again(sent)
+    except InflameError as error:
+        return replace(sent, reason=f"{sent.reason}; it can't be sent again yet: {error.message}")
+
+
 def _again(sent: Sent) -> Sent:
     """The job sent once more, or failed when that was often enough. Of several processes that look, one sends."""
-    if sent.sent >= ATTEMPTS:
+    if sent.sent >= (ATTEMPTS if sent.spec.spot else PATIENT):
         return replace(sent, state="failed", reason=f"taken away {sent.sent} times; last: {sent.reason}")
     with _alone(sent.id):
         now = get(sent.id)

@@ -244,6 +244,46 @@ def test_a_cut_network_while_submitting(model: Path, place: str, monkeypatch: py
     assert codes in ([0, DUPLICATE], [0, 0])  # the second one leaves it alone, or comes when it is done
 
 
+def test_a_place_that_cannot_be_asked_now(model: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An expired token, a network that is down: the job is as it was known last, and found again afterwards."""
+    sent = working(send(model, place, "steps=20", "pause=0.1", spot=True))
+    status_for_real = Local.status
+
+    def refuse(self: Local, job: Job) -> Job:
+        raise UserError("Your token has expired.", remedy="Log in again.")
+
+    monkeypatch.setattr(Local, "status", refuse)
+    seen = jobs.refresh(sent)
+    assert (seen.state, seen.reason) == ("running", "as last known: Your token has expired.")
+    monkeypatch.setattr(Local, "status", status_for_real)
+    send_for_real = Local.send
+
+    def cut(self: Local, request: dict[str, object]) -> Job:
+        raise NetworkError("The line is dead.", remedy="Give the same command again.")
+
+    monkeypatch.setattr(Local, "send", cut)
+    kill(sent)
+    seen = until(sent, "preempted")
+    assert "can't be sent again yet: The line is dead." in seen.reason
+    monkeypatch.setattr(Local, "send", send_for_real)
+    done = until(seen, *jobs.ENDED)
+    assert (done.state, done.sent) == ("done", 2)
+
+
+def test_a_machine_that_should_not_vanish_is_replaced_once(model: Path, place: str) -> None:
+    sent = working(send(model, place, "steps=1000", "pause=0.1"))
+    killed = 0
+    deadline = time.monotonic() + 60
+    while sent.state != "failed":
+        assert time.monotonic() < deadline, sent
+        if attempts.read(sent.spec.output).attempt > killed and sent.sent > killed:
+            kill(sent)
+            killed += 1
+        time.sleep(0.1)
+        sent = jobs.refresh(sent)
+    assert killed == jobs.PATIENT
+
+
 def test_many_senders_send_one(model: Path, place: str) -> None:
     plan = launch.plan(JobSpec(model=str(model), arguments=("steps=30", "pause=0.1"), output=place), "local")
     package.upload(plan.luggage, place)
