@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from inflame.cli.words import Parser
     from inflame.model.engine.expected import Expected
     from inflame.model.engine.predictor import Predictor
+    from inflame.monitor.checking import Checked
     from inflame.monitor.drift import Window
     from inflame.monitor.log import Log
     from inflame.monitor.performance import Measured
@@ -43,6 +45,7 @@ def monitor_words(parser: Parser) -> None:
         "  inflame monitor check new_photos/ --model butterflies --html report.html\n"
         "  inflame monitor                                 what the log holds since the last check\n"
         "  inflame monitor check --log postgresql://me@host/inflame --window 500\n"
+        "  inflame monitor --alert https://hooks.slack.com/services/…\n"
         "  inflame monitor learn --model auto-photos-003 --in 60s\n"
         "  inflame monitor forget --before 2026-01-31\n"
         "  inflame monitor export s3://bucket/log"
@@ -53,6 +56,7 @@ def monitor_words(parser: Parser) -> None:
     add("--log", metavar="URI", default="", help="the log: a file or postgresql://… (default: in the home)")
     add("--window", metavar="N", type=int, default=200, help="items of the log in a window (default: 200)")
     add("--html", metavar="FILE", default="", help="write the page about the last window")
+    add("--alert", metavar="URL", action="append", help="webhook, or smtp://…/me@example.org; also INFLAME_ALERT")
     add("--all", action="store_true", help="check the whole log, not only what is new")
     add("--in", dest="budget", metavar="TIME", default="30s", help="learn: how long (default: 30s)")
     add("--before", metavar="DATE", default="", help="forget: what is older than that day")
@@ -124,14 +128,32 @@ def _check_log(words: Namespace) -> int:
     found = checking.check(log, expected, predictor.version, size=words.window, anew=words.all, least=_LEAST)
     if found.window is None:
         return _nothing_new(words, log, predictor, found)
-    unlike = [
-        {"name": one.source or one.id[:8], "label": one.label, "content": log.kept(one.input)} for one in found.unlike
-    ]
+    unlike = [{"name": one.id[:8], "label": one.label, "content": log.kept(one.input)} for one in found.unlike]
     said = measured(log.verdicts())
+    _alert(words, log, predictor, found)
     return _tell(words, predictor, found.window, found.level, unlike, found=found, said=said)
 
 
-def _nothing_new(words: Namespace, log: Log, predictor: Predictor, found: Any) -> int:
+def _alert(words: Namespace, log: Log, predictor: Predictor, found: Checked) -> None:
+    """Tells what is new, where that is wanted."""
+    from inflame.monitor import alerts, told
+
+    places = [*(words.alert or ()), *os.environ.get("INFLAME_ALERT", "").split()]
+    if not places or found.window is None:
+        return
+    level = found.windows[-1]["level"]
+    facts = {
+        "model": str(predictor.info.get("model") or predictor.version),
+        "items": found.new,
+        "accuracy": told.accuracy(found.window),
+        "advice": found.window.advice,
+        "findings": [told.finding(one) for one in found.window.findings],
+    }
+    for place in alerts.tell(log, predictor.version, level, facts, places):
+        print(f"told     {store.shown(place)}", file=sys.stderr)
+
+
+def _nothing_new(words: Namespace, log: Log, predictor: Predictor, found: Checked) -> int:
     state = log.state()
     if words.json:
         print(as_json({"level": None, "new": found.new, "foreign": found.foreign, **state.to_json()}))
@@ -151,7 +173,7 @@ def _tell(
     unlike: list[dict[str, Any]],
     *,
     unreadable: int = 0,
-    found: Any = None,
+    found: Checked | None = None,
     said: Measured | None = None,
 ) -> int:
     from inflame.monitor import page, told
