@@ -267,6 +267,22 @@ def test_no_server_listens_to_others_without_a_token(fruit_bundle: Path) -> None
     assert "INFLAME_WEB_TOKEN" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--cards", "nowhere"], "no folder with cards"),
+        (["--port", "99999"], "is no port"),
+        (["--prot", "1"], 'Did you mean "--port"'),
+    ],
+)
+def test_wrong_words_are_told(fruit_bundle: Path, words: list[str], told: str) -> None:
+    command = [sys.executable, "-m", "inflame", "serve", str(fruit_bundle), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_it_needs_no_torch_starts_soon_and_stops_well(fruit_bundle: Path, photo_set: Path, tmp_path: Path) -> None:
     import time
     from concurrent.futures import ThreadPoolExecutor

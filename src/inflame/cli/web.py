@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inflame import plugins
+from inflame.cli import places
 from inflame.cli.model import bundle_of
 from inflame.cli.show import as_json
 from inflame.errors import UserError
@@ -50,6 +51,7 @@ def serve_words(parser: Parser) -> None:
     parser.add_argument(
         "--log", default="", metavar="FILE|URL", help="the log of answers (default: in the home of inflame)"
     )
+    parser.add_argument("--cards", metavar="FOLDER", help="cards of your own, for the chat (docs/website.md)")
     parser.add_argument("--proxy", action="store_true", help="believe X-Forwarded-For of the proxy in front")
     parser.add_argument("--open", action="store_true", help="open a browser")
 
@@ -66,6 +68,7 @@ def serve(words: Namespace) -> int:
         hosts=tuple(words.name),
         token=os.environ.get("INFLAME_WEB_TOKEN", ""),
         log=words.log,
+        cards=_cards(words.cards) if words.cards else None,
         proxy=words.proxy,
     )
     socket = server.listen(settings)
@@ -93,6 +96,13 @@ def _tell(words: Namespace, folders: dict[str, Path], address: str) -> None:
     print(f"open   {address}\nCtrl-C ends it", flush=True)
     if words.host == "0.0.0.0":
         print("yours  /token takes INFLAME_WEB_TOKEN and opens what only you may see", file=sys.stderr)
+
+
+def _cards(word: str) -> Path:
+    folder = Path(word).expanduser()
+    if not any(folder.glob("*.md")):
+        raise places.nowhere(word, (), "no folder with cards (*.md)")
+    return folder.resolve()
 
 
 def _folders(runs: list[str]) -> dict[str, Path]:

@@ -99,10 +99,15 @@ def parse(text: str, where: str = "") -> Card:
     )
 
 
-def fitting(classes: Iterable[str], folder: Path = FOLDER) -> list[Card]:
-    """The cards about those classes, and about what those are mistaken for."""
+def fitting(classes: Iterable[str], own: Path | None = None) -> list[Card]:
+    """The cards about those classes, and about what those are mistaken for. A card of the folder `own` takes the place
+    of a built-in one about the same thing, and is used whatever it is about."""
     wanted = {simple(name) for name in classes}
-    known = [read(path) for path in sorted(folder.glob("*.md"))]
+    mine = [read(path) for path in sorted(own.glob("*.md"))] if own is not None else []
+    taken = {simple(card.about) for card in mine}
+    built_in = [read(path) for path in sorted(FOLDER.glob("*.md"))]
+    known = [*mine, *(card for card in built_in if simple(card.about) not in taken)]
+    wanted |= taken
     found = [card for card in known if wanted & {simple(card.about), *map(simple, card.names)}]
     more = {simple(name) for card in found for name in card.like}
     return found + [card for card in known if card not in found and simple(card.about) in more]

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 from fastapi import APIRouter, Request
@@ -78,8 +79,10 @@ class Reply:
 class Chat:
     """Answers questions about one model's classes. `remote`: who words the answers, if anyone."""
 
-    def __init__(self, classes: Sequence[str], name: str, card: str, remote: Any = None) -> None:
-        known = [*cards.fitting(classes), cards.of_model(name, card, classes)]
+    def __init__(
+        self, classes: Sequence[str], name: str, card: str, remote: Any = None, own: Path | None = None
+    ) -> None:
+        known = [*cards.fitting(classes, own), cards.of_model(name, card, classes)]
         self.find, self.remote = Retrieval(known), remote
         self._talking = asyncio.Semaphore(_TALKS)
         self.suggested = _suggestions(known)
@@ -161,7 +164,10 @@ def routes(service: Service) -> APIRouter:
     """The page and the stream."""
     router = APIRouter()
     remote = endpoint()
-    talks = {name: Chat(slot.current.classes, name, slot.current.card, remote) for name, slot in service.slots.items()}
+    talks = {
+        name: Chat(slot.current.classes, name, slot.current.card, remote, service.settings.cards)
+        for name, slot in service.slots.items()
+    }
     _page(router, service, talks)
 
     @router.post(

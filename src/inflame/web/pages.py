@@ -49,7 +49,7 @@ def routes(service: Service) -> APIRouter:
     """All pages over one service."""
     router = APIRouter(include_in_schema=False)
     shown = {name: examples.Waiting(slot.current) for name, slot in service.slots.items()}
-    known = {name: cards.fitting(slot.current.classes) for name, slot in service.slots.items()}
+    known = {name: cards.fitting(slot.current.classes, service.settings.cards) for name, slot in service.slots.items()}
     _classify(router, service, shown, known)
     _reasons(router, service, shown)
     _about(router, service)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from inflame.errors import UserError
 
@@ -25,6 +26,7 @@ class Settings:
     hosts: tuple[str, ...] = ()
     token: str = field(default="", repr=False)  # opens what only the owner may see; needed beyond this machine
     log: str = ""  # the log of predictions: a file, a URL of PostgreSQL; "": where the monitor has it
+    cards: Path | None = None  # a folder of cards of one's own, for the chat
     proxy: bool = False  # whether X-Forwarded-For is believed
     files: int = 32  # of one request
     bytes: int = 20 * 2**20  # of one file

@@ -337,3 +337,16 @@ def test_two_hundred_graded_questions() -> None:
     assert hits / answerable >= 0.95
     assert refused / strangers >= 0.98
     assert refused / (refused + kept) >= 0.98
+
+
+def test_cards_of_ones_own(tmp_path: Path) -> None:
+    text = "# apple\nlike: plum\n\n## diet\n- Apples are eaten by wasps. [1]\n\n## sources\n1. My garden | mine\n"
+    (tmp_path / "apple.md").write_text(text)
+    (tmp_path / "cat.md").write_text(text.replace("apple", "cat"))
+    talk = chat.Chat(("apple", "plum", "cat"), "fruit", CARD, own=tmp_path)
+    reply = talk.reply("Who eats apples?", None, SAY)
+    assert [one.text for one in reply.sentences] == ["Apples are eaten by wasps."]
+    assert reply.sources[0].source == "My garden"
+    assert [card.facts[0].text for card in cards.fitting(("cat",), tmp_path) if card.about == "cat"] == [
+        "Apples are eaten by wasps."
+    ]
