@@ -1,4 +1,4 @@
-"""Telling someone: a webhook (Slack takes the JSON as it is), or e-mail by SMTP. Once when a level rises, once when that
+"""Telling someone: by webhook (Slack takes the JSON as it is), or by mail. Once when a level rises, once when that
 is over, and not in between."""
 
 from __future__ import annotations
