@@ -157,6 +157,7 @@ def test_everything_arrives_on_one_machine(provider: str, start: Start) -> None:
     assert process.returncode == 0, said
     told = json.loads(store.read_text(store.join(output, EXIT)))
     assert (told["state"], told["code"], told["attempt"]) == ("done", 0, 1)
+    assert told["memory"] > 1e6
     seen = json.loads(store.read_text(store.join(output, RUN, "seen-0.json")))
     assert seen["argv"][:2] == ["train", "name=two words and 'quotes' $HOME"]
     assert seen["argv"][-1] == f"output={output}/{RUN}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -205,6 +206,7 @@ class _Aboard:
             "reason": reason,
             "seconds": round(seconds, 1),
             "cost": None if price is None else round(whole / 3600 * price, 4),
+            "memory": _memory(),
         }
         _say(f"{state}{f': {reason}' if reason else ''} ({whole:.0f} s)")
         if attempts.superseded(self.output, self.attempt):
@@ -307,6 +309,11 @@ def _reason(tail: list[str]) -> str:
     """The last line that says what was wrong."""
     told = [line for line in tail if line.startswith("error: ") or "Error" in line]
     return (told or [line for line in tail if line.strip()] or ["it said nothing"])[-1].removeprefix("error: ")[:300]
+
+
+def _memory() -> int:
+    """Bytes that the largest process of the training had in memory."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _me() -> dict[str, Any]:

@@ -81,7 +81,7 @@ def demand_affordable(spec: JobSpec, machine: Machine, seconds: float | None = N
     cost = machine.cost(seconds, spec.count) if seconds is not None else None
     if cost is not None and cost > spec.max_money:
         raise UserError(
-            f"The job would cost about ${cost:.2f}, more than the cap of ${spec.max_money:g}.",
+            f"The job would cost about ${cost:.2g}, more than the cap of ${spec.max_money:g}.",
             where="--max-money",
             remedy="Raise the cap, take a cheaper machine, or train for less time: --in 10m",
         )

@@ -18,7 +18,7 @@ from typing import Any
 from inflame import store
 from inflame.errors import InflameError, RunError
 from inflame.infra import attempts, jobs, launch, machines, package
-from inflame.infra.command import RUN
+from inflame.infra.command import EXIT, RUN
 from inflame.infra.launcher import NOT_OK, OK, UNKNOWN, Finding
 from inflame.infra.local import Local
 from inflame.records import Job, JobSpec, Record
@@ -53,7 +53,7 @@ def rehearse(spec: JobSpec, backend: str, *, say: Callable[[str], None] = lambda
     with tempfile.TemporaryDirectory(dir=place, prefix="rehearsal-") as folder:
         found, run = _run(plan, Path(folder), say)
         seconds = _estimate(plan.spec)
-        measured = [*_pace(run), *_memory(plan.machine)]
+        measured = [*_pace(run), *_memory(plan.machine, run)]
     looked = _look(backend, plan.spec)
     cost = None if seconds is None else plan.machine.cost(seconds, spec.count)
     told = [*found, *measured, *looked, *_told(plan.machine, seconds, cost, spec)]
@@ -222,12 +222,19 @@ def _epochs(spec: JobSpec) -> Any:
     return None
 
 
-def _memory(machine: machines.Machine) -> list[Finding]:
-    """What a training takes is not measured here; what the machine has is said."""
-    if machine.memory is None:
+def _memory(machine: machines.Machine, run: Path) -> list[Finding]:
+    """What the sample took here (the data and the packages, not a GPU), against what the machine has."""
+    taken = _json(run.parent / EXIT).get("memory")
+    if not taken:
         return []
-    gpu = f", {machine.gpus} x {machine.gpu}" if machine.gpus else ""
-    return [Finding(what="memory", state=UNKNOWN, text=f"there: {machine.memory} GB{gpu}; taken there: not measured")]
+    text = f"the sample took {taken / 2**30:.1f} GB here"
+    if machine.memory is None:
+        return [Finding(what="memory", state=UNKNOWN, text=f"{text}; what there is there is unknown")]
+    gpu = f" and {machine.gpus} x {machine.gpu}" if machine.gpus else ""
+    enough = taken < machine.memory * 1e9
+    way = "" if enough else "Take a larger machine, or a smaller batch"
+    text = f"{text}, there are {machine.memory} GB{gpu}"
+    return [Finding(what="memory", state=OK if enough else NOT_OK, text=text, remedy=way)]
 
 
 def _told(machine: machines.Machine, seconds: float | None, cost: float | None, spec: JobSpec) -> list[Finding]:
@@ -237,12 +244,12 @@ def _told(machine: machines.Machine, seconds: float | None, cost: float | None, 
     rows = [Finding(what="time", state=OK if seconds is not None else UNKNOWN, text=time_text)]
     said = "unknown" if machine.price is None else machine.said()
     if cost is not None and spec.max_money is not None and cost > spec.max_money:
-        text = f"about ${cost:.2f}, more than the cap of ${spec.max_money:g}"
+        text = f"about ${cost:.2g}, more than the cap of ${spec.max_money:g}"
         return [
             *rows,
             Finding(what="price", state=NOT_OK, text=text, remedy="Raise --max-money, or train for less time"),
         ]
-    whole = f"about ${cost:.2f}: {said}" if cost is not None else said
+    whole = f"about ${cost:.2g}: {said}" if cost is not None else said
     return [*rows, Finding(what="price", state=OK if machine.price is not None else UNKNOWN, text=whole)]
 
 
