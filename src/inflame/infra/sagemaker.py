@@ -69,7 +69,7 @@ _REFUSALS = (
      "Ask for more under Service Quotas > SageMaker, or take another --machine or region."),
     ("AccessDenied|NotAuthorized|Unauthorized|OptInRequired", "AWS refuses you this right",
      "Give yourself the rights that inflame doctor --on sagemaker prints."),
-    ("EndpointConnection|NameResolution|UnknownEndpoint|InvalidRegion",
+    ("Connect|Timeout|HTTPClient|UnknownEndpoint|InvalidRegion|Throttling|Internal|Unavailable|RequestLimitExceeded",
      "SageMaker can't be reached", "Check the region and the network, then give the same command again."),
 )  # fmt: skip
 
@@ -218,7 +218,7 @@ class SageMaker(Launcher):
 
     def _about(self, name: str) -> dict[str, Any] | None:
         """What SageMaker says of a job; None where there is none."""
-        with _border(f"ask for {name}"):
+        with _border(f"describe {name}"):
             client = self.client()
             try:
                 found: dict[str, Any] = client.describe_training_job(TrainingJobName=name)

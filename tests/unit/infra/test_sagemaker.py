@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from inflame import store
-from inflame.errors import DataError, RunError, SettingError, UserError
+from inflame.errors import DataError, NetworkError, SettingError, UserError
 from inflame.infra.launcher import NOT_OK, OK, UNKNOWN
 from inflame.infra.loopback.sagemaker import SageMaker as Control
 from inflame.infra.loopback.server import Server
@@ -298,7 +298,7 @@ def test_a_service_that_stays_broken_is_given_up(
 ) -> None:
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
     server.faults += ["broken"] * 20
-    with pytest.raises(RunError, match="could not ask for"):
+    with pytest.raises(NetworkError, match="can't be reached: it was asked to describe x"):
         place.status(Job(id="x", backend="sagemaker", status="running"))
     assert len(server.asked) == 6
 
