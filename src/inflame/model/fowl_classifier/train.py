@@ -9,6 +9,7 @@ from torch import nn
 
 from inflame.artifact import augment, loader, reading
 from inflame.config import Settings
+from inflame.errors import SettingError
 from inflame.model.engine import backbones, conclude, hooks, nets, optim, probe, pruning, session
 from inflame.model.engine.learner import Learner
 
@@ -59,6 +60,9 @@ def train(settings: Settings) -> dict[str, Any]:
                 val_loader=held_out,
                 hooks=[*s.hooks(last=f"last-{stage}"), hooks.Freeze(*frozen), *average],
             )
+            if h.prune and learner.device.spread:
+                remedy = "prune=0, or strategy=ddp where the net fits into one device"
+                raise SettingError("A net that is spread can't be pruned.", where="hyperparam.prune", remedy=remedy)
             s.fit(learner, stage=stage, epochs=h.num_epochs, share=share)
             s.best(learner)
             return learner
