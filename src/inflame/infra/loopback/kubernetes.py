@@ -57,8 +57,8 @@ class Kubernetes:
         if told is not None:
             return Answer(body=told)
         if asked.path.endswith("/selfsubjectaccessreviews"):
-            kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}}
-            return Answer(status=201, body={**kind, "status": {"allowed": True}})  # it is asked in protobuf
+            review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}}
+            return Answer(status=201, body={**review, "status": {"allowed": True}})  # it is asked in protobuf
         if asked.path == "/api/v1/nodes":
             node = {"metadata": {"name": "here"}, "status": {"allocatable": {"cpu": "64", "memory": "256Gi"}}}
             return Answer(body={"apiVersion": "v1", "kind": "NodeList", "items": [node]})
