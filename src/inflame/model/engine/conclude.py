@@ -40,6 +40,7 @@ UNEVEN = 0.01  # difference of balanced and plain accuracy that is worth a line
 SERVED = 64  # items at a time through the bundle
 ALONE = 10  # items that are answered one at a time, to see how long one takes
 PART, LONGEST = 0.04, 3.0  # of a run's time, and seconds, to learn what is expected
+AFTER = 1.5  # seconds of the budget that are left for what follows
 SEEN = 1000  # held-out items that the reference statistics of the inputs come from
 
 
@@ -284,12 +285,16 @@ def _size(folder: Path) -> float:
 
 def _expected(run: Run, dataset: Dataset) -> dict[str, bytes]:
     """What the model expects of its days, as far as a small part of the run's time goes; `inflame monitor learn` takes
-    more. An item that can't be read again is no reason to end a training here."""
+    more. Where no time is left there is nothing. What goes wrong is noted: it is no reason to end a training here."""
     budget = float(json.loads((run.path / "config.json").read_text())["budget"] or 0)
     seconds = min(LONGEST, PART * max(budget, run.seconds))
     if budget:
-        seconds = min(seconds, max(budget - run.seconds - 0.5, 0.1))
-    found = expecting.of(bundle.Predictor(run.path / "bundle"), dataset, seconds=seconds)
+        seconds = min(seconds, max(budget - run.seconds - AFTER, 0.1))
+    try:
+        found = expecting.of(bundle.Predictor(run.path / "bundle"), dataset, seconds=seconds)
+    except (InflameError, OSError, ValueError, np.linalg.LinAlgError) as error:
+        run.note(f"what the model expects could not be learned: {error}")
+        return {}
     return {expected.NAME: found.to_bytes()} if found is not None else {}
 
 

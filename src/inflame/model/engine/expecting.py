@@ -42,7 +42,8 @@ def expecting(
     seconds: float,
     seed: int = 0,
 ) -> Expected | None:
-    """What is expected, from held-out items that `read` gives the bytes of; None for fewer than `LEAST` of them.
+    """What is expected, from held-out items that `read` gives the bytes of; None for fewer than `LEAST` of them, also
+    where there was no time for more.
 
     Labels are indices into the classes. others: items of the training, which the directions of the embedding come from;
     without them a quarter of the held-out items serves. Items that can't be read are left out.
@@ -54,7 +55,8 @@ def expecting(
     contents: list[Any] = []
     truth: list[int] = []
     for start in range(0, len(order), BATCH):
-        if time.monotonic() - began > CLEAN * seconds and sum(map(len, samples)) >= LEAST:
+        spent = time.monotonic() - began
+        if spent > seconds or (spent > CLEAN * seconds and sum(map(len, samples)) >= LEAST):
             break
         some = _contents(read, [(uris[row], labels[row]) for row in order[start : start + BATCH]])
         found, good, held = asked.look([content for content, _ in some])
