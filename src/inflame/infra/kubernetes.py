@@ -40,6 +40,8 @@ _GRACE = 120
 _KEPT = 7 * 24 * 3600  # seconds that an ended job can be looked at
 _TIMEOUT = 60
 _REFUSALS = (
+    (r"localhost:8080 was refused", "isn't known: there is no kubeconfig",
+     "Log in as your cluster's provider says, or set KUBECONFIG."),
     (r"Unauthorized|must be logged in|credentials|exec plugin", "doesn't know you, or your token has expired",
      "Log in again, as your cluster's provider says; kubectl get pods must work."),
     (r"Forbidden|forbidden: User", "refuses you this right",
@@ -50,8 +52,9 @@ _REFUSALS = (
     (r"context .*does not exist|no context exists", "is not in your kubeconfig", "See: kubectl config get-contexts"),
 )  # fmt: skip
 _FAR = re.compile(
-    r"Unable to connect|connection refused|i/o timeout|TLS handshake|EOF|Too Many Requests|throttl|InternalError|"
-    r"ServiceUnavailable|unable to handle the request|Client.Timeout|connection reset",
+    r"Unable to connect|(?<!localhost:8080 )was refused|connection refused|i/o timeout|TLS handshake|EOF|"
+    r"Too Many Requests|throttl|InternalError|ServiceUnavailable|unable to handle the request|Client.Timeout|"
+    r"connection reset",
     re.IGNORECASE,
 )
 

@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from inflame import remote, store
-from inflame.errors import DataError, InflameError, NetworkError, RunError, SettingError, UserError, did_you_mean
+from inflame.errors import (
+    DataError,
+    InflameError,
+    MissingExtra,
+    NetworkError,
+    RunError,
+    SettingError,
+    UserError,
+    did_you_mean,
+)
 from inflame.infra.command import RUN
 from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding
 from inflame.infra.rest import Absent
@@ -140,12 +149,13 @@ def looked(
     asked: Mapping[str, Callable[[], Finding]],
     unknown: Mapping[str, str],
 ) -> list[Finding]:
-    """What a look shows: are the settings there (`settled`), is the SDK (`able`), then one thing after the other.
+    """What a look shows: are the settings there (`settled`), is what we ask with (`able`), then one thing by one.
     `unknown`: what nobody can say beforehand, and why."""
-    for what, try_it in (("settings", settled), ("SDK", able)):
+    for what, try_it in (("settings", settled), ("login", able)):
         try:
             try_it()
-        except UserError as error:
+        except InflameError as error:
+            what = "SDK" if isinstance(error, MissingExtra) else what
             return [Finding(what=what, state=NOT_OK, text=error.message, remedy=error.remedy)]
     found = []
     for what, ask in asked.items():

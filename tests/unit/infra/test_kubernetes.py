@@ -15,7 +15,7 @@ import pytest
 from inflame import remote
 from inflame.errors import UserError
 from inflame.infra.kubernetes import Kubernetes
-from inflame.infra.launcher import OK
+from inflame.infra.launcher import NOT_OK, OK
 from inflame.infra.loopback.kubernetes import Kubernetes as Control
 from inflame.infra.loopback.server import Server
 from inflame.records import Job, JobSpec, Package
@@ -199,7 +199,9 @@ def test_deleted_behind_our_back_and_no_such_image(
     assert place.cancel(job).status == "failed"
 
 
-def test_refusals(place: Kubernetes, server: Server, spec: Spec, packed: Package, tmp_path: Path) -> None:
+def test_refusals(
+    place: Kubernetes, server: Server, spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = {one.what: one for one in place.check(spec())}
     assert [found[what].state for what in ("rights", "job", "machine")] == [OK] * 3, found
     server.faults += ["expired"] * 6
@@ -209,5 +211,8 @@ def test_refusals(place: Kubernetes, server: Server, spec: Spec, packed: Package
         Kubernetes({"context": "nowhere"}).status(Job(id="x", backend="kubernetes", status="running"))
     with pytest.raises(UserError, match="isn't known"):
         place.request(spec(spot=True))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    found = place.check(spec())
+    assert [(one.what, one.state, "no kubeconfig" in one.text) for one in found] == [("login", NOT_OK, True)]
     with pytest.raises(UserError, match="none is given"):
         place.request(spec(output=""))

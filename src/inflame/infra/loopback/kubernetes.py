@@ -71,13 +71,13 @@ class Kubernetes:
                 return self._pod(asked, name, part)
             if asked.method == "POST":
                 return self._create(kind, asked)
-            about = self.kept.get((kind, name))
-            if about is None:
+            kept = self.kept.get((kind, name))
+            if kept is None:
                 return _error(404, "NotFound", f'{kind}.batch "{name}" not found')
             if asked.method == "PATCH":
-                about["spec"] |= asked.json()["spec"]
+                kept["spec"] |= asked.json()["spec"]
                 self._suspend(name)
-            return Answer(body=about)
+            return Answer(body=kept)
 
     def refuse(self, fault: str) -> Answer:
         """In Kubernetes' words."""
