@@ -170,7 +170,9 @@ def _advice(level: str, guess: Estimate | None, copies: float) -> str:
     if level == QUIET:
         return f"Nothing to do.{repeated}"
     if level == CHANGED:
-        return f"Look at the pictures below. The model seems to cope; tell whoever takes or sends them.{repeated}"
+        return (
+            f"Look at the items most unlike the training. The model seems to cope; tell whoever sends them.{repeated}"
+        )
     if guess is None or not guess.reliable:
         count = guess.label if guess is not None else 100
         return f"Label {count} items like these: nothing of the kind was ever tested.{repeated}"

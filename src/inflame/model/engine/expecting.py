@@ -103,13 +103,15 @@ def _frame(asked: Asked, read: Read, others: Sequence[str], end: float) -> NDArr
 
 
 def of(predictor: Predictor, dataset: Dataset, *, seconds: float, seed: int = 0) -> Expected | None:
-    """What the model of a data set expects, from its validation items, or where there are none from those of the test:
-    nothing is chosen by it."""
+    """What the model of a data set expects, from its validation items. Where there are none, or the model that is
+    served was fitted on them as well (its numbers are then out of fold), from those of the test: nothing is chosen by
+    it."""
     splits = np.array(dataset.items["split"].to_pylist())
     uris = dataset.items["uri"].to_pylist()
     places = {name: number for number, name in enumerate(predictor.classes)}
     labels = [places.get(name, -1) for name in dataset.items["label"].to_pylist()]
-    rows = np.flatnonzero(splits == ("val" if (splits == "val").any() else "test"))
+    apart = predictor.calibration.source == "val" and bool((splits == "val").any())
+    rows = np.flatnonzero(splits == ("val" if apart else "test"))
     return expecting(
         predictor,
         Contents(dataset.root).read,

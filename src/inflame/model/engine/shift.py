@@ -159,11 +159,8 @@ def _numbers(expected: Expected, view: View) -> list[Finding]:
         values = view.values[:, place]
         values = np.sort(values[np.isfinite(values)])
         distance, p = kolmogorov(ordered, values)
-        shift = (
-            float((np.median(values) - expected.middle[place]) / expected.reach[place])
-            if len(values) and len(ordered)
-            else 0.0
-        )
+        moved = values[len(values) // 2] - expected.middle[place] if len(values) and len(ordered) else 0.0
+        shift = float(np.clip(moved / expected.reach[place], -MOST, MOST))
         about = INPUT if place < inputs else MODEL
         share = inputs + 1 if place < inputs else 5 * (len(ANSWERS) if name in ANSWERS else directions)
         found.append(Finding(name=name, about=about, p=p, effect=distance, shift=shift, share=share))
