@@ -10,6 +10,7 @@ machine. Rounds alternate, so that a machine that is busy otherwise is so for al
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from PIL import Image
 
+print = functools.partial(print, flush=True)
 HERE = Path(__file__).parents[1]
 LITSERVE = HERE / ".peers" / "litserve" / "bin" / "python"
 SIZE, WANTED = (640, 480), 60_000
