@@ -8,8 +8,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from inflame.errors import MissingExtra, UserError
 from inflame.factory.samplers import distribution, plain
 from inflame.factory.trials import ATTRIBUTE, JOURNAL, Sweep, Trial
 
+_TRIES = 8  # to make the tables of a database
 _STATES = {"done": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
 
 
@@ -88,7 +90,7 @@ class Journal:
             return storages.JournalStorage(_Lines(path, storages.journal.JournalFileBackend(str(path))))
         shown = store.shown(sweep.storage)
         try:
-            return storages.RDBStorage(sweep.storage, engine_kwargs={"pool_pre_ping": True})
+            return _in_turn(lambda: storages.RDBStorage(sweep.storage, engine_kwargs={"pool_pre_ping": True}))
         except ImportError as error:
             raise MissingExtra(
                 f"The storage {shown} needs the package {error.name or 'of its database'}, which isn't installed.",
@@ -108,6 +110,20 @@ class Journal:
         except self._optuna.exceptions.DuplicatedStudyError:
             found = self._storage.get_study_id_from_name(name)
         return int(found)
+
+
+def _in_turn(opened: Callable[[], Any]) -> Any:
+    """What `opened` gives. It makes the tables where there are none: a driver that began at the same moment may have
+    made them in between, which the database refuses, and the next try finds them there."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return opened()
+        except Exception as error:
+            # By name, for SQLAlchemy is Optuna's: what exists already, or a row that another one has written.
+            if not left or type(error).__name__ not in ("ProgrammingError", "IntegrityError"):
+                raise
+            time.sleep(random.uniform(0.1, 0.5))
+    raise AssertionError
 
 
 class _Lines:
