@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ class Journal:
         state = self._optuna.trial.TrialState[_STATES[trial.state]]
         whole = len(trial.values) == len(self._directions)
         values = list(trial.values) if whole and trial.state != "failed" else None
-        self._storage.set_trial_state_values(self._ids[trial.number], state, values)
+        with suppress(self._optuna.exceptions.UpdateFinishedTrialError):  # another driver took us for killed in between
+            self._storage.set_trial_state_values(self._ids[trial.number], state, values)
 
     def _opened(self, sweep: Sweep) -> Any:
         storages = self._optuna.storages
