@@ -26,8 +26,10 @@ from inflame.records import Job, JobSpec
 
 BEAT = 0.2
 INFLAME = wheel.files()
+STATUS = Local.status
 
-# Counts to `steps`, saves each, goes on from what is saved; SIGTERM in the middle of a save lets the save end.
+# Counts to `steps`, saves each, goes on from what is saved; SIGTERM in the middle of a save lets the save end. With
+# `hold`, the last step is not begun before that file is there: how fast a machine is decides no test.
 APP = """
 import json, os, pathlib, signal, sys, time
 words = dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)
@@ -40,6 +42,8 @@ print("begins at", step, os.environ.get("TOKEN", "-"), flush=True)
 (run / "where.json").write_text(json.dumps([os.getcwd(), sys.argv, os.environ.get("INFLAME_CODE", "")]))
 while step < int(words.get("steps", 1)):
     time.sleep(float(words.get("pause", 0)))
+    while step + 1 == int(words.get("steps", 1)) and "hold" in words and not os.path.exists(words["hold"]) and not told:
+        time.sleep(0.02)
     if step + 1 == int(words.get("fail", -1)):
         raise SystemExit("error: it went wrong at step %d" % step)
     temporary = run / ".step"
@@ -70,7 +74,7 @@ def _nothing_left() -> Iterator[None]:
                     os.killpg(pid, signal.SIGKILL)
                 except (ProcessLookupError, PermissionError):
                     continue
-            while jobs.launcher("local").status(one.native).status == "running":
+            while STATUS(jobs.launcher("local"), one.native).status == "running":
                 time.sleep(0.01)
 
 
@@ -169,9 +173,10 @@ def test_stopped_it_saves_and_the_same_command_goes_on(model: Path, place: str) 
     until(again, "stopped")
 
 
-def test_a_machine_that_vanishes_is_replaced_and_the_work_goes_on(model: Path, place: str) -> None:
-    sent = working(send(model, place, "steps=12", "pause=0.2", spot=True))
+def test_a_machine_that_vanishes_is_replaced_and_the_work_goes_on(model: Path, place: str, tmp_path: Path) -> None:
+    sent = working(send(model, place, "steps=12", "pause=0.02", f"hold={tmp_path / 'go'}", spot=True))
     kill(sent)
+    (tmp_path / "go").touch()
     again = until(sent, "starting", "queued", "running", "preempted")
     done = until(again, *jobs.ENDED)
     assert (done.state, done.sent) == ("done", 2), done.reason
@@ -218,9 +223,12 @@ def test_taken_away_too_often(model: Path, place: str, monkeypatch: pytest.Monke
     assert "taken away 2 times" in sent.reason
 
 
-def test_a_cut_network_while_submitting(model: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_network_while_submitting(
+    model: Path, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The answer got lost, the job runs: sent again, it finds itself at work and leaves itself alone."""
     send_for_real = Local.send
+    words = ("steps=20", "pause=0.02", f"hold={tmp_path / 'go'}")
 
     def cut(self: Local, request: dict[str, object]) -> Job:
         send_for_real(self, request)
@@ -228,14 +236,15 @@ def test_a_cut_network_while_submitting(model: Path, place: str, monkeypatch: py
 
     monkeypatch.setattr(Local, "send", cut)
     with pytest.raises(NetworkError):
-        send(model, place, "steps=20", "pause=0.1")
+        send(model, place, *words)
     (lost,) = jobs.every()
     assert (lost.state, lost.native) == ("sending", None)
     assert "give the launch command again" in jobs.refresh(lost).reason
     monkeypatch.setattr(Local, "send", send_for_real)
     working(lost)
-    again = send(model, place, "steps=20", "pause=0.1")
+    again = send(model, place, *words)
     assert again.id == lost.id
+    (tmp_path / "go").touch()
     done = until(again, *jobs.ENDED)
     assert (done.state, store.read_text(store.join(done.spec.output, RUN, "step"))) == ("done", "20")
     names = store.listdir(store.join(done.spec.output, "attempts"))
@@ -244,10 +253,11 @@ def test_a_cut_network_while_submitting(model: Path, place: str, monkeypatch: py
     assert codes in ([0, DUPLICATE], [0, 0])  # the second one leaves it alone, or comes when it is done
 
 
-def test_a_place_that_cannot_be_asked_now(model: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_cannot_be_asked_now(
+    model: Path, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An expired token, a network that is down: the job is as it was known last, and found again afterwards."""
-    sent = working(send(model, place, "steps=20", "pause=0.1", spot=True))
-    status_for_real = Local.status
+    sent = working(send(model, place, "steps=20", "pause=0.02", f"hold={tmp_path / 'go'}", spot=True))
 
     def refuse(self: Local, job: Job) -> Job:
         raise UserError("Your token has expired.", remedy="Log in again.")
@@ -255,7 +265,7 @@ def test_a_place_that_cannot_be_asked_now(model: Path, place: str, monkeypatch: 
     monkeypatch.setattr(Local, "status", refuse)
     seen = jobs.refresh(sent)
     assert (seen.state, seen.reason) == ("running", "as last known: Your token has expired.")
-    monkeypatch.setattr(Local, "status", status_for_real)
+    monkeypatch.setattr(Local, "status", STATUS)
     send_for_real = Local.send
 
     def cut(self: Local, request: dict[str, object]) -> Job:
@@ -263,6 +273,7 @@ def test_a_place_that_cannot_be_asked_now(model: Path, place: str, monkeypatch: 
 
     monkeypatch.setattr(Local, "send", cut)
     kill(sent)
+    (tmp_path / "go").touch()
     seen = until(sent, "preempted")
     assert "can't be sent again yet: The line is dead." in seen.reason
     monkeypatch.setattr(Local, "send", send_for_real)
