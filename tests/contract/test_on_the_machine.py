@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from inflame import store
-from inflame.infra import attempts, launch, package, wheel
+from inflame.infra import attempts, launch
 from inflame.infra.command import EXIT, PREEMPTED, RUN, command, variables
+from inflame.infra.pack import package, wheel
 from inflame.records import JobSpec
 
 INFLAME = wheel.files()

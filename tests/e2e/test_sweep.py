@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from inflame.factory import trials as known
-from inflame.infra.warm import Warm
+from inflame.infra.pools.warm import Warm
 from inflame.runs import Run
 
 APP = """import sys

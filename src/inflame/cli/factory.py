@@ -211,11 +211,11 @@ def _pool(made: Sweep, address: str) -> Any:
     from inflame.factory.sweep import slots
 
     if made.where == "local":
-        from inflame.infra.warm import Warm
+        from inflame.infra.pools.warm import Warm
 
         return Warm(slots(made.workers))
     if made.where == "ray":
-        from inflame.infra.ray import Ray
+        from inflame.infra.pools.ray import Ray
 
         return Ray(address, workers=made.workers)
     raise UserError(f"A sweep can't run on {made.where}.", remedy="--on local   or   --on ray")

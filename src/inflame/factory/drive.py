@@ -25,7 +25,7 @@ from inflame.factory.trials import LOCK, STATE, Sweep, Trial
 from inflame.factory.turns import Turns
 from inflame.factory.working import Glance, Work, stopped_by_signals
 from inflame.infra.launcher import ENDED
-from inflame.infra.pool import Pool
+from inflame.infra.pools.pool import Pool
 from inflame.records import Job, JobSpec, dumps
 from inflame.runs import Run, lock
 from inflame.runs.begin import REUSE, SWEEP, TRIAL

@@ -24,7 +24,7 @@ from inflame.errors import InflameError
 from inflame.infra import attempts
 from inflame.infra.bootstrap import Cluster, training
 from inflame.infra.command import DUPLICATE, LOG, PREEMPTED, RUN
-from inflame.infra.package import BUILTIN, CODE, PARTS
+from inflame.infra.pack.package import BUILTIN, CODE, PARTS
 
 CHUNK = 2.0  # seconds between two pieces of the log
 GRACE = 100.0  # seconds to save, before a training is killed: the shortest notice of a provider is 120 for all

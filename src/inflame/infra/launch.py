@@ -9,10 +9,11 @@ from typing import Any
 
 from inflame import remote, store
 from inflame.errors import UserError
-from inflame.infra import jobs, machines, package
+from inflame.infra import jobs, machines
 from inflame.infra.launcher import Launcher, app
 from inflame.infra.machines import Machine
-from inflame.infra.package import Luggage
+from inflame.infra.pack import package
+from inflame.infra.pack.package import Luggage
 from inflame.records import JobSpec, Package
 
 SHARED = ("slurm",)  # whose machines see the folders of this one

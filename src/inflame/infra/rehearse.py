@@ -17,10 +17,11 @@ from typing import Any
 
 from inflame import store
 from inflame.errors import InflameError, RunError
-from inflame.infra import attempts, jobs, launch, machines, package
+from inflame.infra import attempts, jobs, launch, machines
 from inflame.infra.command import EXIT, RUN
 from inflame.infra.launcher import NOT_OK, OK, UNKNOWN, Finding
 from inflame.infra.local import Local
+from inflame.infra.pack import package
 from inflame.records import Job, JobSpec, Record
 
 ITEMS, EPOCHS = 200, 30  # of the sample; enough epochs to be killed between the first and the last

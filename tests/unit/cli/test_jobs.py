@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from inflame.cli.main import main
-from inflame.infra import attempts, wheel
+from inflame.infra import attempts
+from inflame.infra.pack import wheel
 
 INFLAME = wheel.files()
 

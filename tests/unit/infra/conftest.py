@@ -18,6 +18,8 @@ from inflame import store
 from inflame.infra.launcher import ENDED, Launcher
 from inflame.records import Job, Package
 
+pytest.register_assert_rewrite("promises")
+
 # What the packaged job does in these tests: says what has reached it, then as its arguments say.
 PROGRAM = """
 import json, os, pathlib, signal, sys, time

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from promises import Promises, Spot, Timed
 
 from inflame import remote, store
 from inflame.errors import NetworkError, SettingError, UserError
-from inflame.infra.azureml import AzureML
 from inflame.infra.launcher import NOT_OK, OK, UNKNOWN
 from inflame.infra.loopback.azureml import AzureML as Control
 from inflame.infra.loopback.server import Server
+from inflame.infra.places.azureml import AzureML
 from inflame.records import Job, JobSpec, Package
 
 SETTINGS = {"subscription": "s", "group": "g", "workspace": "ws", "account": "acc"}
@@ -139,55 +139,11 @@ def test_three_machines_know_of_each_other(
     ]
 
 
-def test_a_failure_has_its_code(place: AzureML, spec: Spec, packed: Package, wait: Wait) -> None:
-    job = wait(place, place.send(place.request(spec("code=3"), packed)))
-    assert (job.status, job.code) == ("failed", 3)
-    assert "status code 3" in job.reason
-
-
-def test_stop_lets_the_job_save(
-    place: AzureML, spec: Spec, packed: Package, wait: Wait, at_work: Callable[..., None], tmp_path: Path
-) -> None:
-    job = place.send(place.request(spec("sleep=60"), packed))
-    at_work(place, job)
-    place.cancel(job)
-    ended = wait(place, job)
-    assert (ended.status, ended.code) == ("stopped", 143)
-    assert (tmp_path / "out" / "run" / "saved").exists()
-
-
-def test_a_spot_machine_that_is_taken_away_is_begun_anew(
-    place: AzureML,
-    control: Control,
-    spec: Spec,
-    packed: Package,
-    wait: Wait,
-    seen: Callable[..., dict[str, Any]],
-    at_work: Callable[..., None],
-) -> None:
-    job = place.send(place.request(spec("sleep=60", "stop=75", spot=True), packed))
-    at_work(place, job)
-    control.take_away(job.id)
-    ended = wait(place, job)
-    assert (ended.status, ended.code) == ("done", 0)
-    assert seen(place.fetch(ended))["resumed"]
-
-
-def test_longer_than_allowed_is_ended(
-    place: AzureML, spec: Spec, packed: Package, wait: Wait, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("inflame.infra.places.AFTER", 2.0)
-    job = wait(place, place.send(place.request(spec("sleep=60", max_time=1), packed)))
-    assert job.status == "failed"
-    assert "timeout" in job.reason
-
-
 # --- bad days ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "faults",
-    [
+@pytest.fixture(
+    params=[
         ["throttled", "broken", "throttled", "throttled", "broken"],
         ["", "", "", "", "", "", "cut"],
         ["", "", "", "", "", "", "lost"],
@@ -196,42 +152,15 @@ def test_longer_than_allowed_is_ended(
     ],
     ids=["throttled", "answer lost", "creation lost", "500 at creation", "look lost"],
 )
-def test_on_a_bad_day_there_is_one_job_in_the_end(
-    faults: list[str], place: AzureML, server: Server, control: Control, spec: Spec, packed: Package, wait: Wait
-) -> None:
-    request = place.request(spec("sleep=1"), packed)
-    server.faults += faults
-    job = place.send(request)
-    assert list(control.jobs) == [job.id]
-    assert wait(place, job).status == "done"
+def faults(request: pytest.FixtureRequest) -> list[str]:
+    """What happens to the requests of one launch, one after the other."""
+    found: list[str] = request.param
+    return found
 
 
-def test_sent_twice_at_once_is_one_job(
-    place: AzureML, control: Control, spec: Spec, packed: Package, wait: Wait
-) -> None:
-    request = place.request(spec("sleep=1"), packed)
-    jobs: list[Job] = []
-    others = [AzureML(place.settings) for _ in range(3)]
-    threads = [threading.Thread(target=lambda one=one: jobs.append(one.send(request))) for one in others]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [{job.id for job in jobs}, len(control.jobs)] == [{jobs[0].id}, 1]
-    assert wait(place, jobs[0]).status == "done"
-    assert place.send(request).id == f"{jobs[0].id}-2"  # it has ended: this is a new one
-
-
-def test_a_job_deleted_behind_our_back_has_ended(
-    place: AzureML, control: Control, spec: Spec, packed: Package, wait: Wait
-) -> None:
-    job = place.send(place.request(spec("sleep=60"), packed))
-    wait(place, job, "running")
-    control.forget(job.id)
-    gone = place.status(job)
-    assert (gone.status, gone.code) == ("failed", 137)
-    assert "deleted" in gone.reason
-    assert place.cancel(job).status == "failed"
+class TestPromises(Promises, Spot, Timed):
+    failed = "status code 3"
+    late = ("failed", "timeout")
 
 
 def test_a_service_that_stays_broken_is_given_up(place: AzureML, server: Server) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from inflame.infra import bootstrap, requirements, wheel
+from inflame.infra import bootstrap
 from inflame.infra.bootstrap import Cluster, training, where
+from inflame.infra.pack import requirements, wheel
 
 
 def sagemaker(folder: Path, me: str, hosts: list[str]) -> dict[str, str]:

@@ -18,10 +18,11 @@ import pytest
 
 from inflame import store
 from inflame.errors import DataError, NetworkError, UserError
-from inflame.infra import attempts, jobs, launch, package, wheel
+from inflame.infra import attempts, jobs, launch
 from inflame.infra.command import DUPLICATE, EXIT, PREEMPTED, RUN, command, variables
 from inflame.infra.jobs import Sent
 from inflame.infra.local import Local
+from inflame.infra.pack import package, wheel
 from inflame.records import Job, JobSpec
 
 BEAT = 0.2

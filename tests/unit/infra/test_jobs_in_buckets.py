@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 
 from inflame import plugins, store
-from inflame.infra import attempts, jobs, launch, package, wheel
+from inflame.infra import attempts, jobs, launch
 from inflame.infra.command import RUN, command, variables
 from inflame.infra.jobs import Sent
 from inflame.infra.loopback.sagemaker import SageMaker as Control
 from inflame.infra.loopback.server import Server
+from inflame.infra.pack import package, wheel
 from inflame.records import JobSpec
 
 pytest.importorskip("boto3")
@@ -65,7 +66,7 @@ def mine(tmp_path: Path) -> Path:
 @pytest.fixture
 def sagemaker(aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The launcher of that name, and a control plane that runs what it is told."""
-    plugin = plugins.Plugin(target="inflame.infra.sagemaker:SageMaker", extra="aws")
+    plugin = plugins.Plugin(target="inflame.infra.places.sagemaker:SageMaker", extra="aws")
     monkeypatch.setitem(plugins.SEAMS["launcher"], "sagemaker", plugin)
     monkeypatch.setenv("INFLAME_SAGEMAKER_ROLE", "arn:aws:iam::123456789012:role/inflame")
     with Server(Control(tmp_path / "machines")) as server:

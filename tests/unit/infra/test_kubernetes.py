@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from promises import Promises
 
 from inflame import remote
 from inflame.errors import UserError
-from inflame.infra.kubernetes import Kubernetes
 from inflame.infra.launcher import NOT_OK, OK
 from inflame.infra.loopback.kubernetes import Kubernetes as Control
 from inflame.infra.loopback.server import Server
+from inflame.infra.places.kubernetes import Kubernetes
 from inflame.records import Job, JobSpec, Package
 
 Wait = Callable[..., Job]
@@ -121,23 +121,6 @@ def test_two_machines_from_end_to_end(
     assert place.cancel(job).status == "done"
 
 
-def test_a_failure_has_its_code(place: Kubernetes, spec: Spec, packed: Package, wait: Wait) -> None:
-    job = wait(place, place.send(place.request(spec("code=3"), packed)))
-    assert (job.status, job.code) == ("failed", 3)
-    assert "FailJob" in job.reason
-
-
-def test_stop_lets_the_job_save(
-    place: Kubernetes, spec: Spec, packed: Package, wait: Wait, at_work: Callable[..., None], tmp_path: Path
-) -> None:
-    job = place.send(place.request(spec("sleep=60"), packed))
-    at_work(place, job)
-    place.cancel(job)
-    ended = wait(place, job)
-    assert (ended.status, ended.code) == ("stopped", 143)
-    assert (tmp_path / "out" / "run" / "saved").exists()
-
-
 def test_a_pod_that_is_taken_away_is_made_anew(
     place: Kubernetes,
     control: Control,
@@ -152,39 +135,6 @@ def test_a_pod_that_is_taken_away_is_made_anew(
     control.take_away(job.id)
     assert wait(place, job).status == "done"
     assert seen(place.fetch(job))["resumed"]
-
-
-@pytest.mark.parametrize("fault", ["throttled", "broken", "cut", "lost"])
-def test_on_a_bad_day_there_is_one_job_in_the_end(
-    fault: str, place: Kubernetes, server: Server, control: Control, spec: Spec, packed: Package, wait: Wait
-) -> None:
-    """At each of the requests that kubectl makes."""
-    place._ask("version")
-    request = place.request(spec(), packed)
-    for number in range(4):
-        server.faults.clear()
-        server.faults += [*[""] * number, fault]
-        job = place.send(request)
-        jobs = [name for kind, name in control.kept if kind == "jobs"]
-        assert jobs.count(job.id) == 1
-        assert len(jobs) == number + 1
-        server.faults.clear()
-        assert wait(place, job).status == "done"
-
-
-def test_sent_twice_at_once_is_one_job(
-    place: Kubernetes, control: Control, spec: Spec, packed: Package, wait: Wait
-) -> None:
-    request = place.request(spec("sleep=2"), packed)
-    jobs: list[Job] = []
-    threads = [threading.Thread(target=lambda: jobs.append(place.send(request))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {job.id for job in jobs} == {name for kind, name in control.kept if kind == "jobs"}
-    assert len({job.id for job in jobs}) == 1
-    assert wait(place, jobs[0]).status == "done"
 
 
 def test_deleted_behind_our_back_and_no_such_image(
@@ -216,3 +166,27 @@ def test_refusals(
     assert [(one.what, one.state, "no kubeconfig" in one.text) for one in found] == [("login", NOT_OK, True)]
     with pytest.raises(UserError, match="none is given"):
         place.request(spec(output=""))
+
+
+class TestPromises(Promises):
+    failed = "FailJob"
+
+    def names(self, place: Kubernetes, control: Control) -> list[str]:
+        return [name for kind, name in control.kept if kind == "jobs"]
+
+    @pytest.mark.parametrize("fault", ["throttled", "broken", "cut", "lost"])
+    def test_on_a_bad_day_there_is_one_job_in_the_end(
+        self, fault: str, place: Kubernetes, server: Server, control: Control, spec: Spec, packed: Package, wait: Wait
+    ) -> None:
+        """At each of the requests that kubectl makes."""
+        place._ask("version")
+        request = place.request(spec(), packed)
+        for number in range(4):
+            server.faults.clear()
+            server.faults += [*[""] * number, fault]
+            job = place.send(request)
+            jobs = self.names(place, control)
+            assert jobs.count(job.id) == 1
+            assert len(jobs) == number + 1
+            server.faults.clear()
+            assert wait(place, job).status == "done"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from promises import Promises, Spot, Timed
 
 from inflame import store
 from inflame.errors import DataError, NetworkError, SettingError, UserError
 from inflame.infra.launcher import NOT_OK, OK, UNKNOWN
 from inflame.infra.loopback.sagemaker import SageMaker as Control
 from inflame.infra.loopback.server import Server
-from inflame.infra.sagemaker import SageMaker
+from inflame.infra.places.sagemaker import SageMaker
 from inflame.records import Job, JobSpec, Package
 
 pytest.importorskip("boto3")
@@ -27,9 +27,19 @@ Wait = Callable[..., Job]
 
 
 @pytest.fixture
-def server(aws: str, tmp_path: Path) -> Iterator[Server]:
-    with Server(Control(tmp_path / "machines", quota={"ml.p4d.24xlarge": 0})) as found:
+def control(aws: str, tmp_path: Path) -> Control:
+    return Control(tmp_path / "machines", quota={"ml.p4d.24xlarge": 0})
+
+
+@pytest.fixture
+def server(control: Control) -> Iterator[Server]:
+    with Server(control) as found:
         yield found
+
+
+@pytest.fixture
+def packed(package: Callable[[str], Package], aws: str) -> Package:
+    return package(OUTPUT)
 
 
 @pytest.fixture
@@ -78,14 +88,14 @@ def test_request(spot: bool, model: Path, golden: Callable[[Path, str], None]) -
     golden(Path(__file__).parents[2] / "golden" / "requests" / name, json.dumps(request, indent=1) + "\n")
 
 
-def test_botocore_accepts_every_request(spec: Spec, package: Callable[[str], Package], aws: str) -> None:
+def test_botocore_accepts_every_request(spec: Spec, packed: Package, aws: str) -> None:
     """botocore's own schema, with its longest and shortest values, which the client itself doesn't all check."""
     import botocore.session
     from botocore.validate import ParamValidator
 
     shape = botocore.session.get_session().get_service_model("sagemaker").operation_model("CreateTrainingJob")
     for one in (spec(), spec("a=" + "ü" * 400, spot=True, count=3, inputs=("s3://bucket/x",), max_time=10**9)):
-        body = plain(one, package(OUTPUT))["body"]
+        body = plain(one, packed)["body"]
         assert not ParamValidator().validate(body, shape.input_shape).generate_report()
         assert _too_long(body, shape.input_shape) == []
 
@@ -143,7 +153,7 @@ def test_settings_come_from_the_file_and_secrets_do_not(spec: Spec, tmp_path: Pa
 def test_a_job_from_end_to_end(
     place: SageMaker,
     spec: Spec,
-    package: Callable[[str], Package],
+    packed: Package,
     wait: Wait,
     seen: Callable[..., dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
@@ -153,7 +163,7 @@ def test_a_job_from_end_to_end(
     look = ["$SAGEMAKER_BASE_DIR/input/config/resourceconfig.json", "$INFLAME_INPUT_0"]
     words = ("model=1", f"look={json.dumps(look)}", "name=two words and 'quotes' $HOME", "--json")
     asked = spec(*words, environment=("TOKEN",), inputs=("s3://bucket/photos",))
-    request = place.request(asked, package(OUTPUT))
+    request = place.request(asked, packed)
     assert "hush" not in json.dumps(request)
     job = wait(place, place.send(request))
     assert (job.status, job.code) == ("done", 0)
@@ -172,124 +182,50 @@ def test_a_job_from_end_to_end(
 
 
 def test_two_machines_know_of_each_other(
-    place: SageMaker, spec: Spec, package: Callable[[str], Package], wait: Wait, seen: Callable[..., dict[str, Any]]
+    place: SageMaker, spec: Spec, packed: Package, wait: Wait, seen: Callable[..., dict[str, Any]]
 ) -> None:
     look = json.dumps(["$SAGEMAKER_BASE_DIR/input/config/resourceconfig.json"])
     asked = spec(f"look={look}", "who=SAGEMAKER_BASE_DIR", count=2)
-    job = wait(place, place.send(place.request(asked, package(OUTPUT))))
+    job = wait(place, place.send(place.request(asked, packed)))
     assert job.status == "done"
     folder = place.fetch(job)
     configs = [next(iter(json.loads(path.read_text())["files"].values())) for path in folder.glob("seen-*.json")]
     assert sorted(json.loads(text)["current_host"] for text in configs) == ["127.0.0.1", "127.0.0.2"]
 
 
-def test_a_failure_has_its_code(place: SageMaker, spec: Spec, package: Callable[[str], Package], wait: Wait) -> None:
-    job = wait(place, place.send(place.request(spec("code=3"), package(OUTPUT))))
-    assert (job.status, job.code) == ("failed", 3)
-    assert "AlgorithmError" in job.reason
-
-
-def test_stop_lets_the_job_save(
-    place: SageMaker, spec: Spec, package: Callable[[str], Package], wait: Wait, at_work: Callable[..., None]
-) -> None:
-    asked = spec("sleep=60")
-    job = place.send(place.request(asked, package(OUTPUT)))
-    at_work(place, job)
-    place.cancel(job)
-    ended = wait(place, job)
-    assert (ended.status, ended.code) == ("stopped", 143)
-    assert store.exists(f"{asked.output}/run/saved")
-
-
-def test_a_spot_machine_that_is_taken_away_is_begun_anew(
-    place: SageMaker,
-    server: Server,
-    spec: Spec,
-    package: Callable[[str], Package],
-    wait: Wait,
-    seen: Callable[..., dict[str, Any]],
-    at_work: Callable[..., None],
-) -> None:
-    job = place.send(place.request(spec("sleep=60", "stop=75", spot=True), package(OUTPUT)))
-    at_work(place, job)
-    control = server.control
-    assert isinstance(control, Control)
-    control.take_away(job.id)
-    ended = wait(place, job)
-    assert (ended.status, ended.code) == ("done", 0)
-    assert seen(place.fetch(ended))["resumed"]
-
-
-def test_longer_than_allowed_is_ended(
-    place: SageMaker, spec: Spec, package: Callable[[str], Package], wait: Wait, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("inflame.infra.places.AFTER", 2.0)
-    job = wait(place, place.send(place.request(spec("sleep=60", max_time=1), package(OUTPUT))))
-    assert job.status == "stopped"
-    assert "MaxRuntimeExceeded" in job.reason
-
-
 # --- bad days ------------------------------------------------------------------------------------
 
 
-def test_throttling_and_500s_are_waited_out(
-    place: SageMaker, server: Server, spec: Spec, package: Callable[[str], Package], wait: Wait
-) -> None:
-    request = place.request(spec(), package(OUTPUT))
-    server.faults += ["throttled", "broken", "", "throttled", "broken"]
-    assert wait(place, place.send(request)).status == "done"
+@pytest.fixture(
+    params=[
+        ["throttled", "broken", "", "throttled", "broken"],
+        ["", "cut"],
+        ["", "lost"],
+    ],
+    ids=["throttled", "answer lost", "creation lost"],
+)
+def faults(request: pytest.FixtureRequest) -> list[str]:
+    """What happens to the requests of one launch, one after the other."""
+    found: list[str] = request.param
+    return found
 
 
-@pytest.mark.parametrize("fault", ["cut", "lost"])
-def test_the_network_is_cut_while_submitting(
-    fault: str, place: SageMaker, server: Server, spec: Spec, package: Callable[[str], Package], wait: Wait
-) -> None:
-    """The answer to the creation, or the creation itself, gets lost: one job is there in the end."""
-    request = place.request(spec("sleep=1"), package(OUTPUT))
-    server.faults += ["", fault]
-    job = place.send(request)
-    assert [one["TrainingJobName"] for one in _listed(place)] == [job.id]
-    assert wait(place, job).status == "done"
+class TestPromises(Promises, Spot, Timed):
+    failed = "AlgorithmError"
+    late = ("stopped", "MaxRuntimeExceeded")
+
+    def names(self, place: SageMaker, control: Control) -> list[str]:
+        return [one["TrainingJobName"] for one in _listed(place)]
+
+    def senders(self, place: SageMaker) -> list[SageMaker]:
+        place.client()
+        return [place] * 3  # boto3's session is made once
 
 
-def test_sent_twice_at_once_is_one_job(
-    place: SageMaker, spec: Spec, package: Callable[[str], Package], wait: Wait
-) -> None:
-    request = place.request(spec("sleep=1"), package(OUTPUT))
-    place.client()
-    jobs: list[Job] = []
-    threads = [threading.Thread(target=lambda: jobs.append(place.send(request))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({job.id for job in jobs}) == 1
-    assert len(_listed(place)) == 1
-    assert wait(place, jobs[0]).status == "done"
-    again = place.send(request)  # it has ended: this is a new one
-    assert again.id == f"{jobs[0].id}-2"
-
-
-def test_a_job_deleted_behind_our_back_has_ended(
-    place: SageMaker, server: Server, spec: Spec, package: Callable[[str], Package], wait: Wait
-) -> None:
-    job = place.send(place.request(spec("sleep=60"), package(OUTPUT)))
-    wait(place, job, "running")
-    control = server.control
-    assert isinstance(control, Control)
-    control.forget(job.id)
-    gone = place.status(job)
-    assert (gone.status, gone.code) == ("failed", 137)
-    assert "deleted" in gone.reason
-    assert place.cancel(job).status == "failed"
-
-
-def test_an_expired_token_is_said(
-    place: SageMaker, server: Server, spec: Spec, package: Callable[[str], Package]
-) -> None:
+def test_an_expired_token_is_said(place: SageMaker, server: Server, spec: Spec, packed: Package) -> None:
     server.faults += ["expired"]
     with pytest.raises(UserError, match="token has expired") as refused:
-        place.send(place.request(spec(), package(OUTPUT)))
+        place.send(place.request(spec(), packed))
     assert "aws sso login" in refused.value.remedy
 
 
@@ -303,17 +239,17 @@ def test_a_service_that_stays_broken_is_given_up(
     assert len(server.asked) == 6
 
 
-def test_no_quota(place: SageMaker, spec: Spec, package: Callable[[str], Package]) -> None:
+def test_no_quota(place: SageMaker, spec: Spec, packed: Package) -> None:
     with pytest.raises(UserError, match="quota doesn't allow") as refused:
-        place.send(place.request(spec(machine="gpu-8"), package(OUTPUT)))
+        place.send(place.request(spec(machine="gpu-8"), packed))
     assert "Service Quotas" in refused.value.remedy
 
 
-def test_an_image_that_does_not_exist(aws: str, tmp_path: Path, spec: Spec, package: Callable[[str], Package]) -> None:
+def test_an_image_that_does_not_exist(aws: str, tmp_path: Path, spec: Spec, packed: Package) -> None:
     with Server(Control(tmp_path / "machines", images=("good",))) as server:
         place = SageMaker({"role": ROLE, "region": "us-east-1", "endpoint": server.url})
         with pytest.raises(UserError, match="Cannot find image bad"):
-            place.send(place.request(spec(image="bad"), package(OUTPUT)))
+            place.send(place.request(spec(image="bad"), packed))
 
 
 def test_a_channel_without_objects_fails_with_the_reason(place: SageMaker, spec: Spec, wait: Wait) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from inflame.errors import NetworkError, UserError
 from inflame.infra.launcher import NOT_OK, OK
-from inflame.infra.slurm import Slurm
+from inflame.infra.places.slurm import Slurm
 from inflame.records import Job, JobSpec, Package
 
 Wait = Callable[..., Job]
@@ -204,7 +204,7 @@ def test_what_the_cluster_refuses(place: Slurm, spec: Spec, packed: Package, mon
         place.send(place.request(spec(), packed))
     gone = place.status(Job(id="4711", backend="slurm", status="running", output=spec().output))
     assert (gone.status, gone.code) == ("failed", 137)
-    monkeypatch.setattr("inflame.infra.slurm._TIMEOUT", 3)
+    monkeypatch.setattr("inflame.infra.places.slurm._TIMEOUT", 3)
     config = Path(os.environ["SLURM_CONF"])
     elsewhere = config.with_name("elsewhere.conf")
     elsewhere.write_text(config.read_text().replace("SlurmctldPort=", "SlurmctldPort=1#"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from inflame.errors import DataError
-from inflame.infra import secrets, snapshot
+from inflame.infra.pack import secrets, snapshot
 
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from promises import Promises, Spot, Timed
 
 from inflame import remote, store
 from inflame.errors import NetworkError, SettingError, UserError
 from inflame.infra.launcher import NOT_OK, OK, UNKNOWN
 from inflame.infra.loopback.server import Server
 from inflame.infra.loopback.vertexai import VertexAI as Control
-from inflame.infra.vertexai import VertexAI
+from inflame.infra.places.vertexai import VertexAI
 from inflame.records import Job, JobSpec, Package
 
 pytest.importorskip("google.auth")
@@ -134,98 +135,43 @@ def test_three_machines_know_of_each_other(
     ]
 
 
-def test_a_failure_has_its_code(place: VertexAI, spec: Spec, packed: Package, wait: Wait) -> None:
-    job = wait(place, place.send(place.request(spec("code=3"), packed)))
-    assert (job.status, job.code) == ("failed", 3)
-    assert "workerpool0-0" in job.reason
-
-
-def test_stop_lets_the_job_save(
-    place: VertexAI, spec: Spec, packed: Package, wait: Wait, at_work: Callable[..., None], tmp_path: Path
-) -> None:
-    job = place.send(place.request(spec("sleep=60"), packed))
-    at_work(place, job)
-    place.cancel(job)
-    ended = wait(place, job)
-    assert (ended.status, ended.code) == ("stopped", 143)
-    assert (tmp_path / "out" / "run" / "saved").exists()
-
-
-def test_a_spot_machine_that_is_taken_away_is_begun_anew(
-    place: VertexAI,
-    control: Control,
-    spec: Spec,
-    packed: Package,
-    wait: Wait,
-    seen: Callable[..., dict[str, Any]],
-    at_work: Callable[..., None],
-) -> None:
-    job = place.send(place.request(spec("sleep=60", "stop=75", spot=True), packed))
-    at_work(place, job)
-    control.take_away(job.id)
-    ended = wait(place, job)
-    assert (ended.status, ended.code) == ("done", 0)
-    assert seen(place.fetch(ended))["resumed"]
-
-
-def test_longer_than_allowed_is_ended(
-    place: VertexAI, spec: Spec, packed: Package, wait: Wait, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("inflame.infra.places.AFTER", 2.0)
-    job = wait(place, place.send(place.request(spec("sleep=60", max_time=1), packed)))
-    assert job.status == "failed"
-    assert "timeout" in job.reason
-
-
 # --- bad days ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "faults",
-    [["throttled", "broken", "throttled", "throttled", "broken"], ["", "cut"], ["", "lost"], ["", "broken"], ["cut"]],
+@pytest.fixture(
+    params=[
+        ["throttled", "broken", "throttled", "throttled", "broken"],
+        ["", "cut"],
+        ["", "lost"],
+        ["", "broken"],
+        ["cut"],
+    ],
     ids=["throttled", "answer lost", "creation lost", "500 at creation", "look lost"],
 )
-def test_on_a_bad_day_there_is_one_job_in_the_end(
-    faults: list[str], place: VertexAI, server: Server, control: Control, spec: Spec, packed: Package, wait: Wait
-) -> None:
-    request = place.request(spec("sleep=1"), packed)
-    server.faults += faults
-    job = place.send(request)
-    assert list(control.jobs) == [job.id]
-    assert wait(place, job).status == "done"
+def faults(request: pytest.FixtureRequest) -> list[str]:
+    """What happens to the requests of one launch, one after the other."""
+    found: list[str] = request.param
+    return found
 
 
-def test_sent_twice_at_once_is_one_job(
-    place: VertexAI, server: Server, control: Control, spec: Spec, packed: Package, wait: Wait
-) -> None:
-    """Vertex AI takes both; one of them is cancelled."""
-    request = place.request(spec("sleep=3"), packed)
-    jobs: list[Job] = []
-    others = [VertexAI(place.settings) for _ in range(3)]
-    threads = [threading.Thread(target=lambda one=one: jobs.append(one.send(request))) for one in others]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    job = place.send(request)
-    assert wait(place, job).status == "done"
-    ended = [wait(place, Job(id=name, backend="vertexai", status="")).status for name in control.jobs]
-    assert sorted(ended) == ["done", *["stopped"] * (len(ended) - 1)]
-    again = place.send(request)  # it has ended: this is a new one
-    about = place.rest.get(f"{server.url}/v1/{again.id}")
-    assert about["displayName"].endswith("-2")
+class TestPromises(Promises, Spot, Timed):
+    failed = "workerpool0-0"
+    late = ("failed", "timeout")
 
-
-def test_a_job_deleted_behind_our_back_has_ended(
-    place: VertexAI, control: Control, spec: Spec, packed: Package, wait: Wait
-) -> None:
-    job = place.send(place.request(spec("sleep=60"), packed))
-    wait(place, job, "running")
-    control.forget(job.id)
-    gone = place.status(job)
-    assert (gone.status, gone.code) == ("failed", 137)
-    assert "deleted" in gone.reason
-    assert place.cancel(job).status == "failed"
+    def test_sent_by_three_at_once_is_one_job(
+        self, place: VertexAI, server: Server, control: Control, spec: Spec, packed: Package, wait: Wait
+    ) -> None:
+        """Vertex AI takes all of them; one goes on, the others are cancelled."""
+        request = place.request(spec("sleep=3"), packed)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda one: one.send(request), self.senders(place)))
+        job = place.send(request)
+        assert wait(place, job).status == "done"
+        ended = [wait(place, Job(id=name, backend="vertexai", status="")).status for name in control.jobs]
+        assert sorted(ended) == ["done", *["stopped"] * (len(ended) - 1)]
+        again = place.send(request)  # it has ended: this is a new one
+        about = place.rest.get(f"{server.url}/v1/{again.id}")
+        assert about["displayName"].endswith("-2")
 
 
 def test_no_quota_is_not_waited_for(place: VertexAI, server: Server, spec: Spec, packed: Package) -> None:

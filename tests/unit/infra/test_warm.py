@@ -14,7 +14,7 @@ import pytest
 
 from inflame.errors import DataError, UserError
 from inflame.infra.launcher import ENDED
-from inflame.infra.warm import Warm
+from inflame.infra.pools.warm import Warm
 from inflame.records import Job, JobSpec
 
 APP = """

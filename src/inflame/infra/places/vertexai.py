@@ -18,7 +18,7 @@ from inflame.infra import machines, places
 from inflame.infra.command import PREEMPTED, command, variables
 from inflame.infra.launcher import ENDED, NOT_OK, OK, Finding, Launcher, app
 from inflame.infra.places import Setting
-from inflame.infra.rest import Absent, Rest, Unsure
+from inflame.infra.places.rest import Absent, Rest, Unsure
 from inflame.records import Job, JobSpec, Package
 
 NAME = "vertexai"

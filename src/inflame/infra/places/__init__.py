@@ -30,7 +30,7 @@ from inflame.errors import (
 )
 from inflame.infra.command import RUN
 from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding
-from inflame.infra.rest import Absent
+from inflame.infra.places.rest import Absent
 from inflame.records import Job, JobSpec, Package, Record
 
 FILE = "inflame.toml"

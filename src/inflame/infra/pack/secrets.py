@@ -12,7 +12,7 @@ from inflame import store
 from inflame.errors import DataError
 
 if TYPE_CHECKING:
-    from inflame.infra.snapshot import Entry
+    from inflame.infra.pack.snapshot import Entry
 
 LARGEST = 2**20  # bytes of a file that is looked into
 _NAMES = frozenset(

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster: an actor for each place, which forks jobs on its node as `inflame.infra.warm` does here.
+"""Jobs on a Ray cluster: an actor for each place, which forks jobs on its node as `inflame.infra.pools.warm` does here.
 
 All nodes must see the program, the data and `$INFLAME_HOME` under the same names (a shared folder). What runs on a node
 that dies, or belongs to a master that dies, is over; it goes on elsewhere from its last checkpoint, as any training.
@@ -17,9 +17,9 @@ from typing import Any
 from inflame import host, plugins, store
 from inflame.errors import NetworkError, UserError
 from inflame.infra.launcher import ENDED
-from inflame.infra.pool import Pool
-from inflame.infra.warm import NEVER, Warm
-from inflame.infra.zygote import TIED
+from inflame.infra.pools.pool import Pool
+from inflame.infra.pools.warm import NEVER, Warm
+from inflame.infra.pools.zygote import TIED
 from inflame.records import Job, JobSpec, Package
 
 _PATIENCE = 30.0  # seconds that a node may take to answer

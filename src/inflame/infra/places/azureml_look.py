@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from inflame.infra import machines, places
 from inflame.infra.launcher import NOT_OK, OK, Finding
-from inflame.infra.rest import Absent
+from inflame.infra.places.rest import Absent
 from inflame.records import JobSpec
 
 if TYPE_CHECKING:
-    from inflame.infra.azureml import AzureML
+    from inflame.infra.places.azureml import AzureML
 
 _VERBS = (
     *("read", "jobs/read", "jobs/write", "jobs/cancel/action", "environments/read", "environments/versions/read"),
@@ -22,7 +22,7 @@ _VERBS = (
 
 def look(place: AzureML, spec: JobSpec) -> list[Finding]:
     """Settings and credentials, then workspace, quota and storage."""
-    from inflame.infra.azureml import NAME, REMEDIES, SETTINGS
+    from inflame.infra.places.azureml import NAME, REMEDIES, SETTINGS
 
     return places.looked(
         lambda: places.demand(NAME, place.settings, SETTINGS),
@@ -38,7 +38,7 @@ def look(place: AzureML, spec: JobSpec) -> list[Finding]:
 
 def rights(settings: Mapping[str, str], spec: JobSpec) -> dict[str, Any]:
     """A role of your own for who sends the job, and the commands that give it and the storage to both."""
-    from inflame.infra.azureml import PROVIDER
+    from inflame.infra.places.azureml import PROVIDER
 
     group = f"/subscriptions/{settings['subscription'] or 'SUBSCRIPTION'}/resourceGroups/"
     group += settings["group"] or "GROUP"
@@ -80,7 +80,7 @@ def _seen(place: AzureML) -> Finding:
 
 def _quota(place: AzureML, spec: JobSpec) -> Finding:
     """Cores of the machine's family that are left in the region."""
-    from inflame.infra.azureml import NAME, PROVIDER, REMEDIES, VERSION
+    from inflame.infra.places.azureml import NAME, PROVIDER, REMEDIES, VERSION
 
     size = machines.find(spec.machine, NAME)
     region = place.ask_for("")["location"]

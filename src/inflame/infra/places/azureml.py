@@ -21,7 +21,7 @@ from inflame.infra import machines, places
 from inflame.infra.command import PREEMPTED, command, variables
 from inflame.infra.launcher import ENDED, Finding, Launcher, app
 from inflame.infra.places import Setting
-from inflame.infra.rest import Absent, Rest, Taken
+from inflame.infra.places.rest import Absent, Rest, Taken
 from inflame.records import Job, JobSpec, Package
 
 NAME = "azureml"
@@ -181,13 +181,13 @@ class AzureML(Launcher):
 
     def check(self, spec: JobSpec) -> list[Finding]:
         """Settings and credentials, then workspace, quota and storage."""
-        from inflame.infra import azureml_look
+        from inflame.infra.places import azureml_look
 
         return azureml_look.look(self, spec)
 
     def rights(self, spec: JobSpec) -> dict[str, Any]:
         """A role of your own for who sends the job, and the commands that give it and the storage to both."""
-        from inflame.infra import azureml_look
+        from inflame.infra.places import azureml_look
 
         return azureml_look.rights(self.settings, spec)
 

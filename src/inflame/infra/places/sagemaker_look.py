@@ -12,7 +12,7 @@ from inflame.infra.launcher import NOT_OK, OK, UNKNOWN, Finding
 from inflame.records import JobSpec
 
 if TYPE_CHECKING:
-    from inflame.infra.sagemaker import SageMaker
+    from inflame.infra.places.sagemaker import SageMaker
 
 _DOCTOR = "Give yourself the rights that inflame doctor --on sagemaker prints."
 _BUCKET = re.compile(r"s3://([^/]+)/?(.*)")
@@ -20,7 +20,7 @@ _BUCKET = re.compile(r"s3://([^/]+)/?(.*)")
 
 def look(place: SageMaker, spec: JobSpec) -> list[Finding]:
     """Settings, credentials, role, quota, bucket and image; the first two hide the others."""
-    from inflame.infra.sagemaker import NAME, SETTINGS
+    from inflame.infra.places.sagemaker import NAME, SETTINGS
 
     try:
         places.demand(NAME, place.settings, SETTINGS)
@@ -178,7 +178,7 @@ def _image(place: SageMaker, spec: JobSpec) -> Finding:
 
 
 def _explained(error: Exception, doing: str) -> InflameError:
-    from inflame.infra.sagemaker import explain
+    from inflame.infra.places.sagemaker import explain
 
     return explain(error, doing)
 

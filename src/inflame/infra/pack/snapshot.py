@@ -20,7 +20,7 @@ from pathlib import Path
 
 from inflame import store
 from inflame.errors import DataError, MissingExtra
-from inflame.infra import secrets
+from inflame.infra.pack import secrets
 
 LIMIT = 10 * 2**20  # bytes of a file, and of all data together, beyond which they are no code
 SHOWN = 10  # of the biggest files

@@ -15,16 +15,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import inflame
 from inflame import store
-from inflame.infra import requirements, snapshot, wheel
-from inflame.infra.snapshot import INSIDE, Entry, Snapshot
+from inflame.infra.pack import requirements, snapshot, wheel
+from inflame.infra.pack.snapshot import INSIDE, Entry, Snapshot
 from inflame.records import JobSpec, Package
 
 BUILTIN = "inflame:"  # a model that comes with inflame, and is in its wheel
 CODE, PARTS = "code", "parts"
 SMALL = 32 * 2**20  # bytes of code up to which it is one archive
 SPREAD = 256  # parts of larger code
-_MODELS = Path(wheel.__file__).parents[1] / "model"
+_MODELS = Path(inflame.__file__).parent / "model"
 _NO_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # of no files
 
 

@@ -19,8 +19,8 @@ from typing import Any
 from inflame import store
 from inflame.errors import DataError, UserError
 from inflame.infra.launcher import ENDED, app
-from inflame.infra.pool import Pool
-from inflame.infra.zygote import CODE, LOCK, LOG, write_code
+from inflame.infra.pools.pool import Pool
+from inflame.infra.pools.zygote import CODE, LOCK, LOG, write_code
 from inflame.records import Job, JobSpec, Package, dumps
 from inflame.runs import lock
 
@@ -201,7 +201,7 @@ class Warm(Pool):
         log = store.make_folder(store.home() / "jobs") / "zygote.log"
         with log.open("ab") as errors:
             self._zygote = subprocess.Popen(
-                [sys.executable, "-m", "inflame.infra.zygote", app, *words],
+                [sys.executable, "-m", "inflame.infra.pools.zygote", app, *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -1,6 +1,6 @@
 """A process that has a model's `app.py` and all it imports in memory, and forks a child for every job: torch takes
-seconds to import, a fork milliseconds. `inflame.infra.warm` starts `python -m inflame.infra.zygote APP WORDS`, with
-words like those of its jobs.
+seconds to import, a fork milliseconds. `inflame.infra.pools.warm` starts
+`python -m inflame.infra.pools.zygote APP WORDS`, with words like those of its jobs.
 
 It reads one line of JSON for each job on stdin, and writes one for each that has begun and has ended. It never runs the
 model itself and has no threads, so that what it forks is sound. When its master is gone it stays until its last child

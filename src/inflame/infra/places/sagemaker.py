@@ -186,13 +186,13 @@ class SageMaker(Launcher):
 
     def check(self, spec: JobSpec) -> list[Finding]:
         """Credentials, region, role, quota, bucket and image."""
-        from inflame.infra import sagemaker_look
+        from inflame.infra.places import sagemaker_look
 
         return sagemaker_look.look(self, spec)
 
     def rights(self, spec: JobSpec) -> dict[str, Any]:
         """The policies of who sends the job and of the job's role, and who may take that role."""
-        from inflame.infra import sagemaker_look
+        from inflame.infra.places import sagemaker_look
 
         return sagemaker_look.rights(spec, self.settings["role"])
 
