@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from inflame.infra import package, snapshot
+from inflame.infra.pack import package, snapshot
 from inflame.records import JobSpec
 
 MB = 2**20
