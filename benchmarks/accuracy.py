@@ -42,7 +42,7 @@ CASES = {
 
 def measure(case: Case, seed: int, home: str) -> tuple[float, float, int]:
     """Test accuracy, wall seconds and printed lines of one command."""
-    words = [*case.words, "--in", f"{case.seconds}s", "--json", f"seed={seed}", "fresh=true"]
+    words = [*case.words, "--in", f"{case.seconds}s", "--json", f"seed={seed}", f"split_seed={seed}", "fresh=true"]
     if case.weights:
         words.append(f"weights={Path(os.environ['INFLAME_MIRROR']) / 'weights' / case.weights}")
     began = time.perf_counter()

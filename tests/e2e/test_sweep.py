@@ -49,6 +49,10 @@ def train(settings):
         fit, val = order[:1000], order[1000:1400]
         if h.mood == "raises" or (h.mood == "some raise" and h.strength > 10):
             raise RuntimeError("the dog ate it")
+        if h.mood == "wants too much":
+            np.ones(2**50)
+        if h.mood == "takes too much":
+            np.ones(2**29)  # 4 GiB
         for epoch in range(h.num_epochs):
             rows = fit[: 1000 * (epoch + 1) // h.num_epochs]
             a, b = x[rows], np.eye(10)[y[rows]]
@@ -208,6 +212,38 @@ def test_a_trial_that_raises_is_shown_with_its_reason_and_the_others_go_on(model
     assert code == 0
     assert [one["state"] for one in told["trials"]] == ["done", "done", "failed", "failed"]
     assert "RuntimeError: the dog ate it" in told["trials"][2]["reason"]
+
+
+def test_a_trial_that_gets_no_memory_has_failed(model: Path) -> None:
+    code, told, _ = sweep(model, "hyperparam.mood=fine,wants too much")
+    assert code == 0
+    assert [one["state"] for one in told["trials"]] == ["done", "failed"]
+    assert "MemoryError: Unable to allocate" in told["trials"][1]["reason"]
+
+
+def test_a_trial_that_the_kernel_kills_for_its_memory_has_failed(model: Path) -> None:
+    """The driver and its workers may have 1 GiB together; the kernel ends who has most of it."""
+    group = Path("/sys/fs/cgroup/memory/inflame-test")
+    limit = group / "memory.limit_in_bytes"
+    if not group.parent.is_dir():
+        group = Path("/sys/fs/cgroup/inflame-test")
+        limit = group / "memory.max"
+    try:
+        group.mkdir(exist_ok=True)
+        limit.write_text(str(2**30))
+    except OSError as error:
+        pytest.skip(f"needs a control group: {error}")
+    words = command(model, "hyperparam.mood=fine,takes too much")
+    try:
+        inside = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh", *words]
+        done = subprocess.run(inside, capture_output=True, text=True, timeout=100)
+        told = json.loads(done.stdout)
+        assert [one["state"] for one in told["trials"]] == ["done", "failed"], done.stderr
+        assert "out of memory" in told["trials"][1]["reason"]
+    finally:
+        while (group / "cgroup.procs").read_text().strip():  # its zygote goes when it notices
+            time.sleep(0.05)
+        group.rmdir()
 
 
 def test_a_sweep_in_which_all_trials_fail_gives_up(model: Path, home: Path) -> None:

@@ -72,7 +72,8 @@ class Key:
 
 COMMON: dict[str, Key] = {
     "in": Key(kind="duration", above=0, optional=True, help="time for the whole run: 60s, 10m, 1h"),
-    "seed": Key(kind="whole", low=0, high=2**32 - 1, help="the same seed gives the same split, order and start"),
+    "seed": Key(kind="whole", low=0, high=2**32 - 1, help="the same seed gives the same order and start"),
+    "split_seed": Key(kind="whole", low=0, high=2**32 - 1, help="another one: other items in each split of the data"),
     "limit": Key(kind="whole", low=1, optional=True, help="train on a sample of so many items"),
     "devices": Key(kind="whole", low=1, help="how many GPUs (or processes) to use"),
     "strategy": Key(

@@ -103,6 +103,7 @@ class Settings(Record):
     io: Io = field(default_factory=Io)
     hyperparam: Hyperparam = field(default_factory=Hyperparam)
     seed: int = 0
+    split_seed: int = 0
     limit: int | None = None
     devices: int = 1
     strategy: str = "auto"

@@ -86,8 +86,8 @@ def plan(wish: Wish, seeds: int, switched: Sequence[str] = ()) -> tuple[Sweep, l
 
 
 def parts(sweep: Sweep, trials: Sequence[Trial]) -> tuple[float, list[Part]]:
-    """The mean of the whole recipe, and its parts, those that matter most first. The same seed is the same split and
-    start, so that differences are taken seed by seed (Student), and Holm's correction is for all parts together."""
+    """The mean of the whole recipe, and its parts, those that matter most first. The same seed is the same order
+    and start, so that differences are taken seed by seed (Student), and Holm's correction is for all parts together."""
     done = [trial for trial in trials if trial.state == "done"]
     whole = {trial.settings[SEED]: trial.values[0] for trial in done if set(trial.settings) == {SEED}}
     found = []

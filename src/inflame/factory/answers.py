@@ -99,6 +99,6 @@ def demand_same(sides: Sequence[Answers], names: Sequence[str]) -> None:
             raise DataError(
                 f"{names[0]} and {name} were not judged on the same items.",
                 where=f"{len(first):,} and {len(other):,} items",
-                remedy="Compare runs of the same version of the data and the same split (the same seed, where the "
-                "data brings no split of its own).",
+                remedy="Compare runs of the same version of the data and the same split (the same split_seed, "
+                "where the data brings no split of its own).",
             )

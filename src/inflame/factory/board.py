@@ -30,7 +30,7 @@ TOP = 20  # entries that are tested against each other
 BY = "test.accuracy"
 _SCORES = tuple(f"{part}.{metric}" for part in ("test", "val") for metric in METRICS)
 _Z = 1.959964
-_ASIDE = ("seed", "code", "model", *folder.ASIDE)
+_ASIDE = ("seed", "split_seed", "code", "model", *folder.ASIDE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

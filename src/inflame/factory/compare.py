@@ -220,7 +220,8 @@ def _differences(
     rows: list[tuple[str, Any, Any]] = []
     for name in names:
         one, other = (_values(side, name) for side in (a, b))
-        if one != other and name not in folder.ASIDE and not (name == "seed" and max(len(a), len(b)) > 1):
+        drawn = name in ("seed", "split_seed") and max(len(a), len(b)) > 1
+        if one != other and name not in folder.ASIDE and not drawn:
             title = "code of the model's folder" if name == "code" else name
             rows.append((title, *(_joined(side) for side in (one, other))))
     for name in ("code", "version"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from inflame.records import Job
 
-_EVENTS = Path("/sys/fs/cgroup/memory.events")
+_EVENTS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
 @dataclass(slots=True)
@@ -90,10 +90,11 @@ def reason(job: Job, status: Mapping[str, Any], said: str, *, memory: bool) -> s
 
 
 def out_of_memory() -> int:
-    """How many processes of this container the kernel has killed for want of memory, as far as it says."""
-    with suppress(OSError, ValueError):
-        for line in _EVENTS.read_text().splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
+    """How many processes the kernel has killed for want of memory, as far as it says: in this container, or at all."""
+    for events in _EVENTS:
+        with suppress(OSError, ValueError):
+            for line in events.read_text().splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
     return 0

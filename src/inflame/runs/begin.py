@@ -69,7 +69,7 @@ def _opened(path: Path, held: lock.Lock, *, settings: Settings, identity: str, n
         format=FORMAT,
         state="running",
         identity=identity,
-        recipe=replace(settings, seed=0).identity()[:16],
+        recipe=replace(settings, seed=0, split_seed=0).identity()[:16],
         seed=settings.seed,
         model=settings.model,
         dataset=name,

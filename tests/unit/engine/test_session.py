@@ -133,3 +133,14 @@ def test_a_net_of_other_classes_is_refused() -> None:
     session.require_classes(nn.Flatten(), 3)  # nobody knows
     with pytest.raises(SettingError, match="answers with 3 classes, the data has 10"):
         session.require_classes(nets.linear(size=16, channels=3, classes=3), 10)
+
+
+def test_a_seed_leaves_the_split_as_it_is_and_a_split_seed_makes_another(tmp_path: Path, photos: Path) -> None:
+    """So that seeds of one recipe are judged on the same pictures."""
+    splits, recipes = [], set()
+    for number, words in enumerate(((), ("seed=5",), ("split_seed=5",))):
+        with session.begin(settings(tmp_path, photos, f"output={tmp_path / str(number)}", *words)) as s:
+            splits.append(s.dataset.items.select(["uri", "split"]).to_pylist())
+            recipes.add(s.run.read_status()["recipe"])
+    assert splits[0] == splits[1] != splits[2]
+    assert len(recipes) == 1

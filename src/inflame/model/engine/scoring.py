@@ -20,7 +20,7 @@ def score(settings: Settings, data: str) -> dict[str, Any]:
     it has one, else all of it. Raises BundleError when there is no run with a bundle."""
     folder = _bundle(settings)
     dataset = artifact.open(
-        data, seed=settings.seed, splits=settings.splits, limit=settings.limit, skip_bad=settings.skip_bad
+        data, seed=settings.split_seed, splits=settings.splits, limit=settings.limit, skip_bad=settings.skip_bad
     )
     test = dataset.split("test")
     chosen = test if len(test) else dataset

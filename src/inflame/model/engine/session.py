@@ -390,7 +390,7 @@ def _open(
 ) -> Dataset:
     wanted = partial(
         artifact.open,
-        seed=settings.seed,
+        seed=settings.split_seed,
         splits=settings.splits,
         limit=settings.limit,
         skip_bad=settings.skip_bad,
