@@ -97,6 +97,36 @@ def tree(root: int) -> list[int]:
     return found
 
 
+def born(pid: int) -> str:
+    """When a process started, in the kernel's clock ticks: a pid may be given again, this not. Empty where it isn't
+    told."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def lives(pid: int, birth: str) -> bool:
+    """Whether the process of that pid lives and is the one that was `born` then."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # it lives, and belongs to somebody else
+    except OSError:
+        return False
+    return born(pid) == birth
+
+
+def groups(root: int) -> list[int]:
+    """The process groups of the process and of all below it: some begin sessions of their own."""
+    found: list[int] = []
+    for pid in tree(root):
+        with suppress(ProcessLookupError):
+            group = os.getpgid(pid)
+            found += [group] if group not in found else []
+    return found
+
+
 def _ticks(pid: int) -> int:
     """User and system time of a process and of its dead children, in clock ticks; 0 for one that has gone."""
     try:

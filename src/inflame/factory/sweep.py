@@ -109,11 +109,6 @@ def begin(sweep: Sweep) -> Sweep:
     raise AssertionError("unreachable")
 
 
-def axes_of(sweep: Sweep) -> list[Axis]:
-    """The axes of a sweep that was read from its folder."""
-    return [Axis.from_json(value) for value in sweep.space.values()]
-
-
 def space_file(name: str, model: Path) -> Path:
     """The file of a space: a path, or NAME for `conf/sweep/NAME.yaml` here or in the model folder. None: DataError."""
     path = Path(name).expanduser()

@@ -48,10 +48,12 @@ _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
 
 
 class Local(Launcher):
-    """Training as a process of this machine, with this Python and the whole environment."""
+    """Training as a process of this machine, with this Python and the whole environment. `python`: of a packaged job,
+    where that is to be another one."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: Path | None = None) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._python = python or Path(sys.executable)
 
     def request(self, spec: JobSpec, package: Package | None = None) -> dict[str, Any]:
         """The command line. More than one machine is refused: here is only one."""
@@ -77,7 +79,7 @@ class Local(Launcher):
         packaged = "variables" in request
         output = request["output"] or str(folder / "run")
         command = request["command"] + ([] if request["output"] else [f"output={output}"])
-        environment = _bare(request, folder) if packaged else _environment()
+        environment = _bare(request, folder, self._python) if packaged else _environment()
         if packaged:
             _bring(request["archive"], folder / _ARCHIVE)
         with (folder / "log.txt").open("wb") as log:
@@ -91,7 +93,8 @@ class Local(Launcher):
                 start_new_session=True,
             )
         job = Job(id=folder.name, backend="local", status="running", output=output)
-        about = {**job.to_json(), "pid": child.pid, "command": command, "packaged": packaged}
+        who = {"pid": child.pid, "born": host.born(child.pid)}
+        about = {**job.to_json(), **who, "command": command, "packaged": packaged}
         store.write(folder / "job.json", dumps(about))
         self._children[job.id] = child
         return job
@@ -139,24 +142,13 @@ class Local(Launcher):
 
     def processes(self, job: Job) -> list[int]:
         """The process groups of the job: its own, and that of the training that its bootstrap runs."""
-        first = int(_description(_folder(job))["pid"])
-        found = [first]
-        for pid in host.tree(first)[1:]:
-            with suppress(ProcessLookupError):
-                if os.getpgid(pid) not in found:
-                    found.append(os.getpgid(pid))
-        return found
+        return host.groups(int(_description(_folder(job))["pid"]))
 
     def _alive(self, job: Job, folder: Path) -> bool:
         if job.id in self._children:
             return self._children[job.id].poll() is None
-        try:
-            os.kill(_description(folder)["pid"], 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-        return True
+        about = _description(folder)
+        return host.lives(about["pid"], about["born"])
 
 
 def become(request: dict[str, Any]) -> NoReturn:
@@ -190,11 +182,11 @@ def _bring(archive: str, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _bare(request: dict[str, Any], folder: Path) -> dict[str, str]:
+def _bare(request: dict[str, Any], folder: Path, python: Path) -> dict[str, str]:
     """What another machine would have: next to nothing of ours but the keys of places, and variables asked for."""
     wanted = (*_PASSED, *request["environment"])
     passed = {key: value for key, value in os.environ.items() if key in wanted or key.startswith(_SERVICES)}
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    path = os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])
     parts = store.make_folder(store.home() / "cache" / "parts")
     ours = {"PATH": path, "INFLAME_WORK": str(folder / "work"), "INFLAME_PARTS": str(parts)}
     return {**passed, **ours, **request["variables"]}

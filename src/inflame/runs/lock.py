@@ -11,7 +11,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from inflame import store
+from inflame import host, store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +106,7 @@ def _sign(descriptor: int, *, sure: bool) -> bool:
 
 
 def _me() -> dict[str, Any]:
-    return {"host": os.uname().nodename, "pid": os.getpid(), "born": _born(os.getpid())}
+    return {"host": os.uname().nodename, "pid": os.getpid(), "born": host.born(os.getpid())}
 
 
 def _alive(path: Path) -> bool:
@@ -115,21 +115,9 @@ def _alive(path: Path) -> bool:
         owner = json.loads(path.read_text())
         if owner["host"] != os.uname().nodename:
             return time.time() - path.stat().st_mtime < STALE
-        os.kill(owner["pid"], 0)
-    except PermissionError:
-        return True  # it lives, and belongs to somebody else
+        return host.lives(owner["pid"], owner["born"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(owner["born"] == _born(owner["pid"]))
-
-
-def _born(pid: int) -> str:
-    """When a process started, in the kernel's clock ticks: a pid may be given again, this not."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
 
 
 def _drop_all() -> None:

@@ -94,3 +94,13 @@ def test_a_gpu_is_held_by_whoever_has_opened_one(tmp_path: Path, monkeypatch: py
     with (tmp_path / "nvidia0").open("w"):
         assert host.holds_gpu()
     assert not host.holds_gpu()
+
+
+def test_a_process_is_known_by_its_birth_and_not_by_its_number() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    birth = host.born(child.pid)
+    assert host.lives(child.pid, birth)
+    assert not host.lives(child.pid, "1")
+    child.communicate(b"\n")
+    assert not host.lives(child.pid, birth)
+    assert host.born(child.pid) == ""
