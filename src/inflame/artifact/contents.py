@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import final
 
+import pyarrow as pa
+
 from inflame import store
 from inflame.artifact import buckets, listing
 from inflame.errors import DataError
@@ -68,6 +70,27 @@ def divided(uri: str) -> tuple[str, str]:
         if letter == "#" and PurePosixPath(uri[:place]).suffix.lower() in OPENERS:
             return uri[:place], uri[place + 1 :]
     return "", uri
+
+
+def stated(items: pa.Table, root: str | Path) -> pa.Table:
+    """The items with the size and time of change (ns) of the file that each is in: what the index knows it again by.
+    Of a file that isn't there both are -1."""
+    known: dict[str, tuple[int, int]] = {}
+    states = []
+    for uri in items["uri"].to_pylist():
+        file = divided(uri)[0] or uri
+        if file not in known:
+            try:
+                state = listing.locate(root, file).stat()
+                known[file] = state.st_size, state.st_mtime_ns
+            except OSError:
+                known[file] = -1, -1
+        states.append(known[file])
+    columns = {name: items[name] for name in listing.COLUMNS}
+    return pa.table(
+        {**columns, "size": [size for size, _ in states], "mtime": [mtime for _, mtime in states]},
+        schema=listing.SCHEMA,
+    )
 
 
 def missing(path: Path, key: str) -> DataError:

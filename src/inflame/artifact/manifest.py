@@ -29,6 +29,7 @@ from inflame.artifact import (
     carve,
     checks,
     containers,
+    contents,
     fetch,
     grouping,
     index,
@@ -44,6 +45,7 @@ from inflame.errors import DataError, StorageError, did_you_mean
 from inflame.records import Dataset, Fault, Preprocess
 
 DESCRIPTION, ITEMS = "dataset.json", "items.parquet"
+GROWTH = "growth.json"  # beside them in a data set that was grown (see grow.py)
 
 Progress = Callable[[int, int], None]
 
@@ -201,9 +203,12 @@ def listed(data: str | Path, *, skip_bad: bool = False) -> Dataset:
 
 
 def _of_folder(path: Path, *, skip_bad: bool) -> Dataset:
-    """A packed set as `get` made it, shards, or class folders."""
+    """A packed set as `get` made it, one that was grown, shards, or class folders."""
     if (path / packed.IMAGES).is_file() and (path / DESCRIPTION).is_file():
         return dataclasses.replace(load(path), root=str(path.resolve()))
+    if (path / GROWTH).is_file():
+        found = load(path)
+        return dataclasses.replace(found, root=str(path.resolve()), items=contents.stated(found.items, path))
     return containers.read(path, skip_bad=skip_bad) if containers.shards(path) else listing.folder(path)
 
 

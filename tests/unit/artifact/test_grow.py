@@ -1,0 +1,171 @@
+"""A data set that grows by what people named: the older items stay what and where they were, and nothing leaks."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inflame.artifact import grow, manifest, packed, version
+from inflame.artifact.contents import Contents
+from inflame.errors import DataError
+from inflame.records import Dataset
+
+
+def jpeg(seed: int) -> bytes:
+    """A picture like no other: soft blobs of noise."""
+    rng = np.random.default_rng(seed)
+    blobs = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    blobs.save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def again(content: bytes, quality: int = 60) -> bytes:
+    """The same picture, saved once more."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(content)).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def rows(dataset: Dataset) -> dict[str, dict[str, str]]:
+    return {row["uri"]: row for row in dataset.items.to_pylist()}
+
+
+def held(dataset: Dataset, split: str) -> bytes:
+    """The bytes of the first item of a split."""
+    return Contents(dataset.root).read(dataset.split(split).items["uri"][0].as_py())
+
+
+def test_older_items_stay_as_they_were(photos: Path) -> None:
+    before = manifest.open(photos)
+    named = [grow.Named(content=jpeg(900 + n), label="lime", who=("ann",), time=5.0) for n in range(9)]
+    made = grow.grow(before, named)
+    after = manifest.open(made.folder)
+    assert (made.number, made.parent, made.items) == (2, before.version, 45)
+    assert after.version == made.version
+    assert (after.name, after.classes) == (before.name, before.classes)
+    old = rows(before)
+    assert {uri: row for uri, row in rows(after).items() if uri in old} == old
+    new = [row for uri, row in rows(after).items() if uri not in old]
+    assert {row["label"] for row in new} == {"lime"}
+    assert {row["split"] for row in new} <= {"train", "val"}
+    read = Contents(after.root).read
+    assert {read(row["uri"]) for row in new} == {one.content for one in named}
+    assert made.new[0]["who"] == ("ann",)
+
+
+def test_the_same_again_makes_no_new_version(photos: Path) -> None:
+    before = manifest.open(photos)
+    named = [grow.Named(content=jpeg(900), label="lime")]
+    first = grow.grow(before, named)
+    assert grow.grow(before, named).folder == first.folder
+    more = grow.grow(before, [*named, grow.Named(content=jpeg(901), label="plum")])
+    assert more.number == first.number + 1
+    assert [one.number for one in grow.versions(before.name)] == [2, 3]
+
+
+def test_a_grown_set_grows_again_and_can_be_kept_and_brought_back(photos: Path, tmp_path: Path) -> None:
+    first = grow.grow(manifest.open(photos), [grow.Named(content=jpeg(900), label="lime")])
+    second = grow.grow(manifest.open(first.folder), [grow.Named(content=jpeg(901), label="lime")])
+    after = manifest.open(second.folder)
+    assert len(after) == 38
+    made, _ = version.take(after, tmp_path / "versions")
+    restored = version.restore(tmp_path / "versions", made, tmp_path / "back")
+    assert manifest.open(restored).version == second.version
+
+
+def test_nothing_near_the_test_split_is_learned(photos: Path) -> None:
+    before = manifest.open(photos)
+    tested, checked = held(before, "test"), held(before, "val")
+    of_test, of_val = (before.split(name).items.to_pylist()[0]["label"] for name in ("test", "val"))
+    named = [
+        grow.Named(content=again(tested), label=of_test),
+        grow.Named(content=again(checked), label=of_val),
+        grow.Named(content=tested, label=of_test),
+        grow.Named(content=jpeg(900), label="lime"),
+    ]
+    made = grow.grow(before, named)
+    sides = [row["split"] for row in made.new]
+    assert sides[:3] == ["", "val", ""]
+    assert made.left_out == {"is nearly an item of the test split": 1, "is in the data already": 1}
+    asked = grow.grow(before, named, test=True)
+    assert asked.new[0]["split"] == "test"
+
+
+def test_what_can_not_be_added(photos: Path) -> None:
+    before = manifest.open(photos)
+    with pytest.raises(DataError, match='no class "owl"'):
+        grow.grow(before, [grow.Named(content=b"x", label="owl")])
+    with pytest.raises(DataError, match="nothing to add: 1 can't be used"):
+        grow.grow(before, [grow.Named(content=b"no picture at all", label="lime")])
+    with pytest.raises(DataError, match="nothing was named"):
+        grow.grow(before, [])
+    known = before.items.to_pylist()[0]
+    wrong = next(name for name in before.classes if name != known["label"])
+    content = Contents(before.root).read(known["uri"])
+    with pytest.raises(DataError, match="as another class"):
+        grow.grow(before, [grow.Named(content=content, label=wrong)])
+    assert grow.versions(before.name) == []
+
+
+def test_hostile_names_of_classes_stay_in_the_folder(tmp_path: Path) -> None:
+    for place, name in enumerate(("a..b", "a b", "<b>")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "set" / name / f"{number}.jpg").write_bytes(jpeg(10 * place + number))
+    before = manifest.open(tmp_path / "set")
+    made = grow.grow(before, [grow.Named(content=jpeg(77 + at), label=name) for at, name in enumerate(before.classes)])
+    folder = Path(made.folder).resolve()
+    real = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(real) == 3 + 3
+    assert all(path.resolve().is_relative_to(folder) for path in real)
+
+
+def test_rows_of_a_packed_set(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 12, 12), dtype=np.uint8)
+    root = tmp_path / "small"
+    made = packed.write(root, (images, ["one", "two"] * 20, (["train"] * 3 + ["test"]) * 10))
+    manifest.save(made, root)
+    before = manifest.open(root)
+    file = io.BytesIO()
+    new = rng.integers(0, 256, (12, 12), dtype=np.uint8)
+    Image.fromarray(new).save(file, "PNG")
+    grown = grow.grow(before, [grow.Named(content=file.getvalue(), label="two")])
+    after = manifest.open(grown.folder)
+    assert packed.images(after).shape == (41, 12, 12)
+    np.testing.assert_array_equal(packed.images(after)[40], new)
+    assert rows(after)["images.npy#40"]["split"] == "train"
+    assert rows(before).items() <= rows(after).items()
+
+
+def test_texts_of_a_table(tmp_path: Path) -> None:
+    words = "the match ended with a late goal and loud songs in the rain of the old town".split()
+    lines = ["text,label"] + [
+        f"{' '.join(np.random.default_rng(n).permutation(words))} {n},{'sport' if n % 2 else 'news'}" for n in range(60)
+    ]
+    (tmp_path / "letters.csv").write_text("\n".join(lines))
+    before = manifest.open(tmp_path / "letters.csv")
+    tested = held(before, "test").decode()
+    named = [
+        grow.Named(content=b"a wholly different text about ships, harbours and the price of tea", label="news"),
+        grow.Named(content=f"{tested} again".encode(), label="news"),
+    ]
+    made = grow.grow(before, named)
+    assert [bool(row["split"]) for row in made.new] == [True, False]
+    after = manifest.open(made.folder)
+    assert after.kind == "text"
+    assert len(after) == len(before) + 1
+    read = Contents(after.root).read
+    assert all(read(uri) for uri in after.items["uri"].to_pylist())
+
+
+def test_a_set_elsewhere_is_refused(photos: Path) -> None:
+    before = dataclasses.replace(manifest.open(photos), root="s3://bucket/photos")
+    with pytest.raises(DataError, match="not on this machine"):
+        grow.grow(before, [grow.Named(content=b"x", label="lime")])
