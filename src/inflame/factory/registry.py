@@ -34,6 +34,7 @@ from inflame import store
 from inflame.errors import BundleError, InflameError, RunError, StorageError, UserError, did_you_mean
 from inflame.factory.answers import PREDICTIONS, Reader
 from inflame.factory.compare import sentence
+from inflame.factory.contest import Contest
 from inflame.factory.judge import Side, judge
 from inflame.records import Record, dumps
 from inflame.runs import Run, index, lock
@@ -150,9 +151,9 @@ def _standing(entries: list[Entry]) -> list[int]:
 # --- changing --------------------------------------------------------------------------------------
 
 
-def promote(run: Run, name: str, *, force: bool = False, reason: str = "") -> Entry:
+def promote(run: Run, name: str, *, force: bool = False, reason: str = "", found: Contest | None = None) -> Entry:
     """Makes the run's model the champion of that name if it is better on the locked test items, or by `force` with a
-    reason. The same model again changes nothing.
+    reason. The same model again changes nothing. found: what decides instead, where more than those items was asked.
 
     Errors: NotBetter (which is noted in the log), UserError where it can't be judged.
     """
@@ -165,6 +166,8 @@ def promote(run: Run, name: str, *, force: bool = False, reason: str = "") -> En
         if standing and _same(bundle, _version(folder, standing[-1]) / "bundle"):
             return next(entry for entry in reversed(entries) if entry.version == standing[-1])
         evidence, better, told = _evidence(run, folder, entries, standing)
+        if found is not None and standing:
+            evidence, better, told = {**evidence, "contest": found.to_json()}, found.better, found.told
         if not (better or force):
             _append(folder, entries, "refuse", standing[-1] if standing else 0, run.name, told, evidence)
             raise NotBetter(
