@@ -61,11 +61,12 @@ JOURNEY: dict[str, dict[str, Verb]] = {
     "after deployment": {
         "monitor": Verb("monitor", "[FOLDER]", "has the world moved on? how good are the answers still?"),
     },
-    "your own code": {
-        "new": Verb("project", "NAME", "make a model folder of your own that trains at once"),
-    },
-    "this machine": {
+    "your own code and machine": {
+        "new": Verb("project", "NAME", "make a project of your own that trains at once"),
+        "eject": Verb("project", "[RUN] [FOLDER]", "write what a run found out as a project of your own"),
+        "upgrade": Verb("project", "[FOLDER]", "bring in what a later inflame would write there"),
         "doctor": Verb("project", "[--on PLACE]", "what is here, what is missing, which torch to take"),
+        "completion": Verb("completion", "SHELL", "verbs and options by the Tab key; the manual page"),
     },
 }
 VERBS: dict[str, Verb] = {name: verb for verbs in JOURNEY.values() for name, verb in verbs.items()}

@@ -25,7 +25,7 @@ def like(tmp_path: Path) -> Path:
 
 def test_new(like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["new", "my_birds", "--like", str(like)]) == 0
+    assert main(["new", "my_birds", "--like", str(like), "--bare"]) == 0
     made = tmp_path / "my_birds"
     assert sorted(file.name for file in made.iterdir()) == ["app.py", "model-config.toml"]
     assert "# inflame train ./my_birds  # größer" in (made / "model-config.toml").read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ def test_new(like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_new_elsewhere_as_json(like: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["new", str(tmp_path / "b-2"), "--like", str(like), "--json"]) == 0
+    assert main(["new", str(tmp_path / "b-2"), "--like", str(like), "--bare", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "folder": str(tmp_path / "b-2"),
         "files": ["app.py", "model-config.toml"],

@@ -71,6 +71,7 @@ def train(s: Session, settings: Settings, found: Sequence[Backbone]) -> dict[str
     if "val" in known.splits and not isinstance(choice.tail, nn.Identity):
         model = _tuned(s, choice, first, known, ladder, strength)
     model = balance.balanced(ladder, model, pictures["train"].labels.numpy(), classes=len(s.dataset.classes))
+    s.reasons.chose(road="photos")
     left = s.budget.left if s.budget is not None else None
     return conclude.conclude(s.run, s.dataset, model, pictures, ladder=ladder.rungs, published=first, left=left)
 

@@ -25,7 +25,7 @@ from inflame.records import Preprocess
 from . import balance, pairs, recipe
 from .ladder import Ladder, majority
 from .mixing import mixed
-from .plan import Road
+from .plan import Road, may_be_photos
 
 KEPT = 0.6  # share of the linear model's accuracy on mirror images above which those are used
 WATCHED = 1000  # held-out pictures that are scored after each epoch; the paired test at the end takes all
@@ -71,6 +71,10 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
             if ladder.climb("mirrored", best.logits, both.logits, labels, note="each picture and its mirror image"):
                 best = both
     best = balance.balanced(ladder, best, pictures["train"].labels.numpy(), classes=classes)
+    canvas = may_be_photos(settings.io.training_input)
+    s.reasons.chose(
+        road="small", epochs=learner.at.epoch, side=road.side, channels=road.channels, mirrors=safe, canvas=canvas
+    )
     left = s.budget.left if s.budget is not None else None
     return conclude.conclude(s.run, s.dataset, best, pictures, ladder=ladder.rungs, published=published, left=left)
 
@@ -95,6 +99,7 @@ def _learner(
     epochs = s.kept("epochs", lambda: float(h.num_epochs) or s.left() / max(s.each * len(train), 1e-9))
     paired = s.kept("small net", lambda: _is_paired(s, road, len(train), epochs))
     if paired:
+        torch.manual_seed(settings.seed)
         net = pairs.build(road, classes)
         device = s.pace(net, few(batch_size=TRIED), criterion, epochs=h.num_epochs, name="pace of pairs")
         epochs = s.kept("epochs of pairs", lambda: float(h.num_epochs) or s.left() / max(s.each * len(train), 1e-9))
@@ -103,6 +108,7 @@ def _learner(
     s.reserve = min(s.reserve + looks * _answering(net, preprocess, held), s.most())
     plan = (recipe.paired if paired else recipe.small)(epochs, h)
     s.reasons.because("recipe", plan.words(), plan.why)
+    s.reasons.chose(net="pairs" if paired else "simple", recipe=plan.to_json())
     batches = loader.Batches(
         train,
         preprocess,

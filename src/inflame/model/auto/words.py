@@ -28,7 +28,9 @@ def train(s: Session, settings: Settings) -> dict[str, Any]:
         other, pieces = wording.frozen(s, body, folds=h.folds)
         if ladder.climb("sentences", found.held, other.logits, labels, note="out of fold"):
             other = balance.balanced(ladder, other, labels, classes=len(s.dataset.classes))
+            s.reasons.chose(road="texts", sentences=True, folds=h.folds)
             return conclude.conclude(s.run, s.dataset, other, pieces, ladder=ladder.rungs)
     model = wording.model(s, preprocess, train, found)
     model = balance.balanced(ladder, model, labels, classes=len(s.dataset.classes))
+    s.reasons.chose(road="texts", strength=found.strength, folds=min(h.folds, 3))
     return conclude.conclude(s.run, s.dataset, model, items, ladder=ladder.rungs)

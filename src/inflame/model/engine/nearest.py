@@ -107,6 +107,11 @@ class Nearest:
         distance = 1 - self._vectors @ _unit(embedding[None])[0]
         return tuple(self._near(int(row), float(distance[row])) for row in np.argsort(distance, kind="stable")[:count])
 
+    def some(self, count: int) -> tuple[Near, ...]:
+        """Up to `count` of the items, from all over them."""
+        rows = np.linspace(0, len(self._labels) - 1, min(count, len(self._labels))).astype(int)
+        return tuple(self._near(int(row), 0.0) for row in rows)
+
     def _near(self, row: int, distance: float) -> Near:
         shown = self._shown[self._ends[row] : self._ends[row + 1]]
         how: dict[str, Any] = {"snippet": shown.decode()} if self._text else {"thumb": shown}

@@ -23,6 +23,7 @@ class Reasons:
     def __init__(self, run: Run, began: float = 0.0) -> None:
         self.run, self.spent = run, {"start and data": round(began, 1)} if began else {}
         self.why: list[dict[str, str]] = []
+        self.chosen: dict[str, Any] = dict(run.read_status().get("chosen", {}) if run.resumed else {})
         self._mark = time.monotonic()
         self._earlier = {row.get("choice", ""): row for row in run.read_status().get("why", []) if run.resumed}
 
@@ -37,6 +38,11 @@ class Reasons:
         row = self._earlier.get(choice)
         if row is not None:
             self.because(choice, row["taken"], row["why"])
+
+    def chose(self, **facts: Any) -> None:
+        """Notes, as plain JSON, what the model is in the end: enough to write its training down (`inflame eject`)."""
+        self.chosen |= facts
+        self.run.status(chosen=self.chosen)
 
     def stage(self, name: str) -> None:
         """Ends the stage `name`: it took the time since the stage before ended."""

@@ -1,0 +1,113 @@
+"""What a run of `auto` found out, written out as code, gives the same numbers again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from inflame import plugins
+from inflame.cli.main import main
+from inflame.model.engine import switchboard
+
+
+def trained(folder: Path, output: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The result of `python app.py train …` in that folder."""
+    code = switchboard.main(folder, ["train", f"output={output}", "--json", *words])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    found: dict[str, Any] = json.loads(said.out.splitlines()[-1])
+    return found
+
+
+def same(one: Path, other: Path, *, close: float) -> None:
+    """Whether two runs answered alike: every item, and in training every epoch."""
+    a, b = (pq.read_table(run / "predictions.parquet").to_pydict() for run in (one, other))
+    assert a["uri"] == b["uri"]
+    assert a["split"] == b["split"]
+    assert a["predicted"] == b["predicted"]
+    np.testing.assert_allclose(a["probabilities"], b["probabilities"], atol=close)
+    if (one / "metrics.jsonl").is_file():
+        rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
+        told = [[(row["epoch"], row["step"], row["loss"], row["val_loss"]) for row in found] for found in rows]
+        assert told[0] == told[1]
+
+
+def both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str, close: float = 1e-5
+) -> tuple[dict[str, Any], Path]:
+    """Trains by `auto`, writes that out, trains again there, and compares; the first result and the project."""
+    first = trained(plugins.model_folder("auto"), tmp_path / "run", *words, capsys=capsys)
+    project = tmp_path / "mine"
+    assert main(["eject", str(tmp_path / "run"), str(project), "--json"]) == 0
+    assert "train.py" in json.loads(capsys.readouterr().out)["files"]
+    again = trained(project, tmp_path / "again", capsys=capsys)
+    for split in ("test", "val"):
+        assert again[split] == first[split]
+    same(tmp_path / "run", tmp_path / "again", close=close)
+    return first, project
+
+
+def taken(run: dict[str, Any]) -> list[str]:
+    status = json.loads((Path(run["run"]) / "status.json").read_text())
+    return [rung["name"] for rung in status["ladder"] if rung["accepted"]]
+
+
+def test_the_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("io.training_input=digits", "hyperparam.num_epochs=2", "seed=3")
+    first, project = both(tmp_path, capsys, *words)
+    assert taken(first) == ["majority", "linear", "small net"]
+    assert first["test"]["accuracy"] > 0.9
+    assert f"{first['test']['accuracy']:.4f}" in (project / "model-config.toml").read_text()
+    other = trained(project, tmp_path / "other", "seed=4", capsys=capsys)  # it is a training, not a recording
+    assert other["val"] != first["val"] or other["test"] != first["test"]
+
+
+def squares(root: Path) -> Path:
+    """Small colour pictures of two unequal kinds, as good as their mirror images."""
+    rng = np.random.default_rng(0)
+    for name, count, colour in (("red", 90, (200, 60, 60)), ("grey", 24, (150, 90, 90))):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.normal(colour, 60, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["simple", "pairs"])
+def test_small_colour_pictures(net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = squares(tmp_path / "squares")
+    words = (f"io.training_input={data}", "hyperparam.num_epochs=4", f"hyperparam.small_net={net}")
+    both(tmp_path, capsys, *words, "hyperparam.mixup=0.2", "hyperparam.ema=0.9", "hyperparam.cutout=0.2")
+
+
+def test_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["text,label"]
+    for name, own in {"money": "bank share profit loan", "sport": "match goal team win"}.items():
+        rows += [f"{' '.join(rng.choice([*own.split(), 'the', f'w{n}'], 12))},{name}" for n in range(40)]
+    (tmp_path / "letters.csv").write_text("\n".join(rows))
+    first, _ = both(tmp_path, capsys, f"io.training_input={tmp_path / 'letters.csv'}")
+    assert taken(first) == ["majority", "words"]
+
+
+@pytest.mark.slow
+def test_photos(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    state = timm.create_model("resnet10t", num_classes=7).state_dict()
+    file = tmp_path / "resnet10t.untrained.safetensors"
+    save_file({name: value.contiguous() for name, value in state.items()}, file)
+    # So little time that the network itself isn't tuned.
+    first, project = both(tmp_path, capsys, f"io.training_input={photos}", f"weights={file}", "in=9s", close=1e-4)
+    assert "probe" in taken(first)
+    assert f'weights = "{file}"' in (project / "model-config.toml").read_text()
