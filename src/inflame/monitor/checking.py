@@ -52,9 +52,10 @@ def check(log: Log, expected: Expected, model: str, *, size: int, anew: bool = F
             break
         window = judge(expected, gather.sample(good, len(expected.names)), [entry.input for entry in good])
         watch, level = watch.after(window)
-        lines.append(_line(good, window, level))
+        latency = sorted(entry.latency for entry in good)[len(good) // 2]
+        lines.append(line(good[0].time, good[-1].time, latency, window, level))
         after = log.place_of(group[-1].id)
-        if worst is None or _rank(level) >= _rank(worst[0]):
+        if worst is None or rank(level) >= rank(worst[0]):
             worst = (level, window, tuple(good[row] for row in window.unlike))
     log.note(key, {"after": after, "watch": watch.to_json(), "windows": [*history, *lines][-HISTORY:]})
     if worst is None:
@@ -67,11 +68,12 @@ def history(log: Log, model: str) -> list[dict[str, Any]]:
     return list(log.noted(f"watch:{model}", {}).get("windows", []))
 
 
-def _line(entries: list[Entry], window: Window, level: str) -> dict[str, Any]:
+def line(begin: float, end: float, latency: float, window: Window, level: str) -> dict[str, Any]:
+    """What is remembered of a window: from when to when, the median latency, what was found."""
     guess = window.estimate
     return {
-        "from": entries[0].time,
-        "to": entries[-1].time,
+        "from": begin,
+        "to": end,
         "checked": time.time(),
         "items": window.items,
         "level": level,
@@ -79,9 +81,10 @@ def _line(entries: list[Entry], window: Window, level: str) -> dict[str, Any]:
         "unknown": window.unknown,
         "accuracy": guess.to_json() if guess is not None else None,
         "findings": [one.name for one in window.findings],
-        "latency": sorted(entry.latency for entry in entries)[len(entries) // 2],
+        "latency": latency,
     }
 
 
-def _rank(level: str) -> int:
+def rank(level: str) -> int:
+    """How bad a level is."""
     return {QUIET: 0, RISK: 2}.get(level, 1)

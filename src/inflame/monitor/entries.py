@@ -17,6 +17,7 @@ from inflame.records import Record
 
 Floats = NDArray[np.floating[Any]]
 SAID = ("right", "wrong", "label")  # what a verdict can be: two buttons of the website, and a class that was named
+VISITOR = "visitor"  # who speaks through the public pages: nobody is told from another, and nobody is believed blindly
 
 
 def new_id() -> str:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from inflame.model.engine.expected import Expected, Sample
 from inflame.monitor.entries import Entry
+
+
+@functools.lru_cache(maxsize=8)
+def expected_of(content: bytes) -> Expected | None:
+    """What a model expects, from the `expected.npz` of its bundle; None where that is empty."""
+    return Expected.of(content) if content else None
 
 
 def fits(expected: Expected, entry: Entry) -> bool:

@@ -207,6 +207,15 @@ class Log:
         found = self.query("SELECT content FROM kept WHERE input = ?", [input])
         return bytes(found[0][0]) if found else None
 
+    def held(self, inputs: Sequence[str]) -> set[str]:
+        """Which of these inputs were kept."""
+        found: set[str] = set()
+        for start in range(0, len(inputs), 500):
+            some = inputs[start : start + 500]
+            marks = ", ".join("?" * len(some))
+            found |= {row[0] for row in self.query(f"SELECT input FROM kept WHERE input IN ({marks})", some)}
+        return found
+
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Rows of a SELECT of our own (never of a user's words). RunError when the database is away."""
         with self._lock:

@@ -1,18 +1,38 @@
-"""The report as one self-contained page: nothing fetched, light and dark, readable on a phone."""
+"""What the monitor says as HTML: one self-contained page (nothing fetched, light and dark, readable on a phone), or
+the same as a part of the website's page."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from inflame import __version__
+from inflame.model.engine.drawings import interval
 from inflame.monitor import told
+from inflame.monitor.charts import charts
+from inflame.monitor.entries import Entry
+from inflame.monitor.overview import Overview
 
 SIDE = 160  # pixels of a shown picture
+STYLE = Path(__file__).parent / "pages" / "monitor.css"  # of a part; the page around it names the colours
+_USUAL: dict[str, Any] = {"found": None, "charts": {}, "unreadable": 0, "measured": None}
+
+
+def part(found: Overview, unlike: Sequence[Mapping[str, str]]) -> str:
+    """An overview without a page around it. unlike: the entries of its latest window, as `shown` gives them."""
+    about = {"window": found.window, "measured": found.measured, "unlike": unlike}
+    return render("_part", found=found, charts=charts(found), **about)
+
+
+def entry(one: Entry, content: bytes | None) -> dict[str, str]:
+    """An entry as a page shows it; of what was not kept only the answer."""
+    around = {"picture": "", "text": "", "name": one.id[:8], "label": f"{one.label} {one.probability:.2f}"}
+    return {**around, **(shown(content) if content else {})}
 
 
 def render(name: str, **values: Any) -> str:
@@ -27,9 +47,11 @@ def render(name: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"say": told.finding, "size": told.size, "percent": percent, "count": "{:,}".format}
+    environment.filters["when"] = lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
     environment.globals |= {"accuracy": told.accuracy, "often": told.often, "heads": told.HEADS}
+    environment.globals["interval"] = interval
     made = {"by": __version__, "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
-    return environment.get_template(f"{name}.html").render(values, made=made)
+    return environment.get_template(f"{name}.html").render({**_USUAL, **values}, made=made)
 
 
 def percent(share: float) -> str:
