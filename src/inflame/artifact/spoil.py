@@ -63,9 +63,9 @@ def jpeg(x: Pixels, severity: float, rng: np.random.Generator) -> Pixels:
 
 def pixels(x: Pixels, severity: float, rng: np.random.Generator) -> Pixels:
     """Coarse pixels, as of a picture that was small: down to an eighth of the side."""
-    side = x.shape[1]
-    small = max(2, round(side * (1 - 0.875 * severity)))
-    return _each(x, lambda image: image.resize((small, small), 2).resize((side, side), 0))
+    high, wide = x.shape[1:3]
+    small = [max(2, round(side * (1 - 0.875 * severity))) for side in (wide, high)]
+    return _each(x, lambda image: image.resize((small[0], small[1]), 2).resize((wide, high), 0))
 
 
 def grey(x: Pixels, severity: float, rng: np.random.Generator) -> Pixels:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inflame import store
+from inflame.cli.inbox import log_of, run_of
 from inflame.cli.model import bundle_of, files_of
 from inflame.cli.show import as_json, table
 from inflame.errors import DataError, UserError, did_you_mean
@@ -25,40 +26,57 @@ if TYPE_CHECKING:
     from inflame.monitor.log import Log
     from inflame.monitor.performance import Measured
 
-_DOES = ("check", "learn", "forget", "export")
+_DOES = ("check", "learn", "retrain", "rehearse", "forget", "export")
 _LEAST = 10
 
 
 def monitor_words(parser: Parser) -> None:
     """What to do, and with what."""
-    parser.usage = "inflame monitor [check [FOLDER|FILE…] | learn | forget | export URI] [--model RUN]"
+    parser.usage = (
+        "inflame monitor [check [FOLDER|FILE…] | learn | retrain | rehearse [CHANGE] | forget |\n"
+        "                       export URI] [--model RUN]"
+    )
     parser.description = (
         "After deployment: has the world moved on, and how good are the answers still? Without labels.\n"
         "check compares a folder, or without one what the log holds since the last check, with what the model\n"
         'saw at training. "Input changed" is information; "accuracy at risk" is an alarm, and the exit code\n'
         "is 1, for cron. It says what changed, shows the items most unlike the training, estimates the\n"
         "accuracy, and says what to do. learn asks a model more thoroughly what it expects; forget erases;\n"
-        "export writes the log as Parquet, a file per day."
+        "export writes the log as Parquet, a file per day.\n"
+        "retrain trains on the data with what people labelled (inflame inbox), by the command of before, and\n"
+        "makes the new model the champion if it is better: on the locked test items, or on labelled ones that\n"
+        "neither learned from, and worse on none. rehearse spoils held-out items (noise, blur, brightness,\n"
+        "jpeg, rotation, newclass, labelshift …), sends them through a real server, and shows when it rings."
     )
     parser.epilog = (
         "examples:\n"
         "  inflame monitor check new_photos/ --model butterflies --html report.html\n"
         "  inflame monitor                                 what the log holds since the last check\n"
         "  inflame monitor check --log postgresql://me@host/inflame --window 500\n"
+        "  inflame monitor check s3://bucket/log           a log that was exported\n"
         "  inflame monitor --alert https://hooks.slack.com/services/…\n"
         "  inflame monitor learn --model auto-photos-003 --in 60s\n"
+        "  inflame monitor retrain --model butterflies\n"
+        "  inflame monitor rehearse noise=0.5 --gradual\n"
         "  inflame monitor forget --before 2026-01-31\n"
         "  inflame monitor export s3://bucket/log"
     )
     add = parser.add_argument
-    add("what", nargs="*", metavar="WORD", help="check (default), learn, forget or export, and its words")
+    add("what", nargs="*", metavar="WORD", help=f"{', '.join(_DOES)}, and its words")
     add("--model", metavar="RUN", help="a run, its bundle or a champion's name (default: the last run)")
     add("--log", metavar="URI", default="", help="the log: a file or postgresql://… (default: in the home)")
     add("--window", metavar="N", type=int, default=200, help="items of the log in a window (default: 200)")
     add("--html", metavar="FILE", default="", help="write the page about the last window")
     add("--alert", metavar="URL", action="append", help="webhook, or smtp://…/me@example.org; also INFLAME_ALERT")
     add("--all", action="store_true", help="check the whole log, not only what is new")
-    add("--in", dest="budget", metavar="TIME", default="30s", help="learn: how long (default: 30s)")
+    add("--in", dest="budget", metavar="TIME", default="", help="learn: how long (30s); retrain: as before, or so long")
+    add("--as", dest="name", metavar="NAME", default="", help="retrain: name of the champion (default: of the data)")
+    add("--on", metavar="BACKEND", default="", help="retrain: train there (inflame launch)")
+    add("--output", metavar="URI", default="", help="retrain --on: where run folders and logs go")
+    add("--machine", metavar="NAME", default="", help="retrain --on: cpu-small … gpu-8")
+    add("--data", metavar="URI", default="", help="retrain --on: a place there for the data, as shards")
+    add("--windows", metavar="N", type=int, default=4, help="rehearse: changed windows (default: 4)")
+    add("--gradual", action="store_true", help="rehearse: the change comes slowly")
     add("--before", metavar="DATE", default="", help="forget: what is older than that day")
     add("--input", metavar="HASH", default="", help="forget: one input, by the sha256 of its bytes")
 
@@ -76,15 +94,40 @@ def monitor(words: Namespace) -> int:
     if words.window < _LEAST:
         raise UserError(f"A window has {_LEAST} items or more, not {words.window}.", remedy="--window 200")
     if does == "check":
-        return _check_files(words, rest) if rest else _check_log(words)
+        return _check_named(words, rest) if rest else _check_log(words)
     if does == "export":
         return _export(words, rest)
+    if does == "rehearse":
+        from inflame.cli import rehearsal
+
+        return rehearsal.rehearse(words, rest)
     if rest:
         raise UserError(f"inflame monitor {does} takes no further word, and got {rest[0]}.", remedy="--model RUN")
+    if does == "retrain":
+        from inflame.cli import retrain
+
+        return retrain.retrain(words)
     return _learn(words) if does == "learn" else _forget(words)
 
 
 # --- check -----------------------------------------------------------------------------------------
+
+
+def _check_named(words: Namespace, names: Sequence[str]) -> int:
+    """Files, or one exported log."""
+    from inflame.monitor import archive
+
+    if len(names) > 1 or not archive.is_archive(names[0]):
+        return _check_files(words, names)
+    predictor, expected = _model(words)
+    found = archive.check(names[0], expected, predictor.version, size=words.window)
+    if found.window is None:
+        raise DataError(
+            f"{found.new} answers of {predictor.version} are too few: nothing can be said of fewer than {_LEAST}.",
+            where=store.shown(names[0]),
+            remedy="Name the model that answered: --model RUN",
+        )
+    return _tell(words, predictor, found.window, found.level, [], found=found)
 
 
 def _check_files(words: Namespace, names: Sequence[str]) -> int:
@@ -124,7 +167,7 @@ def _check_log(words: Namespace) -> int:
     from inflame.monitor.performance import measured
 
     predictor, expected = _model(words)
-    log = _log(words)
+    log = log_of(words)
     found = checking.check(log, expected, predictor.version, size=words.window, anew=words.all, least=_LEAST)
     if found.window is None:
         return _nothing_new(words, log, predictor, found)
@@ -200,7 +243,7 @@ def _tell(
         if said is not None and said.asked.n:
             rate = said.asked
             print(f"measured         {rate.value:.3f} ({rate.low:.3f}–{rate.high:.3f}) of {rate.n} chosen at random")
-        if window.findings:
+        if window.findings and unlike:
             print(f"most unlike      {', '.join(str(one['name']) for one in unlike)}")
         if window.copies or window.near > 0.05:
             print(f"copies           {window.copies:.1%} exact, {window.near:.1%} nearly")
@@ -228,15 +271,8 @@ def _learn(words: Namespace) -> int:
     from inflame.model.engine import bundle, expecting
     from inflame.model.engine.expected import NAME
 
-    place = bundle_of(words.model)
-    run = place.parent
-    if not (run / "dataset.json").is_file():
-        raise DataError(
-            "The data that the model was made from is not known here.",
-            where=str(run),
-            remedy="Name a run, not a copy of its bundle: inflame runs",
-        )
-    found = expecting.of(bundle.Predictor(place), manifest.load(run), seconds=parse_duration(words.budget))
+    place, run = bundle_of(words.model), run_of(words.model)
+    found = expecting.of(bundle.Predictor(place), manifest.load(run), seconds=parse_duration(words.budget or "30s"))
     if found is None:
         raise DataError(
             f"There are fewer than {expecting.LEAST} held-out items that can be read.",
@@ -271,7 +307,7 @@ def _learn(words: Namespace) -> int:
 def _forget(words: Namespace) -> int:
     if not words.before and not words.input:
         raise UserError("Say what to forget.", remedy="--before 2026-01-31, or --input HASH")
-    log = _log(words)
+    log = log_of(words)
     which: dict[str, Any] = {"before": _day(words.before)} if words.before else {"input": words.input.lower()}
     count = log.forget(**which)
     print(as_json({"forgotten": count}) if words.json else f"forgot {count:,} answers in {log.place}")
@@ -283,7 +319,7 @@ def _export(words: Namespace, rest: Sequence[str]) -> int:
 
     if len(rest) != 1:
         raise UserError("Say where to.", remedy="inflame monitor export folder/   or   s3://bucket/log")
-    days = parquet.export(_log(words), rest[0])
+    days = parquet.export(log_of(words), rest[0])
     if words.json:
         print(as_json({"place": store.shown(rest[0]), "days": days}))
     else:
@@ -306,12 +342,6 @@ def _model(words: Namespace) -> tuple[Predictor, Expected]:
             remedy=f"inflame monitor learn --model {words.model or predictor.folder.parent}",
         )
     return predictor, Expected.of(predictor.expected)
-
-
-def _log(words: Namespace) -> Log:
-    from inflame.monitor.log import Log
-
-    return Log(words.log, patience=10.0)
 
 
 def _steps(count: int, size: int, words: Namespace) -> Any:
