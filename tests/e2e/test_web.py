@@ -260,6 +260,52 @@ def test_a_shared_link_has_no_metadata_and_ends(browse: Callable[..., Any], site
     assert httpx.get(link, trust_env=False).status_code == 404
 
 
+@browser_needed
+@quiet
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_owner_names_things_and_sees_what_happened(
+    browse: Callable[..., Any], site: str, photo_set: Path, scripts: bool, width: int
+) -> None:
+    from playwright.sync_api import expect
+
+    for name in ("lime", "plum"):
+        content = (photo_set / name / f"{name}_11.jpg").read_bytes()
+        httpx.post(f"{site}v1/classify", files={"file": content}, data={"keep": "1"}, trust_env=False)
+    page = browse("review", viewport={"width": width, "height": 800}, java_script_enabled=scripts)
+    page.get_by_label("Your name").fill("Ann")
+    page.get_by_role("button", name="Begin").click()
+    expect(page.locator(".lead")).to_contain_text("2 to look at")
+    expect(page.locator(".thing img")).to_be_visible()
+    first = page.locator(".task").get_attribute("data-answer")
+    if scripts:
+        page.get_by_label("A remark").fill("1")  # typed, not a key
+        expect(page.locator(".task")).to_have_attribute("data-answer", first)
+        page.locator("h1").click()
+        page.keyboard.press("1")
+    else:
+        page.locator("[data-key='1']").click()
+    expect(page.locator(".lead")).to_contain_text("1 to look at")
+    page.keyboard.press("u") if scripts else page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".task")).to_have_attribute("data-answer", first)
+    for left in (1, 0):
+        page.keyboard.press("0") if scripts else page.get_by_role("button", name="None of these").click()
+        expect(page.locator(".lead")).to_contain_text(f"{left} to look at")
+    expect(page.locator(".answer")).to_contain_text("Nothing more to look at")
+    _fits(page)
+    page.goto(f"{site}monitor")
+    expect(page.locator("svg.chart").first).to_be_visible()
+    _fits(page)
+
+
+def _fits(page: Any) -> None:
+    """The page is no wider than its window, and in nobody's way."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    told = axe.Axe().run(page, options={"runOnly": _RULES}).response["violations"]
+    assert not {one["id"]: [node["html"][:120] for node in one["nodes"]] for one in told}
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_no_server_listens_to_others_without_a_token(fruit_bundle: Path) -> None:
     command = [sys.executable, "-m", "inflame", "serve", str(fruit_bundle), "--host", "0.0.0.0", "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
