@@ -48,14 +48,23 @@ class Axis(Record):
         """Whether all values can be counted."""
         return bool(self.values)
 
+    def holds(self, value: Any) -> bool:
+        """Whether the value lies on it."""
+        if self.finite:
+            return value in self.values
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """The words of a sweep, understood: what is the same in all runs, what is varied, and the settings of one run."""
+    """The words of a sweep, understood: what is the same in all runs, what is varied, the settings of one run, and what
+    the model folder itself says of what is varied, as far as that lies within the space."""
 
     fixed: tuple[str, ...]
     axes: tuple[Axis, ...]
     settings: Settings
+    own: dict[str, Any]
 
 
 def read(folder: Path, overrides: Sequence[str]) -> Axes:
@@ -77,7 +86,17 @@ def read(folder: Path, overrides: Sequence[str]) -> Axes:
             axes[word.key] = axis
     first = [text(axis.key, axis.values[0] if axis.values else axis.low) for axis in axes.values()]
     settings = load(folder, [*fixed, *first])
-    return Axes(fixed=tuple(fixed), axes=tuple(axes.values()), settings=settings)
+    return Axes(fixed=tuple(fixed), axes=tuple(axes.values()), settings=settings, own=_own(folder, fixed, axes))
+
+
+def _own(folder: Path, fixed: Sequence[str], axes: Mapping[str, Axis]) -> dict[str, Any]:
+    try:
+        plain = load(folder, fixed).to_json()
+    except SettingError:  # what is varied must be said
+        return {}
+    known = {f"hyperparam.{name}": value for name, value in plain.pop("hyperparam").items()}
+    said = {**plain, **known, "in": plain["budget"]}
+    return {key: said[key] for key, axis in axes.items() if key in said and axis.holds(said[key])}
 
 
 def text(key: str, value: Any) -> str:

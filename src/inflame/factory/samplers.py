@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inflame import plugins
@@ -67,15 +67,27 @@ def learns(name: str) -> bool:
 
 
 class Learned:
-    """A sampler of Optuna's. `propose` gives the point for trial `number` after all the `trials` so far."""
+    """A sampler of Optuna's. `propose` gives the point for trial `number` after all the `trials` so far. own: the
+    recipe's own settings, which are the first point where they are one: what is found is measured against them."""
 
-    def __init__(self, name: str, axes: Sequence[Axis], directions: Sequence[str], *, seed: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        axes: Sequence[Axis],
+        directions: Sequence[str],
+        *,
+        seed: int,
+        own: Mapping[str, Any] | None = None,
+    ) -> None:
         self.name, self.axes, self.directions, self.seed = name, axes, directions, seed
+        self._own = dict(own) if own and len(own) == len(axes) else None
         self._optuna: Any = plugins.need("optuna", "sweep", f"The sampler {name}")
         self._space = {axis.key: distribution(self._optuna, axis) for axis in axes}
 
     def propose(self, number: int, trials: Sequence[Trial]) -> dict[str, Any]:
         """A function of its arguments and of the seed."""
+        if number == 0 and self._own is not None:
+            return self._own
         if number < _FIRST:
             found = point("qmc", self.axes, number, seed=self.seed)
             assert found is not None

@@ -70,6 +70,7 @@ def plan(wish: Wish) -> tuple[Sweep, list[Axis]]:
         objectives=names,
         directions=directions,
         space={axis.key: axis.to_json() for axis in told.axes},
+        own=told.own,
         sampler=found,
         seed=wish.seed,
         budget=wish.budget,

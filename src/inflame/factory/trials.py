@@ -56,9 +56,10 @@ class Sweep(Record):
     """What a sweep was told. `model` is a model folder; `fixed` the settings that all trials share, as `key=value`;
     `objectives` names and `directions` ("maximize" or "minimize") of what is judged; `space` the axes by full name of
     the setting (see `inflame.config.axes`), `points` the settings of each trial where somebody has listed them;
-    `budget` seconds and `most` trials in all, None where there is no limit; `storage` the uri of the journal, "" for
-    the file in the folder; `rungs` the budgets that a trial may have one after the other, in `unit`s ("seconds",
-    "epochs", "": the recipe's own); `hang` seconds of silence that are too many."""
+    `own` what the recipe itself says of them, where that lies within the space; `budget` seconds and `most` trials in
+    all, None where there is no limit; `storage` the uri of the journal, "" for the file in the folder; `rungs` the
+    budgets that a trial may have one after the other, in `unit`s ("seconds", "epochs", "": the recipe's own); `hang`
+    seconds of silence that are too many."""
 
     name: str
     folder: str
@@ -68,6 +69,7 @@ class Sweep(Record):
     directions: tuple[str, ...] = ("maximize",)
     space: dict[str, Any] = field(default_factory=dict)
     points: tuple[dict[str, Any], ...] = ()
+    own: dict[str, Any] = field(default_factory=dict)
     sampler: str = "random"
     seed: int = 0
     budget: float | None = None

@@ -31,7 +31,7 @@ class Turns:
         self._exhausted = False
         self._learned: samplers.Learned | None = None
         if samplers.learns(sweep.sampler):
-            self._learned = samplers.Learned(sweep.sampler, axes, sweep.directions, seed=sweep.seed)
+            self._learned = samplers.Learned(sweep.sampler, axes, sweep.directions, seed=sweep.seed, own=sweep.own)
 
     def next(self, working: Collection[int]) -> Trial | None:
         """The next trial, while those with the numbers `working` are at work. Near the end of the time the best one is

@@ -87,6 +87,15 @@ def test_samplers_that_learn_come_closer(name: str) -> None:
     assert sum(heights[-10:]) > sum(heights[:10]) + 2
 
 
+def test_the_recipe_itself_is_tried_first_where_it_is_in_the_space() -> None:
+    own = {RATE.key: 1e-3, SIZE.key: 2, "net": NET.values[0]}
+    sampler = samplers.Learned("tpe", AXES, ("maximize",), seed=0, own=own)
+    assert sampler.propose(0, []) == own
+    assert sampler.propose(1, []) != own
+    without = samplers.Learned("tpe", AXES, ("maximize",), seed=0, own={RATE.key: 1e-3})
+    assert set(without.propose(0, [])) == set(own)
+
+
 def test_lists_can_be_chosen() -> None:
     axis = Axis(key="hyperparam.widths", values=((1, 2), (3, 4)))
     sampler = samplers.Learned("tpe", (axis,), ("maximize",), seed=0)

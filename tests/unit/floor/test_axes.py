@@ -102,6 +102,11 @@ def test_texts_as_words(value: str) -> None:
     assert load(MNIST, [axes.text("io.training_input", value)]).io.training_input == value
 
 
+def test_what_the_recipe_itself_says_of_the_space() -> None:
+    told = axes.read(MNIST, ["hyperparam.learning_rate=range(1e-4,1,log)", "hyperparam.shift=7,8", "seed=0,1"])
+    assert told.own == {"hyperparam.learning_rate": 1e-2, "seed": 0}, "a shift of 7 or 8 is not its own"
+
+
 def test_a_file(tmp_path: Path) -> None:
     file = tmp_path / "lr.yaml"
     file.write_text("hyperparam:\n  learning_rate: range(1e-4,1e-2,log)\n  shift: [0, 1]\nseed: 3\n")
