@@ -209,7 +209,7 @@ def _leave_known(dataset: Dataset, things: Sequence[_Thing]) -> None:
     for thing in things:
         if not thing.why and thing.sha256 in known:
             same = known[thing.sha256] == thing.named.label
-            thing.why = "is in the data already" if same else "is in the data as another class: correct it there"
+            thing.why = "in the data already" if same else "in the data as another class: correct it there"
 
 
 def _sides(dataset: Dataset, things: Sequence[_Thing], *, test: bool, progress: Progress | None) -> None:
@@ -231,7 +231,7 @@ def _sides(dataset: Dataset, things: Sequence[_Thing], *, test: bool, progress: 
             continue
         twins = beside.get(place, set())
         if "test" in twins and not test:
-            thing.why = "is nearly an item of the test split"
+            thing.why = "nearly an item of the test split"
         else:
             thing.side = "test" if "test" in twins else "val" if "val" in twins else side
 
