@@ -144,3 +144,20 @@ def test_a_seed_leaves_the_split_as_it_is_and_a_split_seed_makes_another(tmp_pat
             recipes.add(s.run.read_status()["recipe"])
     assert splits[0] == splits[1] != splits[2]
     assert len(recipes) == 1
+
+
+def test_time_is_kept_for_the_answers_at_the_end(tmp_path: Path, photos: Path) -> None:
+    """As long as the bundle takes for all that is held out, but no more than a share of the budget."""
+    plan = Preprocess(size=16, resize=16)
+    net = nets.small(size=16, channels=3, classes=3)
+    with session.begin(settings(tmp_path, photos, "in=100s")) as s:
+        pictures = loader.load(s.dataset, plan)
+        before = s.reserve
+        s.hold_back(net, plan, pictures)
+        once = s.reserve - before
+        s.reserve = before
+        s.hold_back(net, plan, pictures, looks=3)
+        assert 0 < once < 1
+        assert s.reserve - before == pytest.approx(3 * once)
+        s.hold_back(net, plan, pictures, looks=10**9)
+        assert s.reserve == s.most() == 15

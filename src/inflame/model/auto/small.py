@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -104,8 +103,7 @@ def _learner(
         device = s.pace(net, few(batch_size=TRIED), criterion, epochs=h.num_epochs, name="pace of pairs")
         epochs = s.kept("epochs of pairs", lambda: float(h.num_epochs) or s.left() / max(s.each * len(train), 1e-9))
     nets.whiten(net, loader.normalise(train.pixels[:FIRST], preprocess))
-    looks = (len(held) + len(pictures.get("test", held))) * (2 if safe else 1)
-    s.reserve = min(s.reserve + looks * _answering(net, preprocess, held), s.most())
+    s.hold_back(net, preprocess, pictures, looks=2 if safe else 1)
     plan = (recipe.paired if paired else recipe.small)(epochs, h)
     s.reasons.because("recipe", plan.words(), plan.why)
     s.reasons.chose(net="pairs" if paired else "simple", recipe=plan.to_json())
@@ -177,18 +175,6 @@ def _mirror_safe(linear: Model, preprocess: Preprocess, held: Pictures) -> tuple
     return kept, kept >= KEPT
 
 
-def _answering(net: nets.Classifier, preprocess: Preprocess, pictures: Pictures) -> float:
-    """Seconds that the net takes for a picture, by the fastest of three tries: others may be using the machine."""
-    part = loader.head(pictures, 256)
-    conclude.answers(net, preprocess, part)
-    tries = []
-    for _ in range(3):
-        began = time.perf_counter()
-        conclude.answers(net, preprocess, part)
-        tries.append(time.perf_counter() - began)
-    return min(tries) / len(part)
-
-
 def _words(road: Road, kept: float, *, safe: bool) -> str:
     colours = "grey" if road.channels == 1 else "colour"
     verdict = "used in training" if safe else "not used"
@@ -219,6 +205,7 @@ def _looks(s: Session, one: Model, both: Model) -> None:
 def _linear(pictures: Any, preprocess: Preprocess, classes: int, *, seed: int) -> Model:
     """Softmax regression on the pixels of a sample, by L-BFGS."""
     train, held = pictures["train"], pictures.get("val") or pictures["train"]
+    torch.manual_seed(seed)
     net = nets.linear(size=preprocess.size, channels=preprocess.channels, classes=classes)
     rows = torch.randperm(len(train), generator=loader.generator(seed, 0, 2))[:FIRST]
     x, y = loader.normalise(train.pixels[rows], preprocess), train.labels[rows]

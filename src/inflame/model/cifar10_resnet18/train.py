@@ -58,6 +58,8 @@ def train(settings: Settings) -> dict[str, Any]:
             hooks=[*s.hooks(finished, pictures), *([hooks.Ema(h.ema)] if h.ema else [])],
         )
 
+        s.hold_back(net, PICTURES, pictures)
+
         # 3. Train until the epochs or the time are used up.
         s.fit(learner, epochs=h.num_epochs)
 

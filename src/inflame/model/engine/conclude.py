@@ -7,6 +7,7 @@ look at the test split that a run ever takes.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from inflame import store
+from inflame import host, store
 from inflame.artifact import manifest
 from inflame.artifact.contents import Contents
 from inflame.artifact.loader import Pictures, centre, normalise
 from inflame.artifact.texts import Texts, decode
 from inflame.errors import InflameError
-from inflame.model.engine import bundle, calibrate, expected, expecting, metrics, nearest, recorded
+from inflame.model.engine import bundle, calibrate, expected, expecting, freeze, metrics, nearest, predictor, recorded
 from inflame.model.engine.card import card
 from inflame.model.engine.nets import Classifier
 from inflame.model.engine.reference import reference
@@ -195,6 +196,20 @@ def answers(
     for module, mode in modes.items():
         module.training = mode
     return _ordered(parts, 1), _ordered(parts, 2)
+
+
+def seconds(net: Classifier, preprocess: Preprocess, pictures: Pictures) -> float:
+    """What the bundle of this net would take for a picture, by the fastest of three tries: others may be at work."""
+    with tempfile.TemporaryDirectory() as place:
+        freeze.write(freeze.served(net, preprocess), preprocess, Path(place))
+        content = (Path(place) / "model.onnx").read_bytes()
+    served = predictor.session(content, host.cores(), "the net")
+    inputs, tries = _inputs(pictures, preprocess, 0, 4 * SERVED), []
+    for _ in range(3):
+        began = time.perf_counter()
+        served.run(list(freeze.OUTPUTS), inputs)
+        tries.append(time.perf_counter() - began)
+    return min(tries) / len(inputs["pictures"])
 
 
 def _batches(items: Items, preprocess: Preprocess | TextPreprocess, size: int) -> Iterator[tuple[Any, dict[str, Any]]]:

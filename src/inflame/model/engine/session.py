@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -25,8 +27,8 @@ from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError, SettingError
-from inflame.model.engine import afar, checkpoint, debug, hooks, many, pace
-from inflame.model.engine.conclude import Model, answers, keep, publish
+from inflame.model.engine import afar, checkpoint, debug, hooks, many, nets, pace
+from inflame.model.engine.conclude import Model, answers, keep, publish, seconds
 from inflame.model.engine.device import Device, One
 from inflame.model.engine.learner import Learner, Loader, Sizable, TimeBudget, shared
 from inflame.model.engine.pace import Criterion
@@ -180,6 +182,13 @@ class Session:
         than that, a model that has learned and is late is worth more than one that hasn't and is in time."""
         return float("inf") if self.budget is None else MOST * self.budget.seconds
 
+    def hold_back(self, net: nets.Classifier, preprocess: Preprocess, pictures: Pictured, *, looks: int = 1) -> None:
+        """Keeps time for the answers of such a net to all that is held out, each picture looked at so many times."""
+        held = [part for name, part in pictures.items() if name in ("val", "test")]
+        if self.budget is not None and held:
+            each = self.kept("seconds of an answer", lambda: seconds(net, preprocess, held[-1]))
+            self.reserve = min(self.reserve + looks * sum(map(len, held)) * each, self.most())
+
     def fit(self, learner: Learner, *, stage: str = "net", epochs: int = 0, share: float = 1.0) -> None:
         """Trains from the learner's last checkpoint, if there is one, until the epochs or this share of the time that
         is left are used up. With `debug=` the learner is looked at instead: raises `debug.Seen`. A net of other
@@ -290,6 +299,8 @@ def begin(
         return
     notes: list[str] = []
     seen: debug.Seen | None = None
+    # The first optimizer imports torch's compiler, wanted or not, which takes more than a second: beside the reading.
+    threading.Thread(target=import_module, args=("torch._dynamo",), daemon=True).start()
     try:
         dataset = _open(settings, canvas, fallback, None if clock is None else LOOK * clock.left(), notes)
         identity = hashlib.sha256(f"{settings.identity()} {dataset.version}".encode()).hexdigest()

@@ -52,6 +52,8 @@ def train(settings: Settings) -> dict[str, Any]:
             hooks=[*s.hooks(finished, pictures), *([hooks.Ema(h.ema)] if h.ema else [])],
         )
 
+        s.hold_back(net, PICTURES, pictures)
+
         # 3. Train until the time or the epochs are used up; a usable bundle is there on the way.
         s.fit(learner, epochs=h.num_epochs)
 
