@@ -100,7 +100,8 @@ def test_the_words_of_the_inbox(run: Path, answered: dict[str, str], tmp_path: P
     first = waiting[0]["answer"]
     told = inflame("inbox", "show", first, str(tmp_path / "one.png"), *model)
     assert "wrote" in told
-    assert Image.open(tmp_path / "one.png").size == (8, 8)
+    with Image.open(tmp_path / "one.png") as shown:
+        assert shown.size == (8, 8)
     typed = f"owl\n{answered[first]}\ns\nu\nq\n"
     told = inflame("inbox", *model, "--as", "ann", typed=typed)
     assert "taken back" in told
