@@ -176,10 +176,11 @@ def _drawn(content: bytes) -> Iterator[str]:
         return
     wide = min(_WIDE, round(_HIGH * image.width / image.height))
     image = image.resize((max(1, wide), max(2, 2 * round(wide * image.height / image.width / 2))))
-    pixels = image.load()
-    for y in range(0, image.height, 2):
-        cells = ((pixels[x, y], pixels[x, y + 1]) for x in range(image.width))
-        yield "  " + "".join("\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m▀".format(*a, *b) for a, b in cells) + "\x1b[0m"
+    pixels = list(image.tobytes())
+    row = 3 * image.width
+    for top in range(0, len(pixels), 2 * row):
+        cells = (pixels[at : at + 3] + pixels[at + row : at + row + 3] for at in range(top, top + row, 3))
+        yield "  " + "".join("\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m▀".format(*cell) for cell in cells) + "\x1b[0m"
 
 
 def _typed() -> str | None:

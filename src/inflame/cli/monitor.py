@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _DOES = ("check", "learn", "retrain", "rehearse", "forget", "export")
 _LEAST = 10
+_DAYS = 7  # that the page tells of
 
 
 def monitor_words(parser: Parser) -> None:
@@ -172,9 +173,9 @@ def _check_log(words: Namespace) -> int:
     if found.window is None:
         return _nothing_new(words, log, predictor, found)
     unlike = [{"name": one.id[:8], "label": one.label, "content": log.kept(one.input)} for one in found.unlike]
-    said = measured(log.verdicts())
+    said = measured(log.verdicts(), log.model, predictor.calibration.sets)
     _alert(words, log, predictor, found)
-    return _tell(words, predictor, found.window, found.level, unlike, found=found, said=said)
+    return _tell(words, predictor, found.window, found.level, unlike, found=found, said=said, log=log)
 
 
 def _alert(words: Namespace, log: Log, predictor: Predictor, found: Checked) -> None:
@@ -218,15 +219,18 @@ def _tell(
     unreadable: int = 0,
     found: Checked | None = None,
     said: Measured | None = None,
+    log: Log | None = None,
 ) -> int:
     from inflame.monitor import page, told
     from inflame.monitor.drift import RISK
 
-    about = {"model": predictor.info.get("model") or predictor.version, "unreadable": unreadable}
+    about = {"model": predictor.info.get("model") or predictor.version}
     if words.html:
         shown = [{"picture": "", "text": "", **one, **_shown(page.shown, one["content"])} for one in unlike]
         what = f"{window.items:,} items"
-        text = page.render("report", window=window, about={**about, "what": what}, unlike=shown, measured=said)
+        more = _of_late(log, predictor) if log is not None else {}
+        more |= {"measured": said, "unreadable": unreadable}
+        text = page.render("report", window=window, about={**about, "what": what}, unlike=shown, **more)
         store.write(words.html, text)
     if words.json:
         more = {**found.to_json()} if found is not None else {}
@@ -254,6 +258,15 @@ def _tell(
     if words.html:
         print(f"page             {words.html}", file=sys.stderr)
     return 1 if level == RISK else 0
+
+
+def _of_late(log: Log, predictor: Predictor) -> dict[str, Any]:
+    """What the page tells of the last days."""
+    from inflame.monitor.charts import charts
+    from inflame.monitor.overview import overview
+
+    found = overview(log, predictor.version, seconds=_DAYS * 86_400.0, sets=predictor.calibration.sets)
+    return {"found": found, "charts": charts(found)}
 
 
 def _shown(show: Any, content: Path | bytes | None) -> dict[str, str]:

@@ -76,8 +76,13 @@ def check(uri: str, expected: Expected, model: str, *, size: int) -> Checked:
             where=store.shown(uri),
             remedy="Name the model that answered: --model RUN",
         )
-    level, window = worst or (QUIET, None)
-    return Checked(level=level, new=counted["new"], foreign=counted["foreign"], window=window, windows=tuple(lines))
+    return Checked(
+        level=worst[0] if worst else QUIET,
+        new=counted["new"],
+        foreign=counted["foreign"],
+        window=worst[1] if worst else None,
+        windows=tuple(lines),
+    )
 
 
 def windows(uri: str, expected: Expected, model: str, size: int, counted: dict[str, int]) -> Iterator[Stretch]:
@@ -118,7 +123,7 @@ def _stretches(uri: str, expected: Expected, model: str, counted: dict[str, int]
 def _fitting(batch: pa.RecordBatch, expected: Expected) -> NDArray[np.bool_]:
     """Which rows have the classes, embedding and statistics that are expected (or no statistics)."""
     wide = {name: _lengths(batch[name]) for name in ("probabilities", "embedding", "seen")}
-    return (
+    return np.asarray(
         (wide["probabilities"] == len(expected.class_names))
         & (wide["embedding"] == len(expected.centre))
         & ((wide["seen"] == len(expected.names)) | (wide["seen"] == 0))

@@ -47,7 +47,7 @@ def _pages(router: APIRouter, service: Service) -> None:
         model, days = _asked(request, service)
         found = await asyncio.to_thread(_overview, service, model, days)
         body = await asyncio.to_thread(_body, service, model, found)
-        around = {"model": model, "models": list(service.slots), "days": days, "body": Markup(body)}
+        around: dict[str, Any] = {"model": model, "models": list(service.slots), "days": days, "body": Markup(body)}
         return page(request, "monitor.html", **around)
 
     @router.get("/monitor.css", include_in_schema=False)
@@ -119,7 +119,8 @@ class _Fresh:
     """A value that is asked for anew when it is older than a moment."""
 
     def __init__(self, ask: Callable[[], dict[str, Any]]) -> None:
-        self._ask, self._known, self._when = ask, {}, float("-inf")
+        self._ask, self._when = ask, float("-inf")
+        self._known: dict[str, Any] = {}
 
     def __call__(self) -> dict[str, Any]:
         if time.monotonic() - self._when > _AGE:
