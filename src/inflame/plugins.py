@@ -81,6 +81,12 @@ SEAMS: dict[str, dict[str, Plugin]] = {
         "kubernetes": Plugin(target="inflame.infra.places.kubernetes:Kubernetes"),
     },
     "exporter": {name: _exporter(name) for name in ("onnx", "torch", "keras", "int8", "browser")},
+    "runtime": {
+        "onnxruntime": Plugin(target="inflame.web.runtimes:onnxruntime", needs="onnxruntime"),
+        "onnxruntime-int8": Plugin(target="inflame.web.runtimes:int8", needs="onnxruntime"),
+        "openvino": Plugin(target="inflame.web.runtimes:openvino", extra="openvino", needs="openvino"),
+        "openvino-bf16": Plugin(target="inflame.web.runtimes:openvino_bf16", extra="openvino", needs="openvino"),
+    },
     "chat": {"openai": Plugin(target="inflame.web.chat:openai", extra="web")},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 from pathlib import Path
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from inflame.cli.words import Parser
+    from inflame.web.slots import Where
+    from inflame.web.trials import Plan
 
 
 def serve_words(parser: Parser) -> None:
     """The runs, and where to listen."""
-    parser.usage = "inflame serve [RUN…] [--port N] [--host ADDRESS] [--name NAME] [--open]"
+    parser.usage = "inflame serve [RUN…] [--port N] [--host ADDRESS] [--shadow RUN | --canary RUN=10%] [--open]"
     parser.description = (
         "A website of your models: pictures or texts in, by drop, paste, camera or file; calibrated answers\n"
         'out, or "I have not seen anything like this", with the nearest training items, heat maps, and a chat\n'
         "about what is on them. With an HTTP API (/docs), health (/livez, /readyz) and numbers (/metrics).\n"
-        "Needs no torch; nothing leaves this machine; a new bundle at the same place is taken at once.\n"
+        "Needs no torch; nothing leaves this machine; a new bundle at the same place is taken at once, and so\n"
+        "is another champion (inflame promote, inflame rollback) where RUN is the name of one.\n"
         "It listens to this machine only. --host 0.0.0.0 lets others in, and needs a token in\n"
         "INFLAME_WEB_TOKEN for what only you may see. INFLAME_CHAT_URL, _MODEL and _KEY name an endpoint\n"
         "that words the answers of the chat; without it they are quoted facts. Ctrl-C ends it."
@@ -36,6 +40,7 @@ def serve_words(parser: Parser) -> None:
         "examples:\n"
         "  inflame serve\n"
         "  inflame serve auto-butterflies-001 mnist-digits-002 --port 8080\n"
+        "  inflame serve photos --canary auto-photos-007=10%\n"
         "  curl -F file=@photo.jpg http://127.0.0.1:8000/v1/classify\n"
         "  INFLAME_WEB_TOKEN=$(openssl rand -hex 16) inflame serve --host 0.0.0.0 --name flowers.example"
     )
@@ -52,6 +57,9 @@ def serve_words(parser: Parser) -> None:
         "--log", default="", metavar="FILE|URL", help="the log of answers (default: in the home of inflame)"
     )
     parser.add_argument("--cards", metavar="FOLDER", help="cards of your own, for the chat (docs/website.md)")
+    parser.add_argument("--shadow", metavar="RUN", help="a model that answers silently beside the first")
+    parser.add_argument("--canary", metavar="RUN=10%", help="one that answers a share of the clients of the first")
+    parser.add_argument("--runtime", default="", metavar="NAME", help="what runs the nets (default: by measurement)")
     parser.add_argument("--proxy", action="store_true", help="believe X-Forwarded-For of the proxy in front")
     parser.add_argument("--open", action="store_true", help="open a browser")
 
@@ -59,7 +67,6 @@ def serve_words(parser: Parser) -> None:
 def serve(words: Namespace) -> int:
     """Serves until Ctrl-C or SIGTERM; what was accepted is still answered."""
     folders = _folders(words.runs)
-    server = plugins.need("inflame.web.server", "web", "The website")
     from inflame.web.settings import Settings
 
     settings = Settings(
@@ -70,13 +77,27 @@ def serve(words: Namespace) -> int:
         log=words.log,
         cards=_cards(words.cards) if words.cards else None,
         proxy=words.proxy,
+        runtime=words.runtime,
     )
-    socket = server.listen(settings)
-    port = socket.getsockname()[1]
-    server.log_to_stderr()
-    made = server.server(folders, dataclasses.replace(settings, port=port))
+    if words.runtime:
+        plugins.demand("runtime", words.runtime)
+    from inflame.web import slots
+    from inflame.web.served import Served
+
+    plan = _plan(words)
+    begun = {name: Served(name, slots.place(where), settings) for name, where in folders.items()}  # they load meanwhile
+    try:
+        server = plugins.need("inflame.web.server", "web", "The website")
+        socket = server.listen(settings)
+        port = socket.getsockname()[1]
+        server.log_to_stderr()
+        made = server.server(folders, dataclasses.replace(settings, port=port), begun, plan)
+    except BaseException:
+        for one in begun.values():
+            one.close()
+        raise
     address = f"http://{words.host if words.host != '0.0.0.0' else 'localhost'}:{port}/"
-    _tell(words, folders, address)
+    _tell(words, {name: slots.place(where) for name, where in folders.items()}, address)
     if words.open:
         import webbrowser
 
@@ -87,15 +108,37 @@ def serve(words: Namespace) -> int:
 
 def _tell(words: Namespace, folders: dict[str, Path], address: str) -> None:
     if words.json:
-        print(
-            as_json({"address": address, "models": {name: str(folder) for name, folder in folders.items()}}), flush=True
-        )
+        models = {name: str(folder) for name, folder in folders.items()}
+        print(as_json({"address": address, "models": models}), flush=True)
         return
     for name, folder in folders.items():
         print(f"model  {name}: {folder}")
     print(f"open   {address}\nCtrl-C ends it", flush=True)
     if words.host == "0.0.0.0":
         print("yours  /token takes INFLAME_WEB_TOKEN and opens what only you may see", file=sys.stderr)
+
+
+def _plan(words: Namespace) -> Plan | None:
+    """What is tried beside the first model."""
+    from inflame.web.trials import Plan
+
+    if words.shadow and words.canary:
+        raise UserError(
+            "One model at a time is tried.", where="--shadow, --canary", remedy="Give one of the two: first --shadow"
+        )
+    if words.shadow:
+        return Plan(kind="shadow", folder=bundle_of(words.shadow))
+    if words.canary:
+        run, _, share = words.canary.rpartition("=")
+        return Plan(kind="canary", folder=bundle_of(run or share), share=_share(share) if run else 0.1)
+    return None
+
+
+def _share(word: str) -> float:
+    try:
+        return float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        raise UserError(f'"{word}" is no share.', where="--canary", remedy="--canary RUN=10%") from None
 
 
 def _cards(word: str) -> Path:
@@ -105,9 +148,10 @@ def _cards(word: str) -> Path:
     return folder.resolve()
 
 
-def _folders(runs: list[str]) -> dict[str, Path]:
-    """Name → bundle folder. A model is named by its data set, or as the word says."""
-    found: dict[str, Path] = {}
+def _folders(runs: list[str]) -> dict[str, Where]:
+    """Name → bundle folder, or for a champion what says which it is now. A model is named by its data set, or as the
+    word says."""
+    found: dict[str, Where] = {}
     for word in runs or [""]:
         name, equals, run = word.partition("=")
         folder = bundle_of((run if equals else word) or None)
@@ -116,8 +160,16 @@ def _folders(runs: list[str]) -> dict[str, Path]:
             raise UserError(
                 f'Two models would be called "{title}".', where=word, remedy=f"Name one: inflame serve other={word}"
             )
-        found[title] = folder
+        champion = _champion(run if equals else word)
+        found[title] = functools.partial(bundle_of, champion) if champion else folder
     return found
+
+
+def _champion(name: str) -> str:
+    """The name, where it is that of a champion: the site follows `inflame promote` and `inflame rollback`."""
+    from inflame import store
+
+    return name if name and "/" not in name and (store.home() / "models" / name).is_dir() else ""
 
 
 def _title(folder: Path) -> str:

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from inflame.web import uploads
-from inflame.web.explaining import told as explanation
 from inflame.web.problems import Problem
 from inflame.web.schemas import UPLOAD, Kept, Models, Opinion, Result, Results, problems
 from inflame.web.service import Service
@@ -52,7 +51,7 @@ def _classify(router: APIRouter, service: Service) -> None:
         asked = await uploads.read(request, service.settings, text=service.model(query.get("model", "")).text)
         model = asked.fields.get("model", "")
         top = asked.number("top_k", 5, least=1, most=1000)
-        found = await service.classify(asked.contents, model=model)
+        found = await service.classify(asked.contents, model=model, client=request.state.visitor)
         if len(found) == 1 and isinstance(found[0], Problem):
             raise found[0]
         told = []
@@ -63,7 +62,7 @@ def _classify(router: APIRouter, service: Service) -> None:
             said = {**one.told(), "file": name}
             said["top"] = said["top"][:top]
             if asked.flag("explain"):
-                said["explanation"] = explanation(await service.explain(content, model=model))
+                said["explanation"] = (await service.explain(content, model=model))["said"]
             told.append(said)
         return JSONResponse({"results": told})
 
@@ -128,8 +127,10 @@ def _models(router: APIRouter, service: Service) -> None:
                 "created": slot.current.created,
                 "kind": "text" if slot.current.text else "image",
                 "classes": list(slot.current.classes),
+                "runtime": slot.current.runtime,
                 "before": slot.before.version if slot.before else None,
                 "trouble": slot.trouble,
+                "trial": service.trials[slot.name].told() if slot.name in service.trials else None,
             }
             for slot in service.slots.values()
         ]
@@ -138,14 +139,17 @@ def _models(router: APIRouter, service: Service) -> None:
     @router.post(
         "/v1/models/{model}/rollback",
         tags=["models"],
-        summary="Back to the version before (owner)",
+        summary="End its trial, or go back to the version before (owner)",
         responses={**problems("not_found"), **_COMMON},
     )
     def rollback(request: Request, model: str) -> JSONResponse:
         """At once; requests that are being answered end with the version they began with."""
         owner(request)
         service.model(model)
-        if not service.slots[model].rollback():
+        trial = service.trials.get(model)
+        if trial is not None and not trial.ended:
+            trial.end("taken back")
+        elif not service.slots[model].rollback():
             raise Problem("not_found", "There is no version before.", "A rollback needs one that was served here.")
         return JSONResponse({"model": model, "version": service.slots[model].current.version})
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,17 +18,26 @@ from inflame.errors import InflameError
 from inflame.web import api, chat, oip, pages
 from inflame.web.guard import ClientLeft, Guard
 from inflame.web.problems import TYPE, Problem, of
+from inflame.web.served import Served
 from inflame.web.service import Service
 from inflame.web.settings import Settings
+from inflame.web.slots import Where
+from inflame.web.trials import Plan
 
 STATIC = Path(__file__).parent / "static"
 
 _CODES = {404: "not_found", 405: "method", 413: "too_large", 415: "unsupported", 422: "unprocessable"}
 
 
-def make(folders: dict[str, Path], settings: Settings) -> FastAPI:
-    """The site of these bundles (name → folder). `app.state.service` is what it stands on. Raises BundleError."""
-    service = Service(folders, settings)
+def make(
+    folders: Mapping[str, Where],
+    settings: Settings,
+    begun: Mapping[str, Served] = MappingProxyType({}),
+    plan: Plan | None = None,
+) -> FastAPI:
+    """The site of these bundles (name → where it is). `app.state.service` is what it stands on; `begun`: models that
+    are being loaded already; `plan`: what is tried beside the first. Raises BundleError."""
+    service = Service(folders, settings, begun, plan)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from inflame.web import thumbs
-from inflame.web.models import Model
+from inflame.web.served import Served
 
 MOST = 8
 _BYTES = 4 * 2**20
@@ -48,7 +48,7 @@ class Waiting:
     """The examples of a model, looked for while the server starts: in a process of its own, because reading the tables
     of a run takes more memory than all the rest. Called, it waits for them; `after` seconds at most."""
 
-    def __init__(self, model: Model, after: float = 20.0) -> None:
+    def __init__(self, model: Served, after: float = 20.0) -> None:
         self._model, self._after = model, after
         self._found: Examples | None = None
         self._thread = threading.Thread(target=self._look, name="examples", daemon=True)
@@ -60,7 +60,7 @@ class Waiting:
         return self._found or Examples()
 
     def _look(self) -> None:
-        run = Path(self._model.predictor.folder).resolve().parent
+        run = self._model.folder.resolve().parent
         command = [sys.executable, "-m", "inflame.web.examples", str(run), "text" if self._model.text else "image"]
         found: list[Example] = []
         if (run / "items.parquet").is_file():
@@ -82,7 +82,7 @@ class Waiting:
         )
 
 
-def held_out(run: Path, *, text: bool) -> list[Example]:
+def held_out(run: Path, *, text: bool, most: int = MOST) -> list[Example]:
     """Test items of a run: of each class one, then of each another. Raises what reading them raises."""
     import pyarrow.parquet as pq
 
@@ -98,9 +98,9 @@ def held_out(run: Path, *, text: bool) -> list[Example]:
     rows.sort(key=lambda row: row["turn"])
     source = Contents(about["root"])
     found: list[Example] = []
-    for row in rows[: 2 * MOST]:
+    for row in rows[: 2 * most]:
         content = source.read(row["uri"])
-        if len(content) <= _BYTES and len(found) < MOST:
+        if len(content) <= _BYTES and len(found) < most:
             found.append(_example(len(found) + 1, content, text=text))
     return found
 
@@ -113,7 +113,7 @@ def _example(number: int, content: bytes, *, text: bool) -> Example:
     return Example(name=f"example {number}", content=small or content)
 
 
-def drawing(model: Model, shown: Examples) -> dict[str, Any] | None:
+def drawing(model: Served, shown: Examples) -> dict[str, Any] | None:
     """How a drawing must look to be like the training items: the colour of the ink, how much of the frame it fills, and
     how many pixels wide it is. None where nobody would draw: photos, clothes."""
     if not model.small or any(len(name) > 1 for name in model.classes):
@@ -135,7 +135,7 @@ def drawing(model: Model, shown: Examples) -> dict[str, Any] | None:
             fills.append(max(np.ptp(rows) + 1, np.ptp(columns) + 1) / len(pixels))
     if not fills:
         return None
-    side = model.predictor.preprocess.size  # type: ignore[union-attr]
+    side = model.size
     if shown.items and shown.held_out:
         side = min(side, Image.open(io.BytesIO(shown.items[0].content)).width)
     return {"light": bool(np.mean(light) > 0.5), "fill": round(float(np.median(fills)), 3), "side": side}

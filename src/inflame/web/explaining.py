@@ -7,6 +7,7 @@ from typing import Any
 
 from inflame.model.engine.explain import Explanation
 from inflame.model.engine.explained import address, overlay, plain
+from inflame.records import Record
 
 _LONG = 3000  # letters of a text that are shown
 _STEPS = 5  # strengths of a mark
@@ -14,7 +15,7 @@ _TERMS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class Piece(Record):
     """A piece of a text. `mark`: "" or for1 … for5, against1 … against5, by how much it adds."""
 
     text: str

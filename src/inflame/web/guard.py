@@ -47,6 +47,7 @@ _TRACE = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FORM = 64 * 1024  # what a multipart body has around its files
 _CLIENTS = 10_000
+_SLOWEST = 1024  # bytes of a body in a second
 COOKIE = "inflame_token"
 
 
@@ -71,6 +72,8 @@ class Guard:
         state = scope.setdefault("state", {})
         state["request_id"] = name if _ID.fullmatch(name) else secrets.token_hex(8)
         state["client"] = self._client(scope, heads)
+        own = heads.get("x-client-id", "")
+        state["visitor"] = own if _ID.fullmatch(own) else state["client"]  # for a canary's share, and nothing else
         state["owner"] = self._is_owner(heads)
 
         async def answer(message: Message) -> None:
@@ -123,16 +126,17 @@ class Guard:
             raise _too_large(self._most)
 
     def _limited(self, receive: Receive, done: list[bool]) -> Receive:
-        """`receive`, with an end: of bytes and of patience."""
-        got = 0
+        """`receive`, with an end: of bytes and of patience. A body that comes a byte at a time has an end as well."""
+        got, began = 0, time.monotonic()
 
         async def limited() -> Message:
             nonlocal got
+            left = began + self.settings.body_time + got / _SLOWEST - time.monotonic()
             try:
-                async with asyncio.timeout(self.settings.body_time if not done else None):
+                async with asyncio.timeout(max(0.0, min(self.settings.body_time, left)) if not done else None):
                     message = await receive()
             except TimeoutError:
-                wait = f"Nothing came for {self.settings.body_time:.0f} s."
+                wait = "The body came too slowly, or not at all."
                 raise Problem("slow", wait, "Try a better connection, or a smaller picture.") from None
             if message["type"] == "http.request":
                 got += len(message.get("body", b""))

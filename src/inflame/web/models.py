@@ -1,16 +1,15 @@
-"""The models that answer: a bundle with what the website needs around it, and the place where a new one takes over.
+"""A model that answers: a bundle with what the website needs around it. It lives in a process of its own (process.py).
 
 A bundle is loaded only from a folder named on the command line, every byte checked by its hash; it answers its canaries
-before anyone else, and the one before it is kept, to go back to at once.
+before anyone else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -18,16 +17,18 @@ import numpy as np
 from PIL import Image
 
 from inflame.artifact import magic, preprocess
-from inflame.errors import BundleError, DataError, InflameError
+from inflame.errors import BundleError, InflameError
 from inflame.model.engine.bundle import Predictor
 from inflame.model.engine.nearest import Near, Nearest
 from inflame.monitor.entries import Entry
 from inflame.records import Prediction, TextPreprocess
+from inflame.web import runtimes
 from inflame.web.answers import Answer, level
 from inflame.web.settings import Settings
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF")
 _CANARIES = 4
+_ALL = 10_000
 _USUAL = 99  # % of known things are no farther from a training item than the limit
 _LEAST = 20  # training items, to say what is usual
 _SPACE = 1.2  # the next ones lie a little farther out than those that it was measured on
@@ -43,10 +44,13 @@ class Model:
     def __init__(self, name: str, folder: Path, settings: Settings) -> None:
         self.name, self.settings = name, settings
         self.predictor = Predictor(folder)
+        self.runtime = runtimes.choose(self.predictor, settings.runtime)
         info = self.predictor.info
         self.version, self.created = self.predictor.version, str(info.get("created", ""))
         self.classes, self.about = self.predictor.classes, info
-        self.text = isinstance(self.predictor.preprocess, TextPreprocess)
+        plan = self.predictor.preprocess
+        self.text = isinstance(plan, TextPreprocess)
+        self.size, self.channels = getattr(plan, "size", 0), getattr(plan, "channels", 0)  # of pictures, prepared
         self.card = (folder / "card.md").read_text(encoding="utf-8")
         packed = self.predictor.nearest
         self.nearest = Nearest(packed, text=self.text) if packed else None
@@ -54,16 +58,17 @@ class Model:
         self.canaries = self._some()
         self._right = self._canary_answers()
 
-    @property
-    def small(self) -> bool:
-        """Whether pictures are small and grey, like digits: such can be drawn."""
-        plan = self.predictor.preprocess
-        return not isinstance(plan, TextPreprocess) and plan.channels == 1 and plan.size <= 64
-
-    def answer(self, contents: Sequence[Content]) -> list[Answer | InflameError]:
-        """One answer for the bytes of each picture or text, or the error that says why there is none."""
+    def answer(
+        self, contents: Sequence[Content], at: Callable[[int], None] = lambda _: None
+    ) -> list[Answer | InflameError]:
+        """One answer for the bytes of each picture or text, or the error that says why there is none. `at` is told
+        which content is read next, and -1 when all are."""
         began = time.perf_counter()
-        read = [self._read(content) for content in contents]
+        read = []
+        for place, content in enumerate(contents):
+            at(place)
+            read.append(self._read(content))
+        at(-1)
         good = [(content, item) for content, item in zip(contents, read, strict=True) if not _failed(item)]
         answers = iter(self._judged(good, began) if good else ())
         return [item if isinstance(item, InflameError) else next(answers) for item in read]
@@ -79,10 +84,8 @@ class Model:
         """Some training items, of different classes as far as there are."""
         if self.nearest is None:
             return []
-        width = self.predictor.embed([_blank(self)]).shape[1]
-        everything = self.nearest(np.ones(width, np.float32), 10_000)
         by_class: dict[str, list[Near]] = {}
-        for item in everything:
+        for item in self.nearest.some(_ALL):
             by_class.setdefault(item.label, []).append(item)
         rounds = [found[turn] for turn in range(count) for found in by_class.values() if turn < len(found)]
         return rounds[:count]
@@ -126,7 +129,7 @@ class Model:
         return len(now) == len(self._right) and bool(np.allclose(now, self._right, atol=_DRIFTED))
 
     def _canary_answers(self) -> np.ndarray[Any, Any]:
-        found = self.answer(self.canaries)
+        found = [self.answer([canary])[0] for canary in self.canaries]  # as one batch they take more memory for good
         for one in found:
             if isinstance(one, InflameError):
                 raise BundleError(
@@ -197,54 +200,6 @@ class Model:
         return found
 
 
-@final
-class Slot:
-    """Where one model is served: which version answers now, and which did before."""
-
-    def __init__(self, name: str, folder: Path, settings: Settings) -> None:
-        self.name, self.folder, self._settings = name, folder, settings
-        self.current = Model(name, folder, settings)
-        self.before: Model | None = None
-        self.trouble = ""  # why the newest bundle isn't served
-        self._stamp = self._seen()
-        self._lock = threading.Lock()
-
-    def changed(self) -> bool:
-        """Whether the folder holds another bundle than the one that was looked at last."""
-        return self._seen() != self._stamp
-
-    def reload(self) -> bool:
-        """Loads what the folder holds now; whether another version answers from here on. A bundle that can't be loaded
-        changes nothing, and `trouble` says why."""
-        with self._lock:
-            stamp = self._seen()
-            try:
-                made = Model(self.name, self.folder, self._settings)
-            except InflameError as error:
-                self.trouble, self._stamp = error.message, stamp
-                return False
-            self.trouble, self._stamp = "", stamp
-            if made.version == self.current.version:
-                return False
-            self.before, self.current = self.current, made
-            return True
-
-    def rollback(self) -> bool:
-        """Back to the version before, at once; whether there was one."""
-        with self._lock:
-            if self.before is None:
-                return False
-            self.before, self.current = self.current, self.before
-            return True
-
-    def _seen(self) -> tuple[int, int]:
-        try:
-            found = (self.folder / "bundle.json").stat()
-        except OSError:
-            return (0, 0)
-        return (found.st_mtime_ns, found.st_ino)
-
-
 def check_picture(content: Content, pixels: int) -> None:
     """Refuses, by its first bytes and its header, what is no picture of an allowed format or has too many pixels.
     Raises PictureError."""
@@ -269,8 +224,3 @@ def _blank(model: Model) -> Content:
     content = io.BytesIO()
     Image.new("RGB", (64, 64), (127, 127, 127)).save(content, "PNG")
     return content.getvalue()
-
-
-def unknown(name: str, names: Sequence[str]) -> DataError:
-    """The error for a model that isn't served."""
-    return DataError(f'There is no model "{name}" here.', where="model", remedy=f"Name one of: {', '.join(names)}")

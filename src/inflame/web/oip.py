@@ -20,10 +20,9 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 
 import inflame
-from inflame.records import TextPreprocess
 from inflame.web.answers import Answer
-from inflame.web.models import Model
 from inflame.web.problems import Problem
+from inflame.web.served import Served
 from inflame.web.service import Service
 from inflame.web.uploads import as_object
 
@@ -69,7 +68,7 @@ def routes(service: Service) -> APIRouter:
         """Answers."""
         found = _chosen(service, model, version)
         asked, contents = _contents(await request.body(), request.headers.get(_HEAD, ""), found)
-        answers = await service.classify(contents, model=model, source="oip")
+        answers = await service.classify(contents, model=model, source="oip", client=request.state.visitor)
         for one in answers:
             if isinstance(one, Problem):
                 raise one
@@ -78,18 +77,17 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _chosen(service: Service, model: str, version: str) -> Model:
+def _chosen(service: Service, model: str, version: str) -> Served:
     found = service.model(model)
     if version and version != found.version:
         raise Problem("not_found", f"The version that answers is {found.version}.", "Ask for that, or for none.")
     return found
 
 
-def _tensors(model: Model) -> dict[str, Any]:
-    plan = model.predictor.preprocess
+def _tensors(model: Served) -> dict[str, Any]:
     takes = [{"name": "texts", "datatype": "BYTES", "shape": [-1]}]
-    if not isinstance(plan, TextPreprocess):
-        shape = [-1, plan.size, plan.size, plan.channels]
+    if not model.text:
+        shape = [-1, model.size, model.size, model.channels]
         takes = [
             {"name": "files", "datatype": "BYTES", "shape": [-1]},
             {"name": "pictures", "datatype": "UINT8", "shape": shape},
@@ -102,7 +100,7 @@ def _tensors(model: Model) -> dict[str, Any]:
     return {"inputs": takes, "outputs": gives, "parameters": {"classes": list(model.classes)}}
 
 
-def _contents(body: bytes, head: str, model: Model) -> tuple[dict[str, Any], list[bytes]]:
+def _contents(body: bytes, head: str, model: Served) -> tuple[dict[str, Any], list[bytes]]:
     """The request without its tensors, and the files or texts in it. Raises Problem."""
     size = int(head) if head.isdigit() else len(body)
     asked, rest = as_object(body[:size]), body[size:]
@@ -144,14 +142,12 @@ def _strings(data: Any, *, text: bool) -> list[bytes]:
         raise _bad("a file in JSON is written in base64") from None
 
 
-def _pictures(data: Any, shape: list[int], model: Model) -> list[bytes]:
+def _pictures(data: Any, shape: list[int], model: Served) -> list[bytes]:
     """Prepared pixels as files without loss: so all roads to the net are one."""
-    plan = model.predictor.preprocess
-    assert not isinstance(plan, TextPreprocess)
-    one = (plan.size, plan.size, plan.channels)
+    one = (model.size, model.size, model.channels)
     if tuple(shape[1:]) != one or shape[0] > model.settings.files:
         raise _bad(
-            f"pictures have the shape [N, {plan.size}, {plan.size}, {plan.channels}], N ≤ {model.settings.files}"
+            f"pictures have the shape [N, {model.size}, {model.size}, {model.channels}], N ≤ {model.settings.files}"
         )
     try:
         array = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else np.array(data, np.int64)
@@ -163,12 +159,12 @@ def _pictures(data: Any, shape: list[int], model: Model) -> list[bytes]:
     found = []
     for picture in array:
         content = io.BytesIO()
-        Image.fromarray(picture.squeeze() if plan.channels == 1 else picture).save(content, "PNG", compress_level=1)
+        Image.fromarray(picture.squeeze() if model.channels == 1 else picture).save(content, "PNG", compress_level=1)
         found.append(content.getvalue())
     return found
 
 
-def _answer(asked: dict[str, Any], model: Model, answers: list[Answer]) -> Response:
+def _answer(asked: dict[str, Any], model: Served, answers: list[Answer]) -> Response:
     order = {label: place for place, label in enumerate(model.classes)}
     table = np.zeros((len(answers), len(order)), np.float32)
     for row, answer in enumerate(answers):

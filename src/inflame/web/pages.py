@@ -17,12 +17,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 import inflame
-from inflame.web import cards, examples, explaining, thumbs, uploads, words
+from inflame.web import cards, examples, uploads, words
 from inflame.web.answers import Answer
 from inflame.web.api import owner
 from inflame.web.guard import COOKIE
-from inflame.web.models import Model
 from inflame.web.problems import Problem
+from inflame.web.served import Served
 from inflame.web.service import Service
 
 PAGES = Path(__file__).parent / "pages"
@@ -93,7 +93,7 @@ def _part(request: Request) -> bool:
     return "x-part" in request.headers
 
 
-def _front(request: Request, service: Service, model: Model, shown: examples.Examples, **values: Any) -> HTMLResponse:
+def _front(request: Request, service: Service, model: Served, shown: examples.Examples, **values: Any) -> HTMLResponse:
     """The page to ask on, with answers on it or without."""
     around: dict[str, Any] = {
         "model": model,
@@ -122,11 +122,11 @@ def _classify(
             what = "a text" if model.text else "a picture"
             raise Problem("bad_request", f"There was {what} missing.", f"Choose {what} first.")
         contents = [content for _, content in items]
-        found = await service.classify(contents, model=model.name, source="page")
+        found = await service.classify(contents, model=model.name, source="page", client=request.state.visitor)
         if len(found) == 1 and isinstance(found[0], Problem):
             raise found[0]
         side = 360 if len(found) == 1 else 96
-        small = await asyncio.to_thread(thumbs.many, contents, side, text=model.text)
+        small = await service.small(contents, side, model=model.name)
         answers = [
             _shown(name, one, thumb, snippet="" if not model.text else content[:300].decode(errors="replace"))
             for (name, content), one, thumb in zip(items, found, small, strict=True)
@@ -231,13 +231,13 @@ def _sharing(router: APIRouter, service: Service) -> None:
         asked = await uploads.read(request, service.settings, text=False)
         if len(asked.items) != 1:
             raise Problem("bad_request", "One answer at a time can be shared.", "Send one picture.")
-        answer = service.result(asked.fields.get("id", ""))
+        answer = await asyncio.to_thread(service.result, asked.fields.get("id", ""))
         import hashlib
 
         if hashlib.sha256(asked.contents[0]).hexdigest() != answer.sha256:
             raise Problem("unprocessable", "That isn't what the answer was about.", "Ask again, then share.")
         model = service.model(answer.model)
-        small = b"" if model.text else (await asyncio.to_thread(thumbs.many, asked.contents, 720, text=False))[0]
+        (small,) = await service.small(asked.contents, 720, model=model.name)
         made, until = await asyncio.to_thread(service.store.share, answer.id, small, service.settings.share_days)
         return page(request, "_shared.html", link=f"{_host(request)}/r/{made}", share=made, until=until)
 
@@ -266,8 +266,8 @@ def _shown(name: str, one: Answer | Problem, thumb: bytes, snippet: str = "") ->
     return {**around, "problem": None, "said": one, "top": one.top[:_TOP]}
 
 
-def _why(found: Any) -> dict[str, Any]:
-    return {**explaining.told(found), "pieces": explaining.pieces(found) if found.text else []}
+def _why(found: dict[str, Any]) -> dict[str, Any]:
+    return {**found["said"], "pieces": found["pieces"]}
 
 
 def _csv(answers: Sequence[dict[str, Any]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -104,6 +104,38 @@ class Kept(BaseModel):
     feedback: str
 
 
+class Runtime(BaseModel):
+    """What runs a model: by force, or because it was the quickest of those that answer as the bundle does."""
+
+    runtime: str
+    forced: bool
+    measured: list[dict[str, Any]] = Field(
+        description="seconds for one item alone and one of many, and the share of labels that are the bundle's"
+    )
+
+
+class Requests(BaseModel):
+    """What requests to one of two models came to; `median` in seconds."""
+
+    asked: int
+    failed: int
+    median: float
+
+
+class Trial(BaseModel):
+    """A second model beside one that serves."""
+
+    kind: Literal["shadow", "canary"]
+    version: str
+    share: float = Field(description="of the clients, for a canary")
+    ended: str = Field(description="why nobody is sent to it any more; empty while it runs")
+    requests: Requests
+    others: Requests
+    compared: int = Field(description="items that a shadow was shown")
+    same: int = Field(description="items that it gave the same label to")
+    missed: int = Field(description="items that it had no time for")
+
+
 class Served(BaseModel):
     """A model that answers here."""
 
@@ -112,8 +144,10 @@ class Served(BaseModel):
     created: str
     kind: str
     classes: list[str]
+    runtime: Runtime
     before: str | None = Field(None, description="the version that a rollback would bring back")
     trouble: str = Field("", description="why the newest bundle isn't served")
+    trial: Trial | None = None
 
 
 class Models(BaseModel):

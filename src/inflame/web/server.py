@@ -9,9 +9,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import uvicorn
@@ -19,7 +19,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from inflame.errors import StorageError
 from inflame.web.app import make
+from inflame.web.served import Served
 from inflame.web.settings import Settings
+from inflame.web.slots import Where
+from inflame.web.trials import Plan
 
 _MOMENT = 0.3  # seconds
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -91,9 +94,15 @@ def listen(settings: Settings) -> socket.socket:
     return made
 
 
-def server(folders: dict[str, Path], settings: Settings) -> uvicorn.Server:
-    """What serves these bundles, not yet running: `run(sockets=[…])`. Raises BundleError."""
-    app = make(folders, settings)
+def server(
+    folders: Mapping[str, Where],
+    settings: Settings,
+    begun: Mapping[str, Served] = MappingProxyType({}),
+    plan: Plan | None = None,
+) -> uvicorn.Server:
+    """What serves these bundles, not yet running: `run(sockets=[…])`. `begun`: models that are being loaded already;
+    `plan`: what is tried beside the first. Raises BundleError."""
+    app = make(folders, settings, begun, plan)
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, final
 
 from inflame.artifact import seen
@@ -17,10 +17,12 @@ from inflame.monitor.entries import Entry
 from inflame.web.answers import Answer
 from inflame.web.batching import Batcher, Refused
 from inflame.web.metrics import Metrics
-from inflame.web.models import Model, Slot, unknown
 from inflame.web.problems import Problem, of
+from inflame.web.served import Served
 from inflame.web.settings import Settings
+from inflame.web.slots import Slot, Where, opened, unknown
 from inflame.web.store import Store
+from inflame.web.trials import Plan, Trial
 
 log = logging.getLogger("inflame.web")
 
@@ -32,12 +34,26 @@ STALE = 45.0  # without an answered canary for so long the server isn't ready
 class Service:
     """The models of one site, and all that goes around their answers. `start` and `stop` belong to the event loop."""
 
-    def __init__(self, folders: dict[str, Path], settings: Settings) -> None:
+    def __init__(
+        self,
+        folders: Mapping[str, Where],
+        settings: Settings,
+        begun: Mapping[str, Served] = MappingProxyType({}),
+        plan: Plan | None = None,
+    ) -> None:
         self.settings = settings
-        self.slots = {name: Slot(name, folder, settings) for name, folder in folders.items()}
+        self.slots = opened(folders, settings, begun)
+        first = next(iter(self.slots))
+        try:
+            self.trials = {first: Trial(first, plan, settings)} if plan is not None else {}
+        except InflameError:
+            for slot in self.slots.values():
+                slot.close()
+            raise
+        self._mirrored = set[asyncio.Task[None]]()
         self.store = Store(settings.log, self._again)
-        for slot in self.slots.values():
-            self._register(slot.current)
+        for one in self._all():
+            self._register(one)
         self.metrics = Metrics()
         self._explaining = asyncio.Semaphore(settings.workers)
         self._queues = {name: self._queue(slot) for name, slot in self.slots.items()}
@@ -46,13 +62,14 @@ class Service:
         self.draining = False
         self.metrics.watch("queue_depth", "Items that wait", lambda: sum(q.depth for q in self._queues.values()))
         self.metrics.watch("dropped", "Items nobody waited for", lambda: sum(q.dropped for q in self._queues.values()))
+        self.metrics.watch("deaths", "Processes of models that died", self._deaths)
         self.metrics.watch("ready", "Whether /readyz says so", lambda: float(not self.unready()))
         for slot in self.slots.values():
             self._announce(slot.current)
 
     # --- answers -------------------------------------------------------------------------------------
 
-    def model(self, name: str = "") -> Model:
+    def model(self, name: str = "") -> Served:
         """The version that answers now under that name; the first model without one. Raises Problem."""
         chosen = name or next(iter(self.slots))
         if chosen not in self.slots:
@@ -60,9 +77,17 @@ class Service:
         return self.slots[chosen].current
 
     async def classify(
-        self, contents: Sequence[bytes], *, model: str = "", source: str = "api"
+        self,
+        contents: Sequence[bytes],
+        *,
+        model: str = "",
+        source: str = "api",
+        client: str = "",
     ) -> list[Answer | Problem]:
-        """One answer for each content, kept; a Problem stands for what can't be read. Raises Problem."""
+        """One answer for each content, kept; a Problem stands for what can't be read. Raises Problem.
+
+        client: who asks, for a canary's share.
+        """
         chosen = self.model(model).name
         if not contents:
             raise Problem("bad_request", "There is nothing to classify.", 'Send a picture as the field "file".')
@@ -72,7 +97,7 @@ class Service:
             )
         began = time.perf_counter()
         try:
-            found = await self._queues[chosen](contents, self.settings.deadline)
+            found = await self._found(chosen, contents, client)
         except Refused as refused:
             problem = of(refused)
             self.metrics.rejected.labels(problem.code).inc()
@@ -80,8 +105,39 @@ class Service:
         taken = time.perf_counter() - began
         return [self._kept(one, content, source, taken) for one, content in zip(found, contents, strict=True)]
 
-    async def explain(self, content: bytes, *, model: str = "", label: str = "", near: int = 6) -> Any:
-        """Why; a few at a time, and each in its time. Raises Problem."""
+    async def _found(self, chosen: str, contents: Sequence[bytes], client: str) -> list[Any]:
+        """What the model says, or to some clients its canary. Raises Refused."""
+        trial, within = self.trials.get(chosen), self.settings.deadline
+        if trial is None or trial.ended:
+            return await self._queues[chosen](contents, within)
+        if trial.takes(client) and (told := await self._of_canary(trial, contents)) is not None:
+            return told
+        began = time.perf_counter()
+        found = await self._queues[chosen](contents, within)
+        trial.count(time.perf_counter() - began, mine=False, failed=any(map(_mistaken, found)))
+        if trial.plan.kind == "shadow":
+            seen = trial.mirror(contents, found, within, self._kept_of_shadow)
+            task = asyncio.create_task(seen)
+            self._mirrored.add(task)
+            task.add_done_callback(self._mirrored.discard)
+        return found
+
+    async def _of_canary(self, trial: Trial, contents: Sequence[bytes]) -> list[Any] | None:
+        """What the canary says; None where it fails, so that the model can still be asked in time."""
+        began, found = time.perf_counter(), list[Any]()
+        with contextlib.suppress(Refused):
+            found = await trial.queue(contents, self.settings.deadline / 2)
+        failed = not found or any(map(_mistaken, found))
+        why = trial.count(time.perf_counter() - began, mine=True, failed=failed)
+        if why:
+            log.error("canary ended", extra={"version": trial.served.version, "why": why})
+        return None if failed else found
+
+    def _kept_of_shadow(self, answer: Answer, content: bytes) -> None:
+        self.store.keep(answer, content, "shadow")
+
+    async def explain(self, content: bytes, *, model: str = "", label: str = "", near: int = 6) -> dict[str, Any]:
+        """Why, as Served.explain tells it; a few at a time, and each in its time. Raises Problem."""
         chosen = self.model(model)
         try:
             async with asyncio.timeout(self.settings.deadline), self._explaining:
@@ -90,6 +146,15 @@ class Service:
             raise of(Refused("late")) from None
         except InflameError as error:
             raise of(error) from None
+
+    async def small(self, contents: Sequence[bytes], side: int, *, model: str = "") -> list[bytes]:
+        """A small JPEG of each picture; empty for a text, and for what can't be read or not in time."""
+        chosen = self.model(model)
+        try:
+            async with asyncio.timeout(self.settings.deadline):
+                return await asyncio.to_thread(chosen.small_copies, contents, side)
+        except (TimeoutError, InflameError, Problem):
+            return [b""] * len(contents)
 
     def result(self, name: str) -> Answer:
         """The kept answer with that id. Raises Problem."""
@@ -114,17 +179,23 @@ class Service:
         if isinstance(one, Answer):
             self.metrics.predictions.labels(one.model, one.version, one.level).inc()
             return self.store.keep(_timed(one, taken), content, source)
-        if isinstance(one, InflameError):
+        if isinstance(one, Problem):
+            self.metrics.rejected.labels(one.code).inc()
+        elif isinstance(one, InflameError):
             self.metrics.unreadable.labels(one.kind if isinstance(one, PictureError) else "other").inc()
         else:
             log.error("mistake", extra={"error": f"{type(one).__name__}: {one}"})
         return of(one)
 
     def _again(self, entry: Entry) -> Answer | None:
-        served = [slot.current for slot in self.slots.values()] + [s.before for s in self.slots.values() if s.before]
-        return next((model.again(entry) for model in served if model.version == entry.model), None)
+        return next((one.again(entry) for one in self._all() if one.version == entry.model), None)
 
-    def _register(self, model: Model) -> None:
+    def _all(self) -> list[Served]:
+        """Every version that can answer."""
+        known = [one for slot in self.slots.values() for one in slot.versions]
+        return known + [trial.served for trial in self.trials.values()]
+
+    def _register(self, model: Served) -> None:
         with contextlib.suppress(InflameError):  # a log that is away takes it later
             self.store.log.register(model.version, model.classes, seen.names(text=model.text), model.name)
 
@@ -152,6 +223,9 @@ class Service:
         """Why no requests should come here; empty when they should."""
         if self.draining:
             return "draining"
+        away = [slot.name for slot in self.slots.values() if not slot.current.worker.up]
+        if away:
+            return f"the process of {', '.join(away)} starts again"
         if time.monotonic() - self._answered > STALE:
             return f"no canary was answered rightly for {time.monotonic() - self._answered:.0f} s"
         return f"results can't be kept: {self.store.broken}" if self.store.broken else ""
@@ -172,7 +246,14 @@ class Service:
                 await task
         done = await asyncio.gather(*(queue.drain(self.settings.drain) for queue in self._queues.values()))
         log.info("stopped", extra={"answered_all": all(done)})
+        for trial in self.trials.values():
+            await trial.close(self.settings.drain)
+        for slot in self.slots.values():
+            await asyncio.to_thread(slot.close)
         self.store.close()
+
+    def _deaths(self) -> float:
+        return float(sum(one.worker.deaths for one in self._all()))
 
     async def _canaries(self) -> None:
         while True:
@@ -200,11 +281,18 @@ class Service:
                 await asyncio.to_thread(self.store.sweep)
             await asyncio.sleep(3600)
 
-    def _announce(self, model: Model) -> None:
-        self.metrics.model.labels(model.name).info({"version": model.version, "created": model.created})
+    def _announce(self, model: Served) -> None:
+        told = {"version": model.version, "created": model.created, "runtime": str(model.runtime["runtime"])}
+        self.metrics.model.labels(model.name).info(told)
+        log.info("model", extra={"model": model.name, "version": model.version, "runs": model.runtime})
 
 
-def _lives(model: Model) -> bool:
+def _mistaken(one: Any) -> bool:
+    """Whether that is no answer by a fault of the model, not of what was sent."""
+    return isinstance(one, Exception) and not isinstance(one, InflameError)
+
+
+def _lives(model: Served) -> bool:
     try:
         return model.alive()
     except Exception:  # whatever it is, the model doesn't answer

@@ -35,7 +35,9 @@ class Settings:
     room: int = 256  # items that may wait
     batch: int = 32
     workers: int = 2
+    runtime: str = ""  # a name of the seam `runtime`; "": the best by measurement
     deadline: float = 10.0
+    read_time: float = 5.0  # for one picture or text to be decoded
     head_time: float = 10.0  # for the head of a request to arrive
     body_time: float = 10.0  # for each further piece of its body
     drain: float = 8.0  # for what was accepted, when the server stops

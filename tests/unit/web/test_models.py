@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,8 +14,9 @@ import pytest
 
 from inflame.errors import BundleError
 from inflame.model.engine.bundle import amend
-from inflame.web.models import Model, Slot
+from inflame.web.models import Model
 from inflame.web.settings import Settings
+from inflame.web.slots import Slot
 
 
 @pytest.fixture
@@ -22,8 +24,14 @@ def folder(fruit_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(fruit_bundle, tmp_path / "bundle"))
 
 
-def test_a_new_bundle_takes_over_and_can_be_taken_back(folder: Path, apple: bytes) -> None:
-    slot = Slot("fruit", folder, Settings())
+@pytest.fixture
+def slot(folder: Path) -> Iterator[Slot]:
+    made = Slot("fruit", folder, Settings())
+    yield made
+    made.close()
+
+
+def test_a_new_bundle_takes_over_and_can_be_taken_back(slot: Slot, folder: Path, apple: bytes) -> None:
     first = slot.current.version
     assert not slot.changed()
     amend(folder, {"card.md": b"# another card\n"})
@@ -38,8 +46,7 @@ def test_a_new_bundle_takes_over_and_can_be_taken_back(folder: Path, apple: byte
     assert answer.version == first  # type: ignore[union-attr]
 
 
-def test_a_changed_byte_changes_nothing(folder: Path) -> None:
-    slot = Slot("fruit", folder, Settings())
+def test_a_changed_byte_changes_nothing(slot: Slot, folder: Path) -> None:
     first = slot.current
     content = bytearray((folder / "model.onnx").read_bytes())
     content[100] ^= 1

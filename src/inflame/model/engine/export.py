@@ -7,6 +7,7 @@ the items, the comparison, the notes for the person who gets the folder, and tha
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,6 +156,7 @@ def export(run: Run, to: str, folder: str | Path | None = None, *, lose: float =
             **compared(subject, written, lose=lose),
             **written.facts,
             "files": {path.name: path.stat().st_size for path in sorted(place.iterdir())},
+            "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(place.iterdir())},
         }
         for name in ("classes.json", "preprocess.json"):
             (place / name).write_bytes((subject.predictor.folder / name).read_bytes())

@@ -117,6 +117,10 @@ class Predictor:
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
+    def use(self, session: Any) -> None:
+        """Runs the net by this from now on: what takes `run` and `get_outputs` as onnxruntime's sessions do."""
+        self._session = session
+
     def explain(self, source: Source, *, label: str = "", near: int = 5) -> Explanation:
         """Why the answer is `label` (by default what the model says): a heat map of a picture, what each word of a
         text adds, and the `near` training items that are most like it. See explain.py. Raises as `predict` does, and

@@ -27,6 +27,7 @@ from inflame.model.engine.exporters import onnx as plain
 from inflame.records import TextPreprocess
 
 FILE = "model.onnx"
+ALSO = ("logits", "embedding")  # with them the website can run it in place of the bundle's net
 CALIBRATE = 128  # items whose activations give the ranges
 JUDGE = 256  # items on which ways are compared, those among them
 ROUNDS = 15  # of timing, the two files in turn
@@ -65,7 +66,7 @@ def write(subject: Subject, place: Path) -> Written:
     ours = answers(subject.predictor, known)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         float_file, ready = Path(folder) / "float.onnx", Path(folder) / "ready.onnx"
-        plugins.need("onnx", "train", "Quantisation").save(plain.whole(subject), str(float_file))
+        plugins.need("onnx", "train", "Quantisation").save(plain.whole(subject, ALSO), str(float_file))
         quantization.shape_inference.quant_pre_process(str(float_file), str(ready), skip_symbolic_shape=True)
         convolutions = sum(node.op_type == "Conv" for node in _nodes(ready))
         ways = [way for way in WAYS if way.first <= max(1, convolutions // 4)] if convolutions else FLAT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ def write(subject: Subject, place: Path) -> Written:
     return Written(answer=answering(place / FILE))
 
 
-def whole(subject: Subject) -> Any:
-    """The bundle's ONNX graph with the last step, which the bundle leaves to its calibration.json."""
+def whole(subject: Subject, also: Sequence[str] = ()) -> Any:
+    """The bundle's ONNX graph with the last step, which the bundle leaves to its calibration.json. `also`: outputs of
+    the bundle that stay, behind the probabilities."""
     onnx = plugins.need("onnx", "train", "Writing an ONNX file")
     helper, predictor = onnx.helper, subject.predictor
     model = onnx.load(str(predictor.folder / "model.onnx"))
@@ -35,9 +37,10 @@ def whole(subject: Subject) -> Any:
     graph.initializer.append(onnx.numpy_helper.from_array(degree, "temperature"))
     graph.node.append(helper.make_node("Div", ["logits", "temperature"], ["calibrated"]))
     graph.node.append(helper.make_node("Softmax", ["calibrated"], [OUTPUT], axis=-1))
+    kept = [output for output in graph.output if output.name in also]
     del graph.output[:]
     shape = ["n", len(predictor.classes)]
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, shape))
+    graph.output.extend([helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, shape), *kept])
     told = {
         "classes": json.dumps(predictor.classes, ensure_ascii=False),
         "preprocess": dumps(predictor.preprocess),
