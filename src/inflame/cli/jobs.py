@@ -301,23 +301,28 @@ def rehearse_words(parser: Parser) -> None:
     """The job, as for launch."""
     parser.usage = "inflame rehearse MODEL|DATA --on BACKEND [--output URI] [--machine NAME] [key=value …]"
     parser.description = (
-        "What would fail there fails here first. The job that launch would send runs here, packed, in a fresh\n"
-        "folder with its own list of packages, on a sample: it is killed after its first checkpoint, goes on\n"
-        "and exports. Then its place is looked at: credentials, region, quota, bucket. Nothing is sent."
+        "What would fail there fails here first. The request that launch would send goes to a control plane of\n"
+        "its place on this machine, which runs the packed job in a fresh folder with its own list of packages,\n"
+        "on a sample: it is killed after its first checkpoint, sent again, goes on and exports. Then the place\n"
+        "is looked at: credentials, region, quota, bucket. Nothing is sent."
     )
     parser.epilog = (
         "examples:\n"
         "  inflame rehearse mnist --on local\n"
-        "  inflame rehearse mnist --on sagemaker --machine gpu-small --output s3://bucket/inflame"
+        "  inflame rehearse mnist --on sagemaker --machine gpu-small --output s3://bucket/inflame\n"
+        "  inflame rehearse ./my_birds --on vertexai --output gs://bucket/inflame --fresh"
     )
     _job_words(parser)
+    parser.add_argument(
+        "--fresh", action="store_true", help="in a Python without packages but its image's (takes longer, once)"
+    )
 
 
 def rehearse(words: Namespace) -> int:
     """Prints what was found; 1 when something would fail."""
     from inflame.infra import rehearse as rehearsing
 
-    done = rehearsing.rehearse(_spec(words), words.on, say=_say)
+    done = rehearsing.rehearse(_spec(words), words.on, fresh=words.fresh, say=_say)
     if words.json:
         print(as_json(done.to_json(), indent=1))
     else:

@@ -153,24 +153,30 @@ def training(python: str, program: str, words: Iterable[str], cluster: Cluster, 
 # --- what it needs -------------------------------------------------------------------------------
 
 
-def prepare(work: Path, say: Callable[[str], None]) -> Path:
-    """The folder with inflame and with those packages that this Python doesn't have as they are asked for. Made once
-    for the same list. Trouble when a package can't be had."""
+def prepare(work: Path, say: Callable[[str], None]) -> list[Path]:
+    """The folders with inflame, and with those packages that this Python doesn't have as they are asked for. Made once
+    for the same inflame and the same list. Trouble when a package can't be had."""
     inside = work / ".inflame"
     wheel = next(iter(sorted(inside.glob("*.whl"))), None)
     if wheel is None:
         raise Trouble(f"the archive has no wheel of inflame: {sorted(path.name for path in inside.iterdir())}")
     wanted = [line for line in (inside / "requirements.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
     lacking = [line for line in wanted if not satisfied(line)]
-    told = f"{sys.version}\n{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n" + "\n".join(lacking)
-    target = _parts(inside) / hashlib.sha256(told.encode()).hexdigest()[:24]
+    parts, found = _parts(inside), []
+    if lacking:
+        told = "\n".join([sys.version, *lacking]).encode()
+        found.append(_made(parts, told, lambda folder: _install(lacking, folder, say)))
+    return [_made(parts, wheel.read_bytes(), lambda folder: _unpack(wheel, folder)), *found]
+
+
+def _made(parts: Path, told: bytes, make: Callable[[Path], None]) -> Path:
+    """The folder for what `told` says, made whole or not at all where it isn't there."""
+    target = parts / hashlib.sha256(told).hexdigest()[:24]
     if not target.is_dir():
         mine = target.with_name(f".tmp-{os.getpid()}-{target.name}")
         shutil.rmtree(mine, ignore_errors=True)
         try:
-            _install(lacking, mine, say)
-            with zipfile.ZipFile(wheel) as file:
-                file.extractall(mine)
+            make(mine)
             mine.rename(target)
         except OSError:
             if not target.is_dir():  # another process was quicker
@@ -178,6 +184,11 @@ def prepare(work: Path, say: Callable[[str], None]) -> Path:
         finally:
             shutil.rmtree(mine, ignore_errors=True)
     return target
+
+
+def _unpack(wheel: Path, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(target)
 
 
 def satisfied(line: str) -> bool:
@@ -242,8 +253,9 @@ def main() -> int:
         parts = prepare(work, _say)
     except (Trouble, OSError) as error:
         return _give_up(job, str(error), time.time() - began)
-    sys.path.insert(0, str(parts))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(parts), os.environ.get("PYTHONPATH", "")]))
+    ours = [str(part) for part in parts]
+    sys.path[:0] = ours
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*ours, os.environ.get("PYTHONPATH", "")]))
     from inflame.infra import aboard
 
     return int(aboard.run(job, work, tuple(cluster), stop, began))

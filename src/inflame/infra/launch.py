@@ -12,11 +12,11 @@ from inflame.errors import UserError
 from inflame.infra import jobs, machines
 from inflame.infra.launcher import Launcher, app
 from inflame.infra.machines import Machine
-from inflame.infra.pack import package
+from inflame.infra.pack import package, requirements
 from inflame.infra.pack.package import Luggage
 from inflame.records import JobSpec, Package
 
-SHARED = ("slurm",)  # whose machines see the folders of this one
+SHARED = ("slurm", "ray")  # whose machines see the folders of this one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,8 @@ class Plan:
     request: dict[str, Any] = field(repr=False)
 
     def send(self) -> jobs.Sent:
-        """Uploads what isn't there yet, and sends the job."""
+        """Uploads what isn't there yet, and sends the job. MissingExtra without the driver of the place."""
+        requirements.demand_driver(self.place)
         package.upload(self.luggage, self.place)
         return jobs.submit(self.id, self.backend, self.spec, self.package)
 

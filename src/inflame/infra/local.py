@@ -42,7 +42,19 @@ _PASSED = (
     "no_proxy",
     "NO_PROXY",
 )
-_SERVICES = ("AWS_", "AZURE_", "GOOGLE_", "http_", "https_", "HTTP_", "HTTPS_", "SSL_")
+_SERVICES = (
+    "AWS_",
+    "AZURE_",
+    "GOOGLE_",
+    "NO_GCE_CHECK",
+    "GCSFS_",
+    "STORAGE_EMULATOR_HOST",
+    "http_",
+    "https_",
+    "HTTP_",
+    "HTTPS_",
+    "SSL_",
+)
 _ARCHIVE = "code.tar.gz"
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
 

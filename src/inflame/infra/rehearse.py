@@ -1,12 +1,11 @@
-"""The job that would be sent, tried here: packed, unpacked into a fresh folder, begun by its bootstrap with its own
-list of packages, on a sample; killed after its first checkpoint, begun again, exported. Then its place is looked at."""
+"""The job that would be sent, tried here: packed, sent by its place's own launcher to a control plane of that place on
+this machine, begun there in a fresh folder with its own list of packages, on a sample; killed after its first
+checkpoint, sent again, exported. Then the place itself is looked at."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,14 +18,18 @@ from inflame import store
 from inflame.errors import InflameError, RunError
 from inflame.infra import attempts, jobs, launch, machines
 from inflame.infra.command import EXIT, RUN
-from inflame.infra.launcher import NOT_OK, OK, UNKNOWN, Finding
-from inflame.infra.local import Local
-from inflame.infra.pack import package
+from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding
+from inflame.infra.loopback.stage import Stage, stage
+from inflame.infra.pack import bare, requirements
 from inflame.records import Job, JobSpec, Record
 
 ITEMS, EPOCHS = 200, 30  # of the sample; enough epochs to be killed between the first and the last
 BUDGET = 60.0  # seconds of a training that is told neither a time nor a number of epochs
 SECONDS = 240.0  # after which a rehearsal is given up
+INSTALLING = 900.0  # further seconds, where all packages may have to be installed first
+MOST = 2  # machines of a rehearsal
+LOOK = 0.2  # seconds between two looks at a job
+_OVER = (*ENDED, "preempted")
 _SAMPLE = ("limit=", "in=", "hyperparam.num_epochs=", "debug=", "devices=")
 _CHECKPOINT = ("last", "checkpoint.safetensors")
 
@@ -46,13 +49,19 @@ class Rehearsal(Record):
         return all(one.state != NOT_OK for one in self.findings)
 
 
-def rehearse(spec: JobSpec, backend: str, *, say: Callable[[str], None] = lambda _: None) -> Rehearsal:
-    """Tries the job and looks at its place. What can't be planned at all is raised as it is by `launch.plan`."""
+def rehearse(
+    spec: JobSpec, backend: str, *, fresh: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Rehearsal:
+    """Tries the job and looks at its place. What can't be planned at all is raised as it is by `launch.plan`.
+
+    `fresh`: in a Python that has what the image has and nothing else; all other packages are installed into it.
+    """
     plan = launch.plan(spec, backend)
+    requirements.demand_driver(plan.place)
     say(f"packed  {len(launch.requirements_of(plan.luggage))} packages, archive {plan.luggage.name[:12]}")
     place = store.make_folder(store.home() / "cache" / "rehearsals")
-    with tempfile.TemporaryDirectory(dir=place, prefix="rehearsal-") as folder:
-        found, run = _run(plan, Path(folder), say)
+    with tempfile.TemporaryDirectory(dir=place, prefix="r-", ignore_cleanup_errors=True) as folder:
+        found, run = _run(plan, Path(folder), fresh=fresh, say=say)
         seconds = _estimate(plan.spec)
         measured = [*_pace(run), *_memory(plan.machine, run)]
     looked = _look(backend, plan.spec)
@@ -74,25 +83,25 @@ def demand_well(done: Rehearsal) -> None:
 # --- the job itself ------------------------------------------------------------------------------
 
 
-def _run(plan: launch.Plan, folder: Path, say: Callable[[str], None]) -> tuple[list[Finding], Path]:
-    """Two attempts at the sample: the first one is killed."""
-    spec = replace(plan.spec, arguments=sample(plan.spec), output=str(folder / "out"), count=1, machine="")
-    carried = package.upload(plan.luggage, str(folder))
-    local, run = Local(), folder / "out" / RUN
-    said = os.environ.get("INFLAME_BEAT")
-    os.environ["INFLAME_BEAT"] = "0.5"  # a killed machine is missed sooner
+def _run(plan: launch.Plan, folder: Path, *, fresh: bool, say: Callable[[str], None]) -> tuple[list[Finding], Path]:
+    """Two attempts at the sample: the first one is killed. What was found, and the run folder."""
+    spec = replace(plan.spec, arguments=sample(plan.spec), count=min(plan.spec.count, MOST))
+    python = bare.python(spec.image) if fresh else Path(sys.executable)
+    seconds = SECONDS + (INSTALLING if fresh else 0.0)
+    run = folder / RUN
     try:
-        say("begins  on a sample of the data, killed after its first checkpoint")
-        first = local.send(local.request(spec, carried))
-        killed = _kill_after_checkpoint(local, first, run)
-        if killed is not None:
-            return [killed], run
-        say("resumes")
-        second = _wait(local, local.send(local.request(spec, carried)))
-        return _judge(local, second, run), run
-    finally:
-        os.environ.pop("INFLAME_BEAT") if said is None else os.environ.update(INFLAME_BEAT=said)
-        _clear(local)
+        with stage(plan, spec, folder, python) as here:
+            run = here.output / RUN
+            say("begins  on a sample of the data, killed after its first checkpoint")
+            first = here.launcher.send(here.request)
+            wrong = _lose_after_checkpoint(here, first, seconds)
+            if wrong is not None:
+                return [*_taken(here, plan.backend), wrong], run
+            say("resumes")
+            second = _wait(here, here.launcher.send(here.request))
+            return [*_taken(here, plan.backend), *_judge(here, second, fresh=fresh)], run
+    except InflameError as error:
+        return [Finding(what="request", state=NOT_OK, text=error.message, remedy=error.remedy)], run
 
 
 def sample(spec: JobSpec) -> tuple[str, ...]:
@@ -102,49 +111,60 @@ def sample(spec: JobSpec) -> tuple[str, ...]:
     return (*kept, f"limit={ITEMS}", "in=15s" if timed else f"hyperparam.num_epochs={EPOCHS}")
 
 
-def _kill_after_checkpoint(local: Local, job: Job, run: Path) -> Finding | None:
-    """Kills the whole job, as a power cut would; a finding where it failed before, or never saved."""
-    until = time.monotonic() + SECONDS
+def _taken(here: Stage, backend: str) -> list[Finding]:
+    """Whether it was sent in the words of its place."""
+    if backend == "local":
+        return []
+    if here.real:
+        return [Finding(what="request", state=OK, text=f"sent as it would be, {backend}'s control plane here took it")]
+    text = f"{backend} has no control plane here: it was tried as a job of this machine"
+    return [Finding(what="request", state=UNKNOWN, text=text)]
+
+
+def _lose_after_checkpoint(here: Stage, job: Job, seconds: float) -> Finding | None:
+    """Takes its machines away, as a power cut would; a finding where it failed before, or never saved."""
+    until, looked = time.monotonic() + seconds, 0.0
     while time.monotonic() < until:
-        if run.joinpath(*_CHECKPOINT).is_file():
-            _kill(local, job)
+        if here.output.joinpath(RUN, *_CHECKPOINT).is_file():
+            _lose(here, job)
             return None
-        now = local.status(job)
-        if now.status == "done":
-            text = "it ended without a checkpoint: killed, it would begin anew"
-            return Finding(what="checkpoint", state=NOT_OK, text=text, remedy="Save on the way: engine.checkpoint")
-        if now.status != "running":
-            return _failed(local, now, run)
+        if time.monotonic() - looked > LOOK:
+            now, looked = here.launcher.status(job), time.monotonic()
+            if now.status == "done":
+                text = "it ended without a checkpoint: killed, it would begin anew"
+                return Finding(what="checkpoint", state=NOT_OK, text=text, remedy="Save on the way: engine.checkpoint")
+            if now.status in _OVER:
+                return _failed(here, now)
         time.sleep(0.01)
-    _kill(local, job)
-    return Finding(what="job", state=NOT_OK, text=f"no checkpoint within {SECONDS:.0f} s", remedy="Try a smaller model")
+    _lose(here, job)
+    text = f"no checkpoint within {seconds:.0f} s"
+    return Finding(what="job", state=NOT_OK, text=text, remedy="Try a smaller model")
 
 
-def _kill(local: Local, job: Job) -> None:
-    for pid in local.processes(job):
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-    while local.status(job).status == "running":
-        time.sleep(0.02)
+def _lose(here: Stage, job: Job) -> None:
+    """Until its place knows that it is gone."""
+    here.lose(job)
+    while here.launcher.status(job).status not in _OVER:
+        time.sleep(LOOK / 4)
 
 
-def _wait(local: Local, job: Job) -> Job:
+def _wait(here: Stage, job: Job) -> Job:
     until = time.monotonic() + SECONDS
-    while (now := local.status(job)).status == "running":
+    while (now := here.launcher.status(job)).status not in _OVER:
         if time.monotonic() > until:
-            _kill(local, job)
+            _lose(here, job)
             return replace(now, status="failed", reason=f"it has not ended within {SECONDS:.0f} s")
-        time.sleep(0.05)
+        time.sleep(LOOK / 2)
     return now
 
 
-def _judge(local: Local, job: Job, run: Path) -> list[Finding]:
+def _judge(here: Stage, job: Job, *, fresh: bool) -> list[Finding]:
     if job.status != "done":
-        return [_failed(local, job, run)]
+        return [_failed(here, job)]
+    run = here.output / RUN
     status = _json(run / "status.json")
-    rows = [
-        Finding(what="job", state=OK, text=f"{status.get('model', 'it')} trains from its archive, in a fresh folder")
-    ]
+    text = f"{status.get('model', 'it')} trains from its archive, in a fresh folder"
+    rows = [Finding(what="job", state=OK, text=f"{text}{' and a fresh Python' if fresh else ''}")]
     if int(status.get("sittings", 0)) > 1:
         rows.append(Finding(what="resume", state=OK, text="killed after a checkpoint, it went on"))
     else:
@@ -158,18 +178,14 @@ def _judge(local: Local, job: Job, run: Path) -> list[Finding]:
     return rows
 
 
-def _failed(local: Local, job: Job, run: Path) -> Finding:
-    seen = attempts.read(str(run.parent))
-    lines = list(local.logs(job))
+def _failed(here: Stage, job: Job) -> Finding:
+    seen, lines = attempts.read(str(here.output)), []
+    with suppress(InflameError):
+        lines = list(here.launcher.logs(job))
     way = next((line.strip()[4:] for line in reversed(lines) if line.strip().startswith("do: ")), "")
-    text = seen.reason or job.reason or (lines[-1] if lines else f"it ended with code {job.code}")
-    return Finding(what="job", state=NOT_OK, text=text, remedy=way)
-
-
-def _clear(local: Local) -> None:
-    """What a rehearsal leaves among the local jobs is of no use to anybody."""
-    for job in local.sent():
-        shutil.rmtree(store.home() / "jobs" / job, ignore_errors=True)
+    told = [line.rpartition("error: ")[2] for line in lines if line.startswith(("error: ", "inflame: error: "))]
+    text = seen.reason or next(reversed(told), "") or job.reason or next(reversed(lines), "")
+    return Finding(what="job", state=NOT_OK, text=text or f"it ended with code {job.code}", remedy=way)
 
 
 # --- its place, and what is to be expected -------------------------------------------------------

@@ -111,13 +111,31 @@ def unpacked(tmp_path: Path, lines: list[str]) -> Path:
 def test_prepare_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFLAME_PARTS", str(tmp_path / "parts"))
     work = unpacked(tmp_path, list(requirements.needed(tmp_path)))
-    target = bootstrap.prepare(work, print)
+    (target,) = bootstrap.prepare(work, print)  # all packages are here: there is inflame alone
     assert (target / "inflame" / "infra" / "aboard.py").is_file()
     assert (target / "inflame" / "infra" / "machines.toml").is_file()
     stamp = target.stat().st_mtime_ns
-    assert bootstrap.prepare(work, print) == target
+    assert bootstrap.prepare(work, print) == [target]
     assert target.stat().st_mtime_ns == stamp
     assert [path.name for path in (tmp_path / "parts").iterdir()] == [target.name]
+
+
+def test_packages_are_kept_when_inflame_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLAME_PARTS", str(tmp_path / "parts"))
+    installed: list[list[str]] = []
+
+    def install(lines: list[str], target: Path, say: object) -> None:
+        installed.append(lines)
+        target.mkdir()
+
+    monkeypatch.setattr(bootstrap, "_install", install)
+    work = unpacked(tmp_path, ["there-is-no-such-package==1.0"])
+    first = bootstrap.prepare(work, print)
+    (work / ".inflame" / wheel.name()).write_bytes(wheel.build({"inflame/__init__.py": b"changed = 1\n"}))
+    second = bootstrap.prepare(work, print)
+    assert installed == [["there-is-no-such-package==1.0"]]
+    assert first[0] != second[0]
+    assert first[1] == second[1]
 
 
 def test_a_requirement_that_cannot_be_had_is_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from inflame.infra.loopback.machine import Machine, containers
+from inflame.infra.loopback.machine import Machine
 from inflame.infra.loopback.server import Answer, Asked
 
 _PLACE = re.compile(
@@ -190,9 +190,9 @@ class Kubernetes:
             data = self.kept["secrets", source["secretRef"]["name"]]["data"]
             variables |= {key: base64.b64decode(value).decode() for key, value in data.items()}
         variables["JOB_COMPLETION_INDEX"] = str(pod.index)
-        if not containers() and "MASTER_ADDR" in variables:
+        if "MASTER_ADDR" in variables:
             variables["MASTER_ADDR"] = "127.0.0.1"  # there is no DNS of a cluster here
-        image = container["image"] if containers() else ""
+        image = container["image"]
         pod.machine = Machine(container["command"], variables, {str(folder): folder}, pod.lines.append, image=image)
         pod.phase = "Running"
         if about["spec"].get("suspend"):

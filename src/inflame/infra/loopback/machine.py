@@ -17,14 +17,40 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from inflame import host
+
 # What a fresh machine has, and what leads to stand-ins of services on this one.
-_PASSED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "no_proxy", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-_SERVICES = ("AWS_", "STORAGE_EMULATOR_HOST", "AZURE_STORAGE_", "GOOGLE_", "http_proxy", "https_proxy", "PIP_")
+_PASSED = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "OMP_NUM_THREADS",
+    "INFLAME_BEAT",
+    "INFLAME_MIRROR",
+    "INFLAME_PARTS",
+    "no_proxy",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+)
+_TOLD = ("OMP_NUM_THREADS", "INFLAME_BEAT", "no_proxy", "NO_PROXY")  # also in a container
+_SERVICES = (
+    "AWS_",
+    "STORAGE_EMULATOR_HOST",
+    "AZURE_STORAGE_",
+    "GCSFS_",
+    "GOOGLE_",
+    "NO_GCE_CHECK",
+    "http_proxy",
+    "https_proxy",
+    "PIP_",
+)
 
 
 class Machine:
     """One machine, at work from the beginning. `mounts`: paths that the job sees → folders here. `said` gets each line
-    of its log. `image`: run in a container of it, where there are containers."""
+    of its log. `image`: run in a container of it, where there are containers and it is here."""
 
     def __init__(
         self,
@@ -39,7 +65,7 @@ class Machine:
         self.code: int | None = None
         self._grace = grace
         self._name = f"inflame-{uuid.uuid4().hex[:12]}"
-        self._runtime = containers() if image else ""
+        self._runtime = _having(image) if image else ""
         words, environment = (
             _contained(self._runtime, self._name, image, command, variables, mounts)
             if self._runtime
@@ -67,11 +93,12 @@ class Machine:
         threading.Thread(target=self._stop, args=(self._grace if grace is None else grace,), daemon=True).start()
 
     def kill(self) -> None:
-        """Ends it without a word, as a power cut does."""
+        """Ends it without a word, as a power cut does: with all that it has started."""
         if self._runtime:
             subprocess.run([self._runtime, "kill", self._name], capture_output=True, check=False)
-        with suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+        for group in host.groups(self._child.pid) if self.code is None else ():
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
     def _stop(self, grace: float) -> None:
         if self._runtime:
@@ -99,7 +126,7 @@ class Machine:
 
 
 @lru_cache(maxsize=1)
-def containers() -> str:
+def _containers() -> str:
     """`podman` or `docker`, whichever can run containers here; empty where none can."""
     for name in ("podman", "docker"):
         if shutil.which(name):
@@ -107,6 +134,13 @@ def containers() -> str:
                 if subprocess.run([name, "info"], capture_output=True, timeout=10, check=False).returncode == 0:
                     return name
     return ""
+
+
+def _having(image: str) -> str:
+    """What can run containers, where it has the image: gigabytes are not fetched for a trial."""
+    name = _containers()
+    asked = [name, "image", "inspect", image]
+    return name if name and subprocess.run(asked, capture_output=True, check=False).returncode == 0 else ""
 
 
 def _plain(
@@ -130,7 +164,7 @@ def _contained(
     mounts: Mapping[str, Path],
 ) -> tuple[list[str], dict[str, str]]:
     """Values of variables reach the container by the environment, where a list of processes doesn't show them."""
-    services = {key: value for key, value in os.environ.items() if key.startswith(_SERVICES)}
+    services = {key: value for key, value in os.environ.items() if key in _TOLD or key.startswith(_SERVICES)}
     words = [runtime, "run", "--rm", "--name", name, "--network", "host"]
     for there, folder in mounts.items():
         words += ["--volume", f"{folder}:{there}"]

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from inflame import plugins
-from inflame.infra.loopback.machine import Machine, containers
+from inflame import plugins, store
+from inflame.infra.loopback.machine import Machine
 from inflame.infra.loopback.server import Answer, Asked
 
 LOGS = "/aws/sagemaker/TrainingJobs"
@@ -60,7 +60,8 @@ class SageMaker:
         self._images = images
         self._lock = threading.Lock()
         boto3 = plugins.need("boto3", "aws", "The loopback of sagemaker")
-        self._s3, self._logs = boto3.client("s3"), boto3.client("logs")
+        session = boto3.session.Session()  # the default one remembers keys that were for somebody else
+        self._s3, self._logs = session.client("s3"), session.client("logs")
         with suppress(self._logs.exceptions.ResourceAlreadyExistsException):
             self._logs.create_log_group(logGroupName=LOGS)
 
@@ -91,6 +92,11 @@ class SageMaker:
         job.taken += 1
         for machine in job.machines:
             machine.stop(GRACE)
+
+    def lose(self, name: str) -> None:
+        """Ends the machines of a job without a word, as a power cut does."""
+        for machine in self.jobs[name].machines:
+            machine.kill()
 
     def forget(self, name: str) -> None:
         """Deletes a job behind everybody's back."""
@@ -250,12 +256,17 @@ class SageMaker:
             variables,
             {"/opt/ml": folder},
             said,
-            image=algorithm["TrainingImage"] if containers() else "",
+            image=algorithm["TrainingImage"],
             grace=GRACE,
         )
 
     def _download(self, uri: str, folder: Path) -> None:
-        """All objects whose names begin so; a single one keeps its own name."""
+        """All objects whose names begin so; a single one keeps its own name. A file of this machine is one as well."""
+        here = store.local(uri)
+        if here is not None:
+            folder.mkdir(parents=True)
+            shutil.copyfile(here, folder / here.name)
+            return
         bucket, prefix = _split(uri)
         found = 0
         for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):

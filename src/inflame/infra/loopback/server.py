@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -78,10 +79,10 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.control.close()  # what still runs may have something to say
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
-        self.control.close()
 
     def respond(self, asked: Asked) -> Answer | None:
         """The answer, or None where the connection just ends."""
@@ -99,6 +100,10 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 60
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # who asks may be killed meanwhile
+                BaseHTTPRequestHandler.handle(self)
 
         def _any(self) -> None:
             place = urlsplit(self.path)

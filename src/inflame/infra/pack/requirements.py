@@ -28,8 +28,17 @@ IMAGES: dict[str, frozenset[str]] = {
     "": frozenset(("pip", "setuptools", "wheel")),
 }
 _OTHER_NAMES = {"PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-_DRIVERS = {"s3fs": "s3", "gcsfs": "gs", "adlfs": "az"}
+_DRIVERS = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 _TRACKERS = ("mlflow", "wandb", "tensorboard", "clearml")
+
+
+def demand_driver(uri: str) -> None:
+    """MissingExtra where nothing here reaches the place: the code is sent there from here."""
+    scheme = remote.SCHEME.match(uri)
+    extra = remote.EXTRAS.get(scheme[1].lower()) if scheme else None
+    name = _DRIVERS.get(extra or "")
+    if name and installed(name) is None:
+        raise MissingExtra(f"The job's output needs the package {name}, which isn't installed.", extra=extra or "")
 
 
 def family(image: str) -> str:
@@ -123,17 +132,17 @@ def _closure(wanted: list[str], brought: frozenset[str]) -> tuple[dict[str, str]
             ranges[name] = ranges.get(name, SpecifierSet()) & one.specifier
         elif not {(name, extra) for extra in extras} <= done:
             done |= {(name, extra) for extra in extras}
-            dist = _installed(one.name)
+            dist = installed(one.name)
             if dist is None:
-                lines[name] = _unpinned(one, name)
+                lines[name] = str(one).partition(";")[0].strip()
                 continue
             if name != "inflame":
                 pins[name] = dist.version.partition("+")[0]  # "+cpu" is known to torch's own index alone
-            rest += _needs(dist, extras)
+            rest += needs(dist, extras)
     return pins, {**lines, **{name: f"{name}{given}" for name, given in ranges.items()}}
 
 
-def _needs(dist: metadata.Distribution, extras: set[str]) -> list[Requirement]:
+def needs(dist: metadata.Distribution, extras: set[str]) -> list[Requirement]:
     """What a package needs with these extras, on a system like this one."""
     from packaging.requirements import Requirement
 
@@ -141,15 +150,9 @@ def _needs(dist: metadata.Distribution, extras: set[str]) -> list[Requirement]:
     return [one for one in found if one.marker is None or any(one.marker.evaluate({"extra": name}) for name in extras)]
 
 
-def _installed(name: str) -> metadata.Distribution | None:
+def installed(name: str) -> metadata.Distribution | None:
+    """What is installed here under that name; None where nothing is."""
     try:
         return metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _unpinned(one: Requirement, name: str) -> str:
-    """The line as it stands. The driver of a place must be here as well: the code is sent through it."""
-    if name in _DRIVERS:
-        raise MissingExtra(f"The job's output needs the package {name}, which isn't installed.", extra=_DRIVERS[name])
-    return str(one).partition(";")[0].strip()

@@ -1,0 +1,219 @@
+"""A place to rehearse at: the place's own launcher sends its own request, and its control plane here runs the job.
+
+What the job keeps is kept in a folder. Buckets of S3 and of Google keep their names, and are served from there; the
+outputs of the others give way to a folder. Places without a control plane get a packaged job of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from inflame import store
+from inflame.infra import jobs
+from inflame.infra.launch import Plan
+from inflame.infra.launcher import Launcher
+from inflame.infra.local import Local
+from inflame.infra.loopback.buckets import Buckets
+from inflame.infra.loopback.server import Control, Server
+from inflame.infra.pack import package
+from inflame.records import Job, JobSpec
+
+BEAT = "0.5"  # seconds between two signs of life: a killed machine is missed sooner
+_ALONE = {  # nothing that a machine elsewhere wouldn't have, and no keys that could reach anything
+    "AWS_ACCESS_KEY_ID": "rehearsal",
+    "AWS_SECRET_ACCESS_KEY": "rehearsal",
+    "AWS_SESSION_TOKEN": None,
+    "AWS_PROFILE": None,
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_ENDPOINT_URL_S3": None,
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+}
+
+
+class Runs(Control, Protocol):
+    """A control plane that runs jobs."""
+
+    def lose(self, name: str) -> None:
+        """Ends the machines of a job without a word, as a power cut does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where a job is rehearsed. `output`: the folder that its output is here; `lose`: takes its machines away without
+    a word; `real`: whether the request is that of its place."""
+
+    launcher: Launcher
+    request: dict[str, Any]
+    output: Path
+    lose: Callable[[Job], None]
+    real: bool
+
+
+@contextmanager
+def stage(plan: Plan, spec: JobSpec, folder: Path, python: Path) -> Iterator[Stage]:
+    """The stage for a job, as long as the block lasts; `python` is what its machines find. `folder` is ours."""
+    (folder / "tmp").mkdir()
+    tempfile.gettempdir()  # remembered: ours must not become this process's own
+    near = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
+    common = {
+        "INFLAME_BEAT": BEAT,
+        "INFLAME_PARTS": str(store.make_folder(store.home() / "cache" / "parts")),
+        "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),
+        "TMPDIR": str(folder / "tmp"),
+        "no_proxy": near,
+        "NO_PROXY": near,
+    }
+    # The data of a job are read where they are: on the sample, nothing is mounted.
+    spec = replace(spec, inputs=())
+    with _surroundings(common):
+        if plan.backend in STAGES:
+            with STAGES[plan.backend](plan, spec, folder) as found:
+                yield found
+        else:
+            with _here(plan, spec, folder, python) as found:
+                yield found
+
+
+@contextmanager
+def _here(plan: Plan, spec: JobSpec, folder: Path, python: Path) -> Iterator[Stage]:
+    """A packaged job of this machine."""
+    local, place = Local(python), str(folder / "place")
+    spec = replace(spec, output=store.join(place, "jobs", plan.id), count=1, machine="")
+    request = local.request(spec, package.upload(plan.luggage, place))
+
+    def lose(job: Job) -> None:
+        for group in local.processes(job):
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+
+    try:
+        yield Stage(launcher=local, request=request, output=Path(spec.output), lose=lose, real=plan.backend == "local")
+    finally:
+        for job in local.sent():  # they are of no use to anybody
+            shutil.rmtree(store.home() / "jobs" / job, ignore_errors=True)
+
+
+@contextmanager
+def _sagemaker(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
+    from inflame.infra.loopback.aws import Aws
+    from inflame.infra.loopback.sagemaker import SageMaker
+
+    aws, region = Aws(folder / "buckets"), _settings(plan)["region"]
+    with Server(aws) as server:
+        services: dict[str, str | None] = {"AWS_ENDPOINT_URL_LOGS": server.url, "AWS_DEFAULT_REGION": region}
+        place, root = _place(plan, spec, "s3", folder, aws.buckets)
+        if place == plan.place:
+            services |= {**_ALONE, "AWS_ENDPOINT_URL": server.url, "AWS_REGION": region}
+        with _surroundings(services):
+            control = SageMaker(folder / "machines")
+            aws.join(control)
+            yield _sent_by_its_own(plan, spec, control, server, place, root)
+
+
+@contextmanager
+def _vertexai(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
+    from inflame.infra.loopback.gcs import Gcs
+    from inflame.infra.loopback.vertexai import VertexAI
+
+    control = VertexAI(folder / "google")
+    buckets = Buckets(control.gcs)
+    with Server(Gcs(buckets)) as storage, Server(control) as server:
+        place, root = _place(plan, spec, "gs", folder, buckets)
+        services = {
+            "GOOGLE_APPLICATION_CREDENTIALS": None,
+            "STORAGE_EMULATOR_HOST": storage.url,
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it asks Google what kind of bucket it is
+            "NO_GCE_CHECK": "true",  # and whether this machine is Google's
+        }
+        with _surroundings(services if place == plan.place else {}):
+            yield _sent_by_its_own(plan, spec, control, server, place, root)
+
+
+@contextmanager
+def _azureml(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
+    from inflame.infra.loopback.azureml import AzureML
+
+    told = _settings(plan)
+    control = AzureML(folder / "azure", workspace=told["workspace"])
+    if told["compute"]:  # a cluster of the user's is there already
+        nodes = {"properties": {"scaleSettings": {"maxNodeCount": spec.count}}}
+        control.kept[f"computes/{told['compute']}"] = {"properties": nodes, "made": 0.0}
+    with Server(control) as server:
+        root = folder / "place"
+        yield _sent_by_its_own(plan, spec, control, server, root.as_uri(), root)
+
+
+@contextmanager
+def _clearml(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
+    from inflame.infra.loopback.clearml import ClearML
+
+    control = ClearML(folder / "clearml", queues=(_settings(plan)["queue"],))
+    keys = {"CLEARML_API_ACCESS_KEY": control.key, "CLEARML_API_SECRET_KEY": control.key}
+    with _surroundings(keys), Server(control) as server:
+        root = folder / "place"
+        yield _sent_by_its_own(plan, spec, control, server, root.as_uri(), root)
+
+
+def _place(plan: Plan, spec: JobSpec, scheme: str, folder: Path, buckets: Buckets) -> tuple[str, Path]:
+    """Where the job's things are kept, and where that is here. A bucket keeps its name; where the data are in buckets
+    too, which are not here, the services stay those of the user and the output gives way to a folder."""
+    if any(f"{scheme}://" in word for word in spec.arguments):
+        return (folder / "place").as_uri(), folder / "place"
+    bucket, _, prefix = plan.place.partition("://")[2].partition("/")
+    return plan.place, buckets.make(bucket) / prefix
+
+
+STAGES: Mapping[str, Callable[[Plan, JobSpec, Path], AbstractContextManager[Stage]]] = {
+    "sagemaker": _sagemaker,
+    "vertexai": _vertexai,
+    "azureml": _azureml,
+    "clearml": _clearml,
+}
+
+
+def _sent_by_its_own(plan: Plan, spec: JobSpec, control: Runs, server: Server, place: str, root: Path) -> Stage:
+    """The place's own launcher with the user's settings, at the address of the control plane. `place` is at `root`."""
+    package.upload(plan.luggage, str(root))
+    launcher = type(jobs.launcher(plan.backend))({**_settings(plan), "endpoint": server.url})  # type: ignore[call-arg]
+    spec = replace(spec, output=store.join(place, "jobs", plan.id))
+    return Stage(
+        launcher=launcher,
+        request=launcher.request(spec, plan.luggage.package(place)),
+        output=root / "jobs" / plan.id,
+        lose=lambda job: control.lose(job.id),
+        real=True,
+    )
+
+
+def _settings(plan: Plan) -> dict[str, str]:
+    found: dict[str, str] = jobs.launcher(plan.backend).settings  # type: ignore[attr-defined]
+    return found
+
+
+@contextmanager
+def _surroundings(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Environment variables that hold for the block; None takes one away."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

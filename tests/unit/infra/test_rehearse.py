@@ -1,0 +1,145 @@
+"""Rehearsals: a place's own request, sent to its control plane here, killed and sent again; and a bare Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inflame.infra import attempts, rehearse
+from inflame.infra.launcher import NOT_OK, OK, UNKNOWN
+from inflame.infra.loopback import stage
+from inflame.infra.pack import bare, wheel
+from inflame.records import JobSpec
+
+INFLAME = wheel.files()
+ROLE = "arn:aws:iam::123456789012:role/inflame"
+SETTINGS = f"""
+[on.sagemaker]
+role = "{ROLE}"
+region = "eu-central-1"
+[on.vertexai]
+project = "my-project"
+location = "europe-west4"
+[on.azureml]
+subscription = "s"
+group = "g"
+workspace = "w"
+account = "a"
+compute = "mine"
+"""
+OUTPUTS = {"vertexai": "gs://bucket/inflame", "azureml": "az://box/inflame", "clearml": "s3://bucket/inflame"}
+
+# Saves, and then works until it is killed; the second time it goes on and ends.
+APP = """
+import json, sys, time
+from inflame import store
+words = dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)
+def at(name): return store.join(words["output"], *name.split("/"))
+assert words["limit"] == "200", words
+if "broken" in words: sys.exit("error: it is broken\\n  do: mend it")
+if not store.exists(at("last/checkpoint.safetensors")):
+    store.write(at("last/checkpoint.safetensors"), b"saved")
+    print("works", flush=True); time.sleep(600)
+store.write(at("bundle/bundle.json"), "{}")
+store.write(at("status.json"), json.dumps({"state": "done", "model": "tiny", "sittings": 2}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inflame.toml").write_text(SETTINGS)
+    monkeypatch.setattr(stage, "BEAT", "0.2")
+    monkeypatch.setattr(attempts, "BEAT", 0.2)
+    monkeypatch.setattr(wheel, "files", lambda: dict(INFLAME))
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "GOOGLE_", "AZURE_", "CLEARML_", "RAY_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "app.py").write_text(APP, encoding="utf-8")
+    return folder
+
+
+def found(model: Path, backend: str, *words: str, output: str, **more: Any) -> dict[str, Any]:
+    done = rehearse.rehearse(JobSpec(model=str(model), arguments=words, output=output, **more), backend)
+    return {one.what: one for one in done.findings}
+
+
+def _went_well(rows: dict[str, Any]) -> None:
+    for what in ("request", "job", "resume", "export"):
+        assert rows[what].state == OK, rows
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")
+def test_sagemaker_takes_the_request_and_the_job_goes_on(tiny: Path, home: Path) -> None:
+    pytest.importorskip("boto3")
+    pytest.importorskip("s3fs")
+    before = dict(os.environ)
+    rows = found(tiny, "sagemaker", output="s3://bucket/inflame")
+    _went_well(rows)
+    assert "sagemaker's control plane" in rows["request"].text
+    assert rows["credentials"].state == NOT_OK  # of the place itself: there are none here
+    assert dict(os.environ) == before
+    assert not list((home / "cache" / "rehearsals").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OUTPUTS)
+def test_the_others_as_well(backend: str, tiny: Path) -> None:
+    pytest.importorskip("requests")
+    _went_well(found(tiny, backend, output=OUTPUTS[backend]))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")
+def test_data_in_a_bucket_are_left_where_they_are(tiny: Path) -> None:
+    """The job's own keys and the real S3 are needed for them: the output gives way to a folder."""
+    pytest.importorskip("boto3")
+    _went_well(found(tiny, "sagemaker", "io.training_input=s3://mine/photos", output="s3://bucket/inflame"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")
+def test_what_its_place_would_refuse_is_found(tiny: Path) -> None:
+    pytest.importorskip("boto3")
+    rows = found(tiny, "sagemaker", output="s3://bucket/inflame", machine="t2.micro")
+    assert rows["request"].state == NOT_OK
+    assert "t2.micro is no instance type" in rows["request"].text
+    assert "job" not in rows
+
+
+@pytest.mark.slow
+def test_what_would_fail_there_fails_here(tiny: Path) -> None:
+    rows = found(tiny, "clearml", "broken=1", output="s3://bucket/inflame")
+    assert (rows["job"].state, rows["job"].text, rows["job"].remedy) == (NOT_OK, "it is broken", "mend it")
+
+
+@pytest.mark.slow
+def test_a_place_without_a_control_plane_is_tried_as_a_job_of_this_machine(tiny: Path, tmp_path: Path) -> None:
+    rows = found(tiny, "slurm", output=str(tmp_path / "shared"))
+    assert (rows["request"].state, rows["job"].state, rows["resume"].state) == (UNKNOWN, OK, OK)
+
+
+def test_a_bare_python_has_what_the_image_has(home: Path) -> None:
+    program = bare.python()
+    assert bare.python() == program
+    assert program.is_relative_to(home)
+
+    def runs(*words: str) -> bool:
+        return subprocess.run([program, *words], capture_output=True, cwd=home).returncode == 0
+
+    assert runs("-c", "import numpy, PIL; numpy.ones(3) @ numpy.ones(3)")
+    assert runs("-m", "pip", "--version")
+    assert not runs("-c", "import pytest")
+    assert not runs("-c", "import inflame")
+    assert bare.python("python:3.11") != program
+    assert subprocess.run([bare.python("python:3.11"), "-c", "import numpy"], capture_output=True).returncode != 0
