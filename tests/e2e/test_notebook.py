@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom on what needs no network."""
+"""The notebooks run from top to bottom on what needs no network."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "eda.ipynb"
+NOTEBOOKS = {path.stem: path for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")}
 
 _RUN = """
 import json, sys, nbformat
@@ -21,22 +22,63 @@ nbformat.write(notebook, sys.argv[2])
 """
 
 
-@pytest.mark.timeout(180)
-def test_the_notebook_runs_on_the_digits(tmp_path: Path) -> None:
+def executed(name: str, folder: Path) -> list[dict[str, Any]]:
+    """All that the cells of that notebook put out."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _RUN, str(NOTEBOOK), str(tmp_path / "done.ipynb")],
-        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython")},
+        [sys.executable, "-W", "ignore", "-c", _RUN, str(NOTEBOOKS[name]), str(folder / "done.ipynb")],
+        env={**os.environ, "JUPYTER_RUNTIME_DIR": str(folder), "IPYTHONDIR": str(folder / "ipython")},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    cells = json.loads((tmp_path / "done.ipynb").read_text())["cells"]
+    cells = json.loads((folder / "done.ipynb").read_text())["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", ())]
-    assert any("1,797 items" in "".join(output.get("text", "")) for output in outputs)
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     assert not any(output["output_type"] == "error" for output in outputs)
+    return outputs
 
 
-def test_the_notebook_is_kept_without_outputs() -> None:
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
+def said(outputs: list[dict[str, Any]], kind: str = "text/plain") -> str:
+    """All of one kind, one after the other."""
+    parts = [output.get("text", output.get("data", {}).get(kind, "")) for output in outputs]
+    return "\n".join("".join(part) for part in parts)
+
+
+@pytest.mark.timeout(180)
+def test_the_notebook_runs_on_the_digits(tmp_path: Path) -> None:
+    outputs = executed("eda", tmp_path)
+    assert "1,797 items" in said(outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_model_is_looked_at(tmp_path: Path) -> None:
+    outputs = executed("model_testing", tmp_path)
+    assert "test accuracy 0.9" in said(outputs)
+    html = said(outputs, "text/html")
+    assert "Confusion matrix" in html
+    assert html.count("data:image/png") > 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_job_is_sent(tmp_path: Path) -> None:
+    text = said(executed("cloud", tmp_path))
+    assert "n1-standard" in text  # what Vertex AI would be told
+    assert "'done'" in text
+    assert "mnist of digits: test accuracy" in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_many_runs(tmp_path: Path) -> None:
+    text = said(executed("factory", tmp_path))
+    assert "mnist-digits-001.0000" in text
+    assert "test accuracy 0.9" in text
+
+
+@pytest.mark.parametrize("name", sorted(NOTEBOOKS))
+def test_a_notebook_is_kept_without_outputs(name: str) -> None:
+    cells = json.loads(NOTEBOOKS[name].read_text())["cells"]
     assert all(not cell.get("outputs") for cell in cells)
+    assert set(NOTEBOOKS) == {"cloud", "eda", "factory", "model_testing"}

@@ -32,7 +32,7 @@ def same(one: Path, other: Path, *, close: float) -> None:
     assert a["split"] == b["split"]
     assert a["predicted"] == b["predicted"]
     np.testing.assert_allclose(a["probabilities"], b["probabilities"], atol=close)
-    if (one / "metrics.jsonl").is_file():
+    if (other / "metrics.jsonl").is_file():  # a linear model has no epochs
         rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
         told = [[(row["epoch"], row["step"], row["loss"], row["val_loss"]) for row in found] for found in rows]
         assert told[0] == told[1]
@@ -58,24 +58,30 @@ def taken(run: dict[str, Any]) -> list[str]:
     return [rung["name"] for rung in status["ladder"] if rung["accepted"]]
 
 
-def test_the_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("io.training_input=digits", "hyperparam.num_epochs=2", "seed=3")
+@pytest.mark.parametrize(("epochs", "top"), [(1, "linear"), (8, "small net")])
+def test_the_digits(epochs: int, top: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("io.training_input=digits", f"hyperparam.num_epochs={epochs}", "seed=3")
     first, project = both(tmp_path, capsys, *words)
-    assert taken(first) == ["majority", "linear", "small net"]
+    assert taken(first)[-1] == top
     assert first["test"]["accuracy"] > 0.9
     assert f"{first['test']['accuracy']:.4f}" in (project / "model-config.toml").read_text()
-    other = trained(project, tmp_path / "other", "seed=4", capsys=capsys)  # it is a training, not a recording
-    assert other["val"] != first["val"] or other["test"] != first["test"]
+    if top == "small net":  # it is a training, not a recording
+        other = trained(project, tmp_path / "other", "seed=4", capsys=capsys)
+        with pytest.raises(AssertionError):
+            same(tmp_path / "run", Path(other["run"]), close=1e-5)
 
 
 def squares(root: Path) -> Path:
-    """Small colour pictures of two unequal kinds, as good as their mirror images."""
+    """Small colour pictures of two unequal kinds, stripes that go down or across: no linear model tells them apart."""
     rng = np.random.default_rng(0)
-    for name, count, colour in (("red", 90, (200, 60, 60)), ("grey", 24, (150, 90, 90))):
+    for name, count in (("down", 160), ("across", 40)):
         (root / name).mkdir(parents=True)
         for number in range(count):
-            pixels = rng.normal(colour, 60, (32, 32, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
+            stripes = np.sin(np.arange(32) + rng.uniform(0, 7))[None, :, None] * np.ones((32, 1, 3))
+            pixels = (
+                128 + 50 * (stripes if name == "down" else stripes.transpose(1, 0, 2)) + rng.normal(0, 40, (32, 32, 3))
+            )
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name / f"{number}.png")
     return root
 
 
@@ -83,8 +89,10 @@ def squares(root: Path) -> Path:
 @pytest.mark.parametrize("net", ["simple", "pairs"])
 def test_small_colour_pictures(net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = squares(tmp_path / "squares")
-    words = (f"io.training_input={data}", "hyperparam.num_epochs=4", f"hyperparam.small_net={net}")
-    both(tmp_path, capsys, *words, "hyperparam.mixup=0.2", "hyperparam.ema=0.9", "hyperparam.cutout=0.2")
+    words = (f"io.training_input={data}", "hyperparam.num_epochs=16", f"hyperparam.small_net={net}")
+    more = ("hyperparam.batch_size=16", "hyperparam.mixup=0.2", "hyperparam.ema=0.9", "hyperparam.cutout=0.2")
+    first, _ = both(tmp_path, capsys, *words, *more)
+    assert "small net" in taken(first)
 
 
 def test_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

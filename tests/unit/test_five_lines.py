@@ -60,7 +60,7 @@ def test_an_answer(model: Trained, photo_set: Path) -> None:
     assert "data:image/png;base64," in html
     assert "<img" not in model(np.zeros((64, 64, 3), np.uint8))._repr_html_()  # pixels have no file
     assert len(model(photo, top=1).prediction.top) == 1
-    with pytest.raises(DataError, match="nowhere"):
+    with pytest.raises(DataError, match="no such file"):
         model("nowhere.jpg")
 
 
@@ -174,11 +174,11 @@ def test_an_interrupt_reaches_the_training(tmp_path: Path) -> None:
         "time.sleep(60)\n"
     )
     parent = (
-        "import signal, sys, _thread\n"
+        "import signal, sys, threading\n"
         "from inflame.notebook import training\n"
         "class Watch:\n"
         "    def write(self, line):\n"
-        "        _thread.interrupt_main()\n"
+        "        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)\n"
         "    def flush(self): pass\n"
         "sys.stdout = Watch()\n"
         f"command = [sys.executable, '-c', {child!r}, sys.argv[1]]\n"

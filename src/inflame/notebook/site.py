@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Self, final
+from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
 from inflame.errors import RunError
 
+MOMENT = 0.05  # seconds between two looks whether it is there
 PATIENCE = 15.0  # seconds for what was accepted to be answered
 
 
@@ -29,6 +33,8 @@ class Site:
         except (ValueError, KeyError):
             self.stop()
             raise _failed(line) from None
+        while self._child.poll() is None and not _answers(self.address):
+            time.sleep(MOMENT)
 
     def stop(self) -> None:
         """Ends it; what was accepted is still answered."""
@@ -57,6 +63,16 @@ class Site:
 
     def _repr_html_(self) -> str:
         return Markup('<a href="{0}" target="_blank">{0}</a>').format(self.address)
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens there."""
+    place = urlsplit(address)
+    try:
+        socket.create_connection((place.hostname or "", place.port or 80), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _failed(line: str) -> RunError:

@@ -23,20 +23,24 @@ def train(
     data: str | os.PathLike[str],
     *,
     minutes: float | None = None,
+    epochs: int | None = None,
     model: str = "",
     quiet: bool = False,
     **settings: Any,
 ) -> Trained:
     """Checks, splits, trains, tests, reports: as `inflame train DATA`. Interrupted, the same call goes on.
 
-    data: a folder of class folders, a zip, a CSV, a named data set, or a model folder. minutes: the time there is.
-    model: a built-in model or a folder with an app.py, to train with instead of `auto`. quiet: print nothing. settings
-    as the command takes them: `seed=1`, `epochs=3`, `output="run"`, `hyperparam={"learning_rate": 0.01}`.
+    data: a folder of class folders, a zip, a CSV, a named data set, or a model folder. minutes: the time there is, or
+    epochs: passes over the data. model: a built-in model or a folder with an app.py, to train with instead of `auto`.
+    quiet: print nothing. settings as the command takes them: `seed=1`, `output="run"`,
+    `hyperparam={"learning_rate": 0.01}`.
     Errors are those of the command, with the same remedy: UserError for what was given, else RunError.
     """
     words = [model, f"io.training_input={os.fspath(data)}"] if model else [os.fspath(data)]
     if minutes is not None:
         words.append(f"in={60 * minutes:g}s")
+    if epochs is not None:
+        words.append(f"hyperparam.num_epochs={epochs}")
     words += spelled(settings)
     code, said = _run([sys.executable, "-m", "inflame", "train", *words, "--json"], quiet=quiet)
     if code:

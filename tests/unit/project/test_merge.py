@@ -20,6 +20,7 @@ def like(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "app.py").write_text("".join(f"line {number}\n" for number in range(20)))
     (folder / "train.py").write_text("train = 1\n")
+    (folder / "net.py").write_text("net = 1\n")
     return folder
 
 
@@ -70,22 +71,22 @@ def test_both_change_the_same_line(like: Path, project: Path, capsys: pytest.Cap
     assert (project / "train.py").read_text() == "train = 'both'\n"
 
 
-def test_what_was_removed_stays_away(like: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_removed_stays_away(like: Path, project: Path) -> None:
     (project / "train.py").unlink()
     (like / "train.py").write_text("train = 2\n")
-    (like / "app.py").unlink()
+    (like / "net.py").unlink()
     told = {change.path: change.what for change in merge.upgrade(project)}
-    assert told["train.py"] == told["app.py"] == "kept"
+    assert told["train.py"] == told["net.py"] == "kept"
     assert not (project / "train.py").exists()
-    assert (project / "app.py").exists()
+    assert (project / "net.py").exists()
 
 
 def test_the_model_it_came_from_has_gone(like: Path, project: Path) -> None:
     shutil.rmtree(like)
-    (project / make.ORIGIN / "base" / "Makefile").write_text("old\n")
-    (project / "Makefile").write_text("old\n")
+    (project / make.ORIGIN / "base" / "Makefile").write_text("as it once was\n")
+    (project / "Makefile").write_text("as it once was\n")
     assert [change.path for change in merge.upgrade(project)] == ["Makefile"]
-    assert "old" not in (project / "Makefile").read_text()
+    assert "as it once was" not in (project / "Makefile").read_text()
 
 
 def test_without_git(like: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,57 @@
+# The website on Cloud Run, a bucket for runs, a registry for images, and GitHub's workflows allowed in without a key.
+#
+#   terraform init && terraform apply -var project=PROJECT -var repository=OWNER/NAME
+#
+# The first time there is no image yet: Cloud Run begins with a placeholder, and the workflow `deploy` takes over from
+# there (it changes the image, which Terraform then leaves alone).
+terraform {
+  required_version = ">= 1.5"
+  required_providers {
+    google = {
+      source  = "hashicorp/google"
+      version = "~> 6.0"
+    }
+  }
+}
+
+provider "google" {
+  project = var.project
+  region  = var.region
+}
+
+resource "google_project_service" "used" {
+  for_each = toset([
+    "artifactregistry.googleapis.com", "iamcredentials.googleapis.com", "run.googleapis.com",
+    "secretmanager.googleapis.com", "sts.googleapis.com",
+  ])
+  service            = each.value
+  disable_on_destroy = false
+}
+
+resource "google_storage_bucket" "runs" {
+  name                        = "${var.project}-inflame"
+  location                    = var.region
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+
+  versioning {
+    enabled = true
+  }
+
+  lifecycle_rule {
+    condition {
+      num_newer_versions = 3
+      with_state         = "ARCHIVED"
+    }
+    action {
+      type = "Delete"
+    }
+  }
+}
+
+resource "google_artifact_registry_repository" "images" {
+  repository_id = "inflame"
+  location      = var.region
+  format        = "DOCKER"
+  depends_on    = [google_project_service.used]
+}
