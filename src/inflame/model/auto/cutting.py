@@ -7,7 +7,7 @@ probe takes seconds and an epoch of the tail as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,12 @@ from .plan import CANVAS
 
 SIZES = (CANVAS, 224, 160, 128)  # what a net may see of the squares, the best first
 TRIES = 3  # of a batch, to find out what a photo takes
-SHARE = 0.6  # of the time that is left, for running all pictures through the frozen part
-SAMPLE = 160  # training pictures on which the backbones compete
+SHARE = 0.7  # of the time that is left, for running all pictures through the frozen part
+COMPARED = 160  # pixels at which the backbones compete
+SAMPLE = 160  # training pictures on which they do …
+EACH = 6  # … after a first round on fewer, so many for each class, which often settles it
+WEAK = (3e-3,)  # strength of their probes
+FAR = 2.0  # standard errors behind the best, after which a backbone is out
 TAIL = 2  # stages that are tuned
 MOST = 2 << 30  # bytes of activations at the cut point; larger sets keep features only, and tune nothing
 
@@ -96,25 +100,18 @@ def choose(
 def _compete(
     s: Session, found: Sequence[Backbone], pictures: Mapping[str, Pictures], hashes: Mapping[str, str]
 ) -> dict[str, Any]:
-    train, seed = pictures["train"], s.settings.seed
-    sample = loader.some(train, SAMPLE / len(train), seed)
-    everything = sum(len(part) for part in pictures.values())
-    first = cut_open(s, found[0], CANVAS)
-    seconds = _seconds(first, sample)
-    size, views, share = _size(s, seconds, looks=len(found) * len(sample), everything=everything)
-    scores = []
-    for backbone in found:
-        choice = first if backbone is found[0] and size == CANVAS else cut_open(s, backbone, size)
-        cut = cut_up(s, choice, resized(sample, size), hashes, views=1)
-        fitted = probe.fit(
-            [cut.features[0]], cut.labels, classes=len(s.dataset.classes), folds=4, seed=seed, strengths=(3e-3,)
+    train, everything = pictures["train"], sum(len(part) for part in pictures.values())
+    backbone, said = found[0], "the only one at hand"
+    if len(found) > 1:
+        sample = resized(loader.some(train, SAMPLE / len(train), s.settings.seed), COMPARED)
+        stems = {one.name: cut_open(s, one, COMPARED) for one in found}
+        backbone, said = _best(
+            s, found, lambda one, part: cut_up(s, stems[one.name], part, hashes, views=1).features[0], sample
         )
-        scores.append((fitted.accuracy, -fitted.loss, backbone, cut.activations.nbytes / len(sample)))
-    scores.sort(key=lambda row: row[:2], reverse=True)
-    (accuracy, _, backbone, each), *others = scores
-    said = f"{accuracy:.2f} on {len(sample)} held-out photos"
-    if others:
-        said += ", against " + ", ".join(f"{other[0]:.2f} of {other[2].name}" for other in others[:3])
+    seconds = _seconds(cut_open(s, backbone, CANVAS), loader.head(train, probe.BATCH))
+    size, views, share = _size(s, seconds, everything)
+    few = cut_up(s, cut_open(s, backbone, size), resized(loader.head(train, 2), size), hashes, views=1)
+    each = few.activations.nbytes / len(few.labels)
     looks = f"{views} view{'s' if views > 1 else ''}"
     s.say("plan", f"{backbone.name} at {size} px: {said}; {looks}; {_left(s)}")
     if share < 1:
@@ -129,6 +126,30 @@ def _compete(
         "tail": each * views * everything <= MOST,
         "seconds": seconds * (size / CANVAS) ** 2,
     }
+
+
+def _best(
+    s: Session, found: Sequence[Backbone], see: Callable[[Backbone, Pictures], Floats], sample: Pictures
+) -> tuple[Backbone, str]:
+    """The backbone whose features tell the sample's classes apart best, and the words for it. A first round on a part
+    of the sample drops those that are far behind."""
+    classes, seen, left = len(s.dataset.classes), dict[str, Floats](), list(found)
+    scores: dict[str, tuple[float, float]] = {}
+    first = min(EACH * classes, len(sample))
+    for start, end in ((0, first), (first, len(sample))):
+        if len(left) == 1 or start == end:
+            break
+        more, labels = loader.picked([sample], np.arange(start, end)), sample.labels[:end].numpy()
+        for one in left:
+            seen[one.name] = np.concatenate([*([seen[one.name]] if start else []), see(one, more)])
+            probed = probe.fit([seen[one.name]], labels, classes=classes, folds=4, seed=s.settings.seed, strengths=WEAK)
+            scores[one.name] = (probed.accuracy, -probed.loss)
+        best, count = max(scores[one.name][0] for one in left), end
+        far = FAR * (2 * best * (1 - best) / count) ** 0.5
+        left = [one for one in left if scores[one.name][0] >= best - far]
+    winner, *others = sorted(found, key=lambda one: (one in left, scores[one.name]), reverse=True)
+    said = f"{scores[winner.name][0]:.2f} on {count} held-out photos, against "
+    return winner, said + ", ".join(f"{scores[one.name][0]:.2f} of {one.name}" for one in others[:3])
 
 
 def _say_size(s: Session, size: int, looks: str, share: float, seconds: float, everything: int) -> None:
@@ -157,15 +178,15 @@ def _seconds(choice: Choice, sample: Pictures) -> float:
     return min(tries) / len(pixels)
 
 
-def _size(s: Session, seconds: float, *, looks: int, everything: int) -> tuple[int, int, float]:
+def _size(s: Session, seconds: float, everything: int) -> tuple[int, int, float]:
     """The largest size, and 2 or 1 views, at which all pictures run through the frozen part in `SHARE` of the time; at
     the smallest size a share of the pictures where even that is too much."""
     allowed = SHARE * s.left()
     for size in SIZES:
         for views in (2, 1) if size == SIZES[0] else (1,):
-            if seconds * (size / CANVAS) ** 2 * (looks + views * everything) <= allowed:
+            if seconds * (size / CANVAS) ** 2 * views * everything <= allowed:
                 return size, views, 1.0
-    possible = allowed / (seconds * (SIZES[-1] / CANVAS) ** 2) - looks
+    possible = allowed / (seconds * (SIZES[-1] / CANVAS) ** 2)
     return SIZES[-1], 1, min(1.0, max(possible, SAMPLE) / everything)
 
 

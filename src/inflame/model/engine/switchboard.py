@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import json
 import os
 import shutil
 import signal
 import sys
 import textwrap
+import threading
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from inflame import config, store
 from inflame.config.schema import ALIASES, COMMON, DEBUG
@@ -59,10 +59,23 @@ def main(folder: Path, argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     folder = folder.resolve()
-    atexit.register(gc.freeze)  # else the interpreter looks through millions of objects before it ends: a second
     if INSIDE in os.environ:  # one of several processes
         return _one_of_many(folder, words)
-    return _done(folder, words)[0]
+    code = _done(folder, words)[0]
+    if argv is None and sys.orig_argv[1:2] and Path(sys.orig_argv[1]).resolve() == folder / "app.py":
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process of `python app.py`, as the interpreter does, but for its last look through millions of objects,
+    which takes more than a second."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _one_of_many(folder: Path, words: list[str]) -> int:
