@@ -51,7 +51,9 @@ def _classify(router: APIRouter, service: Service) -> None:
         asked = await uploads.read(request, service.settings, text=service.model(query.get("model", "")).text)
         model = asked.fields.get("model", "")
         top = asked.number("top_k", 5, least=1, most=1000)
-        found = await service.classify(asked.contents, model=model, client=request.state.visitor)
+        found = await service.classify(
+            asked.contents, model=model, client=request.state.visitor, consent=asked.flag("keep")
+        )
         if len(found) == 1 and isinstance(found[0], Problem):
             raise found[0]
         told = []

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 import inflame
 from inflame.errors import InflameError
-from inflame.web import api, chat, oip, pages
+from inflame.web import api, chat, monitoring, oip, pages, review
 from inflame.web.guard import ClientLeft, Guard
 from inflame.web.problems import TYPE, Problem, of
 from inflame.web.served import Served
@@ -59,6 +59,9 @@ def make(
     app.include_router(oip.routes(service))
     app.include_router(chat.routes(service))
     app.include_router(pages.routes(service))
+    app.include_router(monitoring.routes(service))
+    app.include_router(review.routes(service))
+    monitoring.announce(service)
     app.mount("/static", StaticFiles(directory=STATIC))
     for kind in (Problem, InflameError, HTTPException):
         app.add_exception_handler(kind, _problem)

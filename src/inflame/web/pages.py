@@ -122,7 +122,10 @@ def _classify(
             what = "a text" if model.text else "a picture"
             raise Problem("bad_request", f"There was {what} missing.", f"Choose {what} first.")
         contents = [content for _, content in items]
-        found = await service.classify(contents, model=model.name, source="page", client=request.state.visitor)
+        consent = asked.flag("keep") and bool(asked.items)  # an example is known already
+        found = await service.classify(
+            contents, model=model.name, source="page", client=request.state.visitor, consent=consent
+        )
         if len(found) == 1 and isinstance(found[0], Problem):
             raise found[0]
         side = 360 if len(found) == 1 else 96

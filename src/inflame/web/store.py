@@ -1,7 +1,8 @@
 """What the website remembers: its answers and what people said of them, in the log of the monitor; and what they share.
 
 An answer is written behind its own back, many in one transaction; what a visitor is told is kept (an opinion, a share)
-is on disk first. Pictures are kept only where a visitor shares one, without metadata, and for days.
+is on disk first. Pictures are kept only where a visitor shares one, for days, or lets the model learn from it; both
+without metadata.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import numpy as np
 
 from inflame import store
 from inflame.artifact import seen
+from inflame.artifact.bare import bare
 from inflame.errors import InflameError, StorageError
-from inflame.monitor.entries import Entry, Verdict
+from inflame.monitor.entries import VISITOR, Entry, Verdict
 from inflame.monitor.log import Log
 from inflame.web.answers import Answer
 
-VISITOR = "visitor"  # who speaks through the website: nobody is told from another
 _DAY = 86_400.0
 _ROOM = 10_000  # answers that may wait for the disk
 _SHARED = 2_000  # links at a time, of some 100 kB each
@@ -34,7 +35,7 @@ _LOOKED_AT = 200  # where more wait, what they are like isn't measured: their pi
 _LATELY = 5_000  # answers that are remembered as they were
 _SHARES = "CREATE TABLE IF NOT EXISTS shares (id TEXT PRIMARY KEY, result TEXT, until REAL, picture BLOB) WITHOUT ROWID"
 
-_Job = tuple[Entry, bytes, Any]  # what is kept; the content and its pixels, to measure what it is like
+_Job = tuple[Entry, bytes, Any, bool]  # what is kept; the content, its pixels, to measure what it is like; consent
 
 
 @final
@@ -53,8 +54,9 @@ class Store:
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
 
-    def keep(self, answer: Answer, content: bytes, source: str) -> Answer:
-        """The answer with an id of its own, which will be on disk soon; of the content, only statistics."""
+    def keep(self, answer: Answer, content: bytes, source: str, *, consent: bool = False) -> Answer:
+        """The answer with an id of its own, which will be on disk soon; of the content, only statistics, unless whoever
+        sent it agreed."""
         entry = Entry(
             model=answer.version,
             input=answer.sha256,
@@ -73,7 +75,7 @@ class Store:
                 self._lately.popitem(last=False)
         try:
             busy = self._waiting.qsize() > _LOOKED_AT
-            self._waiting.put_nowait((entry, b"" if busy else content, answer.pixels))
+            self._waiting.put_nowait((entry, b"" if busy else content, answer.pixels, consent))
         except queue.Full:
             self.broken = "answers come faster than the disk takes them"
         return named
@@ -165,7 +167,10 @@ class Store:
             while len(jobs) < 500 and not self._waiting.empty():
                 jobs.append(self._waiting.get())
             try:
-                self.log.add([_looked_at(*job) for job in jobs if isinstance(job, tuple)])
+                self.log.add([_looked_at(*job[:3]) for job in jobs if isinstance(job, tuple)])
+                for entry, content, _, consent in (job for job in jobs if isinstance(job, tuple)):
+                    if consent and content:
+                        self._keep_content(entry, content)
                 self.broken = ""
             except InflameError as error:
                 self.broken = error.message
@@ -174,6 +179,13 @@ class Store:
                     job.set()
             if None in jobs:
                 return
+
+    def _keep_content(self, entry: Entry, content: bytes) -> None:
+        try:
+            plain = bare(content)
+        except Exception:  # decoders raise nearly anything; what can't be taken apart is not kept
+            return
+        self.log.keep(entry.input, plain)
 
     @contextmanager
     def _table(self) -> Iterator[sqlite3.Connection]:

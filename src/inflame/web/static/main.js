@@ -47,7 +47,7 @@ async function post(path, body, signal) {
 async function ask(fill, again = () => null) {
   running?.abort();
   const mine = (running = new AbortController());
-  const body = () => { const made = new FormData(); fill(made); return made; };
+  const body = () => { const made = new FormData(); fill(made); if ($("#keep").checked) made.append("keep", "1"); return made; };
   tell(busy.dataset.say, true);
   try {
     const { ok, html } = await post(`/${model}`, body(), mine.signal);
