@@ -281,17 +281,17 @@ def _folded(ordered: Sequence[Candidate]) -> list[Candidate]:
         [one.entry.embedding if len(one.entry.embedding) == width else np.zeros(width) for one in ordered], np.float32
     )
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-    leaders: list[int] = []
+    alike = vectors @ vectors.T > 1 - NEAR
+    leads = np.zeros(len(ordered), dtype=bool)
+    first: dict[str, int] = {}
     behind: dict[int, int] = {}
     for row, one in enumerate(ordered):
-        alike = vectors[leaders] @ vectors[row] > 1 - NEAR if leaders else np.zeros(0, bool)
-        same = [at for at, leader in enumerate(leaders) if ordered[leader].entry.input == one.entry.input]
-        at = same[0] if same else int(alike.argmax()) if alike.any() else -1
-        if at < 0:
-            leaders.append(row)
-        else:
-            behind[leaders[at]] = behind.get(leaders[at], 0) + 1
-    return [replace(ordered[row], folded=behind.get(row, 0)) for row in leaders]
+        near = np.flatnonzero(alike[row] & leads)
+        leader = first.get(one.entry.input, int(near[0]) if len(near) else row)
+        first.setdefault(one.entry.input, leader)
+        leads[row] = leader == row
+        behind[leader] = behind.get(leader, -1) + 1
+    return [replace(ordered[row], folded=behind[row]) for row in np.flatnonzero(leads).tolist()]
 
 
 def _in_turn(worth: Sequence[Candidate], chance: Iterable[Candidate]) -> list[Candidate]:
