@@ -102,7 +102,10 @@ def _system(uri: str) -> tuple[Any, str]:
         ) from error
     # What other processes write must be seen: nothing that was listed once is believed later.
     options = {"use_listings_cache": False, **_OPTIONS.get(scheme, {}), **kind._get_kwargs_from_urls(uri)}
-    return kind(**options), str(kind._strip_protocol(uri))
+    try:
+        return kind(**options), str(kind._strip_protocol(uri))
+    except Exception as error:  # of drivers some look for keys at once, and can raise nearly anything
+        raise _forbidden(uri, error) from error
 
 
 def _refused(error: BaseException) -> bool:

@@ -172,3 +172,13 @@ def test_a_job_there_and_back(place: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert (sent.state, sent.reason) == ("done", "")
     assert jobs.logs(sent)[0] == ["trained"]
     assert (jobs.fetch(sent) / "status.json").is_file()
+
+
+def test_without_keys_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Azure's driver looks for them before it is asked anything."""
+    pytest.importorskip("adlfs")
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(DataError, match="az://box refused") as refused:
+        store.exists("az://box/x")
+    assert "AZURE_STORAGE_ACCOUNT_NAME" in refused.value.remedy

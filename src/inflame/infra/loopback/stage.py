@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from inflame import store
+from inflame import plugins, store
 from inflame.infra import jobs
 from inflame.infra.launch import Plan
 from inflame.infra.launcher import Launcher
@@ -110,10 +110,12 @@ def _sagemaker(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
 
     aws, region = Aws(folder / "buckets"), _settings(plan)["region"]
     with Server(aws) as server:
-        services: dict[str, str | None] = {"AWS_ENDPOINT_URL_LOGS": server.url, "AWS_DEFAULT_REGION": region}
+        services: dict[str, str | None] = {"AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": server.url, "AWS_DEFAULT_REGION": region}
         place, root = _place(plan, spec, "s3", folder, aws.buckets)
         if place == plan.place:
             services |= {**_ALONE, "AWS_ENDPOINT_URL": server.url, "AWS_REGION": region}
+        elif plugins.need("boto3", "aws", "The place sagemaker").session.Session().get_credentials() is None:
+            services |= _ALONE  # requests must be signed; that there are no keys is found when the place is looked at
         with _surroundings(services):
             control = SageMaker(folder / "machines")
             aws.join(control)
