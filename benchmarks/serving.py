@@ -26,6 +26,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from inflame import host
+
 print = functools.partial(print, flush=True)
 HERE = Path(__file__).parents[1]
 LITSERVE = HERE / ".peers" / "litserve" / "bin" / "python"
@@ -183,9 +185,12 @@ def offline(bundle: Path, files: list[bytes], seconds: float) -> tuple[float, fl
 
 
 def memory(pid: int) -> float:
-    """Resident megabytes of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+    """Megabytes of a process and all that it has started; what they share counts once."""
+    total = 0
+    for one in host.tree(pid):
+        lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+        total += int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    return total / 1024
 
 
 def main() -> None:

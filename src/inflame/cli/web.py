@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def serve_words(parser: Parser) -> None:
     """The runs, and where to listen."""
-    parser.usage = "inflame serve [RUN…] [--port N] [--host ADDRESS] [--shadow RUN | --canary RUN=10%] [--open]"
+    parser.usage = "inflame serve [RUN…] [--port N] [--host ADDRESS] [--shadow RUN | --canary RUN=SHARE] [--open]"
     parser.description = (
         "A website of your models: pictures or texts in, by drop, paste, camera or file; calibrated answers\n"
         'out, or "I have not seen anything like this", with the nearest training items, heat maps, and a chat\n'
@@ -58,7 +58,7 @@ def serve_words(parser: Parser) -> None:
     )
     parser.add_argument("--cards", metavar="FOLDER", help="cards of your own, for the chat (docs/website.md)")
     parser.add_argument("--shadow", metavar="RUN", help="a model that answers silently beside the first")
-    parser.add_argument("--canary", metavar="RUN=10%", help="one that answers a share of the clients of the first")
+    parser.add_argument("--canary", metavar="RUN=SHARE", help="one that answers a share of the clients of the first")
     parser.add_argument("--runtime", default="", metavar="NAME", help="what runs the nets (default: by measurement)")
     parser.add_argument("--proxy", action="store_true", help="believe X-Forwarded-For of the proxy in front")
     parser.add_argument("--open", action="store_true", help="open a browser")
