@@ -79,6 +79,7 @@ SEAMS: dict[str, dict[str, Plugin]] = {
         "clearml": Plugin(target="inflame.infra.places.clearml:ClearML", extra="clearml", needs="requests"),
         "slurm": Plugin(target="inflame.infra.places.slurm:Slurm"),
         "kubernetes": Plugin(target="inflame.infra.places.kubernetes:Kubernetes"),
+        "ray": Plugin(target="inflame.infra.places.ray:Ray", extra="ray", needs="requests"),
     },
     "exporter": {name: _exporter(name) for name in ("onnx", "torch", "keras", "int8", "browser")},
     "runtime": {

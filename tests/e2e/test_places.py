@@ -63,6 +63,7 @@ def test_sagemaker_there_and_back(sagemaker: Server) -> None:
     words = ("mnist", "--on", "sagemaker", "--output", "s3://bucket/inflame", "--no-rehearsal")
     settings = ("io.training_input=digits", "in=5s", "seed=3")
     job = say("launch", *words, *settings)["id"]
+    assert say("launch", *words, *settings)["id"] == job  # sent once, however often it is said
     assert say("jobs", "wait", job)["state"] == "done"
     run = Path(say("jobs", "fetch", job)["run"])
     status = json.loads((run / "status.json").read_text())

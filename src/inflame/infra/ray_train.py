@@ -16,14 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from inflame import plugins
 from inflame.errors import InflameError, RunError, UserError
+from inflame.infra.command import VARIABLE
 
+CPUS, GPUS = "INFLAME_RAY_CPUS", "INFLAME_RAY_GPUS"  # what each worker reserves
 RESTARTS = 3
 PATIENCE = 30.0  # seconds to wait for as many workers as before, after one was lost
 FINAL = (0, 1, 2)  # exit codes with which a training has ended by itself
@@ -67,7 +69,8 @@ def train(
     ray: Any = plugins.need("ray", "ray", "Training on a Ray cluster")
     cluster = cluster or Cluster()
     if not ray.is_initialized():
-        ray.init(address=cluster.address, log_to_driver=False)
+        found = {name: value for name, value in cluster.environment.items() if name == "PYTHONPATH"}
+        ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": found} if found else None)
     wanted = workers
     for attempt in range(restarts + 1):
         group, wanted = _room(
@@ -193,9 +196,17 @@ def main(words: Sequence[str]) -> int:
             f"Not understood: {' '.join(words)}",
             remedy="python -m inflame.infra.ray_train WORKERS path/of/app.py train … output=…",
         )
-    ended = train(Path(words[1]).absolute(), words[2:], int(words[0]), say=_say)
+    ended = train(Path(words[1]).absolute(), words[2:], int(words[0]), _asked(os.environ), say=_say)
     sys.stdout.write(f"{ended.line}\n")
     return ended.code
+
+
+def _asked(given: Mapping[str, str]) -> Cluster:
+    """What each worker reserves, and what it is told besides: where inflame is, and all of inflame's own."""
+    passed = {name: value for name, value in given.items() if name.startswith("INFLAME_") and name != VARIABLE}
+    if "PYTHONPATH" in given:
+        passed["PYTHONPATH"] = given["PYTHONPATH"]
+    return Cluster(cpus=int(given.get(CPUS, "1")), gpus=int(given.get(GPUS, "0")), environment=passed)
 
 
 def _say(text: str) -> None:
