@@ -158,6 +158,7 @@ def test_a_bucket_that_is_not_there_is_said(place: str) -> None:
         store.read_bytes(nowhere)
 
 
+@pytest.mark.slow
 def test_a_job_there_and_back(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFLAME_BEAT", "0.3")
     monkeypatch.setattr(attempts, "BEAT", 0.3)

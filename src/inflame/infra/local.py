@@ -117,6 +117,8 @@ class Local(Launcher):
         alive = self._alive(job, folder)  # asked before the code is read: a job that ends in between is not lost
         with suppress(FileNotFoundError, ValueError):
             code = int((folder / "code").read_text())
+            if job.id in self._children:
+                self._children[job.id].wait()  # its shell has only to leave
             states = {0: "done", PREEMPTED: "preempted"} | dict.fromkeys(_STOPPED, "stopped")
             return replace(job, status=states.get(code, "failed"), code=code)
         return replace(job, status="running") if alive else replace(job, status="failed", code=128 + signal.SIGKILL)
