@@ -64,10 +64,10 @@ class Machine:
     ) -> None:
         self.code: int | None = None
         self._grace = grace
-        self._name = f"inflame-{uuid.uuid4().hex[:12]}"
-        self._runtime = _having(image) if image else ""
+        self.name = f"inflame-{uuid.uuid4().hex[:12]}"
+        self._runtime = having(image) if image else ""
         words, environment = (
-            _contained(self._runtime, self._name, image, command, variables, mounts)
+            _contained(self._runtime, self.name, image, command, variables, mounts)
             if self._runtime
             else _plain(command, variables, mounts)
         )
@@ -95,7 +95,7 @@ class Machine:
     def kill(self) -> None:
         """Ends it without a word, as a power cut does: with all that it has started."""
         if self._runtime:
-            subprocess.run([self._runtime, "kill", self._name], capture_output=True, check=False)
+            subprocess.run([self._runtime, "kill", self.name], capture_output=True, check=False)
         for group in host.groups(self._child.pid) if self.code is None else ():
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
@@ -103,7 +103,7 @@ class Machine:
     def _stop(self, grace: float) -> None:
         if self._runtime:
             subprocess.run(
-                [self._runtime, "stop", "--time", str(int(grace)), self._name], capture_output=True, check=False
+                [self._runtime, "stop", "--time", str(int(grace)), self.name], capture_output=True, check=False
             )
             return
         with suppress(ProcessLookupError):
@@ -136,7 +136,7 @@ def _containers() -> str:
     return ""
 
 
-def _having(image: str) -> str:
+def having(image: str) -> str:
     """What can run containers, where it has the image: gigabytes are not fetched for a trial."""
     name = _containers()
     asked = [name, "image", "inspect", image]

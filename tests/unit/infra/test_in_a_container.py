@@ -1,0 +1,121 @@
+"""A packaged job of SageMaker in a real container: podman or docker, and an image that is here and has a Python.
+
+INFLAME_TEST_IMAGE=localhost/python:3.11 pytest -m slow tests/unit/infra/test_in_a_container.py
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inflame.infra.loopback import machine
+from inflame.infra.loopback.aws import Aws
+from inflame.infra.loopback.sagemaker import SageMaker as Control
+from inflame.infra.loopback.server import Server
+from inflame.infra.pack import package
+from inflame.infra.places.sagemaker import SageMaker
+from inflame.records import Job, JobSpec, Package
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")]
+Wait = Callable[..., Job]
+Send = Callable[..., Job]
+
+# Needs nothing but the standard library; process 1 of its container.
+PROGRAM = """
+import json, os, pathlib, signal, sys, time
+words = dict(word.split("=", 1) for word in json.loads(os.environ["INFLAME_JOB"])["arguments"])
+def save(*_):
+    print("saved", flush=True); sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+print("process", os.getpid(), "token", os.environ["TOKEN"], flush=True)
+print(*sorted(os.listdir("/opt/ml/input/data/code")), flush=True)
+pathlib.Path("/opt/ml/model/net.txt").write_text("net")
+print("line two", flush=True)
+time.sleep(float(words.get("sleep", 0)))
+sys.exit(int(words.get("code", 0)))
+"""
+
+
+@pytest.fixture
+def image() -> str:
+    found = os.environ.get("INFLAME_TEST_IMAGE", "")
+    if not found or not machine.having(found):
+        pytest.skip("needs podman or docker, and INFLAME_TEST_IMAGE: an image with a Python")
+    return found
+
+
+@pytest.fixture
+def control(image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Control]:
+    pytest.importorskip("boto3")
+    aws = Aws(tmp_path / "buckets")
+    with Server(aws) as server:
+        for name, value in {
+            "AWS_ENDPOINT_URL": server.url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "TOKEN": "hush",
+        }.items():
+            monkeypatch.setenv(name, value)
+        found = Control(tmp_path / "machines")
+        aws.join(found)
+        archive = aws.buckets.make("bucket") / "code" / "abc.tar.gz"
+        archive.parent.mkdir()
+        package.pack(archive, {".inflame/bootstrap.py": PROGRAM.encode()}, iter(()))
+        yield found
+
+
+@pytest.fixture
+def place(control: Control) -> SageMaker:
+    settings = {"role": "arn:aws:iam::123456789012:role/inflame", "region": "us-east-1"}
+    return SageMaker({**settings, "endpoint": os.environ["AWS_ENDPOINT_URL"]})
+
+
+@pytest.fixture
+def send(place: SageMaker, image: str, model: Path) -> Send:
+    def now(*words: str) -> Job:
+        more: dict[str, Any] = {"environment": ("TOKEN",), "image": image, "output": "s3://bucket/out"}
+        spec = JobSpec(model=str(model), arguments=words, **more)
+        return place.send(place.request(spec, Package(tree="t", archive="s3://bucket/code/abc.tar.gz")))
+
+    return now
+
+
+def test_the_job_is_process_1_and_its_model_comes_out(place: SageMaker, send: Send, wait: Wait, tmp_path: Path) -> None:
+    job = wait(place, send())
+    assert (job.status, job.code) == ("done", 0), list(place.logs(job))
+    assert list(place.logs(job)) == ["process 1 token hush", "abc.tar.gz", "line two"]
+    (artifact,) = (tmp_path / "buckets" / "bucket" / "out").rglob("model.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(artifact.read_bytes())) as archive:
+        assert archive.extractfile("./net.txt").read() == b"net"  # type: ignore[union-attr]
+
+
+def test_a_failure_has_its_code(place: SageMaker, send: Send, wait: Wait) -> None:
+    job = wait(place, send("code=3"))
+    assert (job.status, job.code) == ("failed", 3)
+
+
+def test_stop_lets_it_save(place: SageMaker, send: Send, wait: Wait, at_work: Callable[[SageMaker, Job], None]) -> None:
+    job = send("sleep=60")
+    at_work(place, job)
+    place.cancel(job)
+    assert wait(place, job).status == "stopped"
+    assert list(place.logs(job))[-1] == "saved"
+
+
+def test_a_machine_that_is_lost_leaves_no_container(
+    control: Control, place: SageMaker, send: Send, wait: Wait, at_work: Callable[[SageMaker, Job], None], image: str
+) -> None:
+    job = send("sleep=600")
+    at_work(place, job)
+    control.lose(job.id)
+    assert (wait(place, job).status, place.status(job).code) == ("failed", 137)
+    words = [machine.having(image), "ps", "--quiet", "--filter", f"name={control.jobs[job.id].machines[0].name}"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == ""
