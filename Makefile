@@ -25,12 +25,14 @@ test: lint  ## all checks and all quick tests
 
 lint: $(READY)  ## style, types and the arrows between the rooms
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(BIN)/pytest -q -p no:cacheprovider tests/unit/test_deploy.py -k linters  # of workflows and images, where installed
 
 bench: $(READY)  ## measure what is promised: benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
-docs: $(READY)  ## write the help of every verb into docs/cli.md
-	GOLDEN=write $(BIN)/pytest -q tests/golden/test_help.py
+docs: $(READY)  ## write what is read off the code, and build the site (pip install '.[docs]')
+	GOLDEN=write $(BIN)/pytest -q tests/golden/test_help.py tests/golden/test_reference.py
+	$(BIN)/mkdocs build --strict --quiet && echo "site/index.html"
 
 lock:  ## choose newer versions (needs uv)
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --extra train --extra keras --extra many --extra prune --extra hf --extra dvc --extra ray --extra sweep --extra postgres --extra web --extra aws --extra gcp --extra azure --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --extra train --extra keras --extra many --extra prune --extra hf --extra dvc --extra ray --extra sweep --extra postgres --extra web --extra aws --extra gcp --extra azure --extra docs --extra lint --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock

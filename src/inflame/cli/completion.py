@@ -83,4 +83,6 @@ def _whole() -> argparse.ArgumentParser:
 
 def _verbatim(text: str) -> str:
     lines = (line.replace("\\", "\\e").replace("-", "\\-") for line in text.rstrip().splitlines())
-    return ".nf\n" + "\n".join(f"\\&{line}" for line in lines) + "\n.fi"
+    shown = "\n".join(f"\\&{line}" for line in lines)
+    plain = "".join(letter if letter.isascii() else f"\\[u{ord(letter):04X}]" for letter in shown)
+    return f".nf\n{plain}\n.fi"

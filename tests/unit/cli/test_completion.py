@@ -38,6 +38,7 @@ def test_the_manual(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "man", "--json"]) == 0
     text = json.loads(capsys.readouterr().out)["script"]
     assert text.startswith(".TH INFLAME 1")
+    assert text.isascii()
     assert [line for line in text.splitlines() if line == ".SH EJECT"]
     assert "\\&  inflame train photos/ \\-\\-in 60s" in text
     if shutil.which("groff"):
