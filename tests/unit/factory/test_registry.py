@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from inflame import store
 from inflame.cli.main import main
 from inflame.errors import BundleError, StorageError, UserError
 from inflame.factory import registry
+from inflame.factory.contest import contest
 from inflame.factory.registry import NotBetter
 from inflame.runs import Run, lock
 
@@ -63,6 +65,18 @@ def test_the_first_then_only_what_is_better(up: Up) -> None:
     assert serving() == "second"
     assert [entry.action for entry in registry.log("zoo")] == ["promote", "promote", "refuse"]
     assert registry.names() == ["zoo"]
+
+
+def test_a_contest_decides_where_there_is_one(up: Up) -> None:
+    few, many = np.arange(200) >= 80, np.arange(200) >= 10
+    registry.promote(up("first", 20), "zoo")
+    entry = registry.promote(up("second", 19), "zoo", found=contest({"recent": (few, many)}))
+    assert (entry.action, entry.why) == ("promote", "better: +35.0 points (28.4 to 41.6) on the recent items")
+    assert entry.evidence["contest"]["better"]
+    assert entry.evidence["verdict"] == "untold"  # on the locked items alone
+    with pytest.raises(NotBetter, match=r"worse: -35.0 points"):
+        registry.promote(up("third", 0), "zoo", found=contest({"recent": (many, few)}))
+    assert serving() == "second"
 
 
 def test_by_force_with_a_reason_that_is_kept(up: Up) -> None:
@@ -184,6 +198,7 @@ import random, sys
 from pathlib import Path
 from inflame.errors import InflameError
 from inflame.factory import registry
+from inflame.factory.contest import contest
 from inflame.runs import Run, find
 rng = random.Random(int(sys.argv[1]))
 names = sys.argv[2:]
@@ -254,6 +269,7 @@ KILLED = """\
 import os, shutil, signal, sys
 from pathlib import Path
 from inflame.factory import registry
+from inflame.factory.contest import contest
 from inflame.runs import find
 step, late = sys.argv[1], sys.argv[2] == "after"
 def die(*_):
