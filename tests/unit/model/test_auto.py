@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,13 +250,17 @@ def test_the_net_of_the_speed_runs_is_for_many_colour_photos_and_enough_time() -
 
 def test_what_was_chosen_is_said_and_a_name_that_does_not_exist_is_refused() -> None:
     session = Silent()
-    assert small._is_paired(session, road(), 45_000, 6.0)  # type: ignore[arg-type]
+    kind = partial(small._kind, session)  # type: ignore[arg-type]
+    assert kind(road(), 45_000, 6.0) == "pairs"
     assert session.reasons.why[-1]["taken"] == "pairs of convolutions, Muon"
+    assert kind(road(channels=1), 45_000, 6.0) == "narrow"
+    assert kind(road(channels=1), 45_000, 60.0) == "simple"
+    assert kind(road(), 45_000, 3.0) == "simple"
     session.settings = settings("hyperparam.small_net=simple")
-    assert not small._is_paired(session, road(), 45_000, 6.0)  # type: ignore[arg-type]
+    assert kind(road(), 45_000, 6.0) == "simple"
     session.settings = settings("hyperparam.small_net=pears")
     with pytest.raises(SettingError, match="pairs"):
-        small._is_paired(session, road(), 45_000, 6.0)  # type: ignore[arg-type]
+        kind(road(), 45_000, 6.0)
 
 
 def test_it_learns_from_pictures_that_grow() -> None:

@@ -29,7 +29,9 @@ from .plan import Road, may_be_photos
 KEPT = 0.6  # share of the linear model's accuracy on mirror images above which those are used
 WATCHED = 1000  # held-out pictures that are scored after each epoch; the paired test at the end takes all
 HELD = 2500  # held-out pictures that tests and calibration use: more would cost time that is better spent training
-NETS = ("auto", "simple", "pairs")
+NETS = ("auto", "simple", "narrow", "pairs")
+NARROW = (16, 48, 96, 128)  # channels of a net whose epoch takes half the time: for grey pictures …
+SOON = 8.0  # … where the time is likely to be enough for no more epochs of the usual one
 TRIED = 64  # pictures of a batch by which the pace of a larger net is chosen
 FIRST = 3000  # training pictures that the linear model learns from: it is there to be beaten
 
@@ -96,8 +98,13 @@ def _learner(
     net = nets.small(size=road.side, channels=road.channels, classes=classes)
     device = s.pace(net, few(batch_size=h.batch_size), criterion, epochs=h.num_epochs)
     epochs = s.kept("epochs", lambda: float(h.num_epochs) or s.left() / max(s.each * len(train), 1e-9))
-    paired = s.kept("small net", lambda: _is_paired(s, road, len(train), epochs))
-    if paired:
+    kind = s.kept("small net", lambda: _kind(s, road, len(train), epochs))
+    paired = kind == "pairs"
+    if kind == "narrow":
+        torch.manual_seed(settings.seed)
+        net = nets.small(size=road.side, channels=road.channels, classes=classes, widths=NARROW)
+        epochs = float(h.num_epochs) or 2 * epochs
+    elif paired:
         torch.manual_seed(settings.seed)
         net = pairs.build(road, classes)
         device = s.pace(net, few(batch_size=TRIED), criterion, epochs=h.num_epochs, name="pace of pairs")
@@ -106,7 +113,7 @@ def _learner(
     s.hold_back(net, preprocess, pictures, looks=2 if safe else 1)
     plan = (recipe.paired if paired else recipe.small)(epochs, h)
     s.reasons.because("recipe", plan.words(), plan.why)
-    s.reasons.chose(net="pairs" if paired else "simple", recipe=plan.to_json())
+    s.reasons.chose(net=kind, recipe=plan.to_json())
     batches = loader.Batches(
         train,
         preprocess,
@@ -130,18 +137,22 @@ def _learner(
     )
 
 
-def _is_paired(s: Session, road: Road, items: int, epochs: float) -> bool:
-    """Whether the net is the one of the speed runs."""
-    wanted = s.settings.hyperparam.small_net
+def _kind(s: Session, road: Road, items: int, epochs: float) -> str:
+    """Which of the small nets it is, by the epochs of the simple one that there is time for."""
+    wanted, words = s.settings.hyperparam.small_net, {"simple": "simple, AdamW", "narrow": "narrow, AdamW"}
     if wanted not in NETS:
         raise SettingError(
             f'There is no small net "{wanted}".{did_you_mean(wanted, NETS)}',
             where="hyperparam.small_net",
             remedy=f"Use one of: {', '.join(NETS)}",
         )
-    found = pairs.suits(road, items, epochs) if wanted == "auto" else wanted == "pairs"
-    told = f"time for {epochs:.1f} epochs of the simple one; pairs gain from {pairs.ENOUGH:g} on, for colour photos"
-    s.reasons.because("small net", "pairs of convolutions, Muon" if found else "simple, AdamW", told)
+    found = str(wanted)
+    if wanted == "auto":
+        narrow = road.channels == 1 and epochs < SOON and not s.settings.hyperparam.num_epochs
+        found = "pairs" if pairs.suits(road, items, epochs) else "narrow" if narrow else "simple"
+    told = f"time for {epochs:.1f} epochs of the simple one; pairs gain from {pairs.ENOUGH:g} on, for colour photos; "
+    told += f"for grey ones a narrow one, twice as quick, up to {SOON:g}"
+    s.reasons.because("small net", words.get(found, "pairs of convolutions, Muon"), told)
     return found
 
 
