@@ -157,7 +157,7 @@ def _models(router: APIRouter, service: Service) -> None:
 
 
 def _health(router: APIRouter, service: Service) -> None:
-    @router.get("/livez", tags=["health"], summary="Whether the server runs")
+    @router.get("/livez", tags=["health"], summary="Whether the server runs", response_class=PlainTextResponse)
     async def livez() -> PlainTextResponse:
         """That the event loop turns."""
         return PlainTextResponse("ok")
@@ -171,7 +171,7 @@ def _health(router: APIRouter, service: Service) -> None:
         told["models"] = {slot.name: slot.current.version for slot in service.slots.values()}
         return JSONResponse(told, 503 if why else 200)
 
-    @router.get("/metrics", tags=["health"], summary="Numbers for Prometheus (owner)")
+    @router.get("/metrics", tags=["health"], summary="Numbers for Prometheus (owner)", response_class=PlainTextResponse)
     def metrics(request: Request) -> PlainTextResponse:
         """The text format."""
         owner(request)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, StreamingResponse
 
 from inflame import plugins
 from inflame.errors import InflameError
@@ -174,7 +174,7 @@ def routes(service: Service) -> APIRouter:
         "/v1/chat",
         tags=["chat"],
         summary="Ask about what the model knows",
-        responses=problems("bad_request", "unprocessable", "busy"),
+        responses=problems("bad_request", "forbidden", "slow", "too_large", "unprocessable", "busy"),
     )
     async def ask(request: Request) -> StreamingResponse:
         """Server-sent events: `sentence` {text, cites}, `sources`, `by`, `done`; `bye` when the server stops.
@@ -190,15 +190,21 @@ def routes(service: Service) -> APIRouter:
         heads = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=heads)
 
-    @router.post("/v1/chat/feedback", tags=["chat"], status_code=204, summary="Say whether an answer helped")
-    async def helped(request: Request) -> JSONResponse:
+    @router.post(
+        "/v1/chat/feedback",
+        tags=["chat"],
+        status_code=204,
+        summary="Say whether an answer helped",
+        responses=problems("bad_request", "forbidden", "slow", "too_large", "unprocessable", "busy"),
+    )
+    async def helped(request: Request) -> Response:
         """Counted, and noted in the log without the question."""
         told = uploads.as_object(await request.body())
         verdict = uploads.text_of(told, "verdict", 10)
         if verdict not in ("good", "bad"):
             raise Problem("unprocessable", "That is no verdict.", 'Say "good" or "bad".')
         service.metrics.helped.labels(verdict).inc()
-        return JSONResponse(None, 204)
+        return Response(status_code=204)
 
     return router
 

@@ -22,16 +22,21 @@ from PIL import Image
 import inflame
 from inflame.web.answers import Answer
 from inflame.web.problems import Problem
+from inflame.web.schemas import problems
 from inflame.web.served import Served
 from inflame.web.service import Service
 from inflame.web.uploads import as_object
 
+_PROBLEMS = problems(
+    *("bad_request", "forbidden", "not_found", "slow", "too_large", "unsupported", "unprocessable", "busy"),
+    *("internal", "not_ready", "draining", "storage", "late"),
+)
 _HEAD = "Inference-Header-Content-Length"
 
 
 def routes(service: Service) -> APIRouter:
     """/v2 and below."""
-    router = APIRouter(tags=["open inference protocol"])
+    router = APIRouter(tags=["open inference protocol"], responses=_PROBLEMS)
 
     @router.get("/v2")
     def server() -> dict[str, Any]:
