@@ -58,9 +58,9 @@ def taken(run: dict[str, Any]) -> list[str]:
     return [rung["name"] for rung in status["ladder"] if rung["accepted"]]
 
 
-@pytest.mark.parametrize(("epochs", "top"), [(1, "linear"), (8, "small net")])
-def test_the_digits(epochs: int, top: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("io.training_input=digits", f"hyperparam.num_epochs={epochs}", "seed=3")
+@pytest.mark.parametrize(("net", "epochs", "top"), [("simple", 1, "linear"), ("narrow", 8, "small net")])
+def test_the_digits(net: str, epochs: int, top: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("io.training_input=digits", f"hyperparam.num_epochs={epochs}", f"hyperparam.small_net={net}", "seed=3")
     first, project = both(tmp_path, capsys, *words)
     assert taken(first)[-1] == top
     assert first["test"]["accuracy"] > 0.9

@@ -72,6 +72,7 @@ def small(**more: Any) -> dict[str, Any]:
 
 ROADS = {
     "simple": ("linear,small net", small()),
+    "narrow": ("linear,small net", small(net="narrow", channels=1)),
     "linear": ("linear", small()),
     "grey": ("linear,small net", small(channels=1, mirrors=False, recipe={"cutout": 0.25, "ema": 0.9})),
     "pairs": ("linear,small net,mirrored,balanced", small(net="pairs", canvas=True, recipe={"ema": 0.9})),
