@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from inflame.errors import BundleError
+from inflame.errors import BundleError, UserError
 from inflame.model.engine.bundle import amend
 from inflame.web.models import Model
 from inflame.web.settings import Settings
@@ -44,6 +44,31 @@ def test_a_new_bundle_takes_over_and_can_be_taken_back(slot: Slot, folder: Path,
     assert slot.current.version == first
     (answer,) = slot.current.answer([apple])
     assert answer.version == first  # type: ignore[union-attr]
+
+
+def test_what_says_where_the_bundle_is_now_is_followed(folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    amend(other, {"card.md": b"# the next champion\n"})
+    now = [folder]
+    slot = Slot("fruit", lambda: now[0], Settings())
+    assert not slot.changed()
+    now[0] = other
+    assert slot.changed()
+    assert slot.reload()
+    assert slot.current.card == "# the next champion\n"
+    now[0] = folder  # as `inflame rollback` does
+    assert slot.changed()
+    assert slot.reload()
+    assert slot.current.card != "# the next champion\n"
+    now.clear()
+
+    def gone() -> Path:
+        raise UserError("No champion any more.", remedy="inflame promote RUN --as fruit")
+
+    slot._where = gone
+    assert not slot.changed()
+    assert slot.trouble == "No champion any more."
+    slot.close()
 
 
 def test_a_changed_byte_changes_nothing(slot: Slot, folder: Path) -> None:

@@ -15,6 +15,8 @@ import httpx
 import pytest
 from scipy import stats
 
+from inflame.cli import web as cli
+from inflame.cli.main import parser
 from inflame.errors import UserError
 from inflame.model.engine.bundle import amend
 from inflame.monitor.log import Log
@@ -126,6 +128,23 @@ def test_the_tests_are_those_of_the_books(k: int, n: int, j: int, m: int) -> Non
     one, other = [draw.random() + 0.2 for _ in range(40)], [draw.random() for _ in range(50)]
     expected = stats.mannwhitneyu(one, other, alternative="greater", method="asymptotic").pvalue
     assert longer(one, other) == pytest.approx(expected, rel=1e-3)
+
+
+def test_words_of_the_command_line(fruit_bundle: Path) -> None:
+    def plan(*words: str) -> Plan | None:
+        return cli._plan(parser("serve").parse_args([str(fruit_bundle), *words]))
+
+    assert plan() is None
+    assert plan("--shadow", str(fruit_bundle)) == Plan(kind="shadow", folder=fruit_bundle)
+    for share, said in ((0.1, ""), (0.05, "=5%"), (0.25, "=0.25"), (1.0, "=100%")):
+        assert plan("--canary", f"{fruit_bundle}{said}") == Plan(kind="canary", folder=fruit_bundle, share=share)
+    for wrong in (
+        ["--canary", f"{fruit_bundle}=much"],
+        ["--canary", f"{fruit_bundle}=0%"],
+        ["--shadow", "a", "--canary", "b=1%"],
+    ):
+        with pytest.raises(UserError, match=r"share|%|One model"):
+            plan(*wrong)
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
