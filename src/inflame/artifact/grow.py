@@ -105,15 +105,17 @@ def grow(dataset: Dataset, found: Sequence[Named], *, test: bool = False, progre
     Nothing that can be added, a class that the data doesn't have, items in a bucket: DataError.
     """
     _demand(dataset, found)
-    with fetch.alone(home_of(dataset.name)):
-        number = _next(home_of(dataset.name))
-        folder = home_of(dataset.name) / f"v{number:04}"
+    home = store.make_folder(home_of(dataset.name))
+    with fetch.alone(home):
+        store.sweep(home)  # what a killed one left
+        number = _next(home)
+        folder = home / f"v{number:04}"
         things = _things(dataset, found)
         _leave_known(dataset, things)
         _sides(dataset, things, test=test, progress=progress)
         items = _joined(dataset, things, number)
         version = manifest.version(items)
-        if (known := _made(folder.parent, version)) is not None:
+        if (known := _made(home, version)) is not None:
             return known
         if not any(thing.side for thing in things):
             raise _nothing(things)

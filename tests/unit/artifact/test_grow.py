@@ -69,6 +69,15 @@ def test_the_same_again_makes_no_new_version(photos: Path) -> None:
     assert [one.number for one in grow.versions(before.name)] == [2, 3]
 
 
+def test_what_a_killed_one_left_is_cleared_away(photos: Path) -> None:
+    before = manifest.open(photos)
+    left = grow.home_of(before.name) / ".tmp-1-00000000"
+    (left / "new-v0002").mkdir(parents=True)
+    made = grow.grow(before, [grow.Named(content=jpeg(900), label="lime")])
+    assert made.number == 2
+    assert not left.exists()
+
+
 def test_a_grown_set_grows_again_and_can_be_kept_and_brought_back(photos: Path, tmp_path: Path) -> None:
     first = grow.grow(manifest.open(photos), [grow.Named(content=jpeg(900), label="lime")])
     second = grow.grow(manifest.open(first.folder), [grow.Named(content=jpeg(901), label="lime")])
