@@ -11,14 +11,14 @@ import pytest
 from inflame.cli.main import parser
 
 DOCS = Path(__file__).parents[2] / "docs"
-GUIDES = ("board.md", "data.md", "data-versions.md", "export.md", "machines.md")
+GUIDES = sorted(path for path in DOCS.rglob("*.md") if path.name not in ("cli.md", "reference.md"))
 
 
 def _commands() -> list[str]:
-    texts = [(DOCS / name).read_text(encoding="utf-8") for name in GUIDES]
+    texts = [path.read_text(encoding="utf-8") for path in GUIDES]
     blocks = [block for text in texts for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("inflame ")]
-    return sorted({re.split(r"\s{3,}", line)[0] for line in lines})
+    return sorted({re.split(r"\s{3,}|\s[>|&#]", line)[0] for line in lines})
 
 
 @pytest.mark.parametrize("command", _commands())
