@@ -30,13 +30,16 @@ Send = Callable[..., Job]
 # Needs nothing but the standard library; process 1 of its container.
 PROGRAM = """
 import json, os, pathlib, signal, sys, time
-words = dict(word.split("=", 1) for word in json.loads(os.environ["INFLAME_JOB"])["arguments"])
+job = json.loads(os.environ["INFLAME_JOB"])
+words = dict(word.split("=", 1) for word in job["arguments"])
 def save(*_):
     print("saved", flush=True); sys.exit(143)
 signal.signal(signal.SIGTERM, save)
 print("process", os.getpid(), "token", os.environ["TOKEN"], flush=True)
 print(*sorted(os.listdir("/opt/ml/input/data/code")), flush=True)
 pathlib.Path("/opt/ml/model/net.txt").write_text("net")
+if job["output"].startswith("file://"):
+    pathlib.Path(job["output"][7:], "told.txt").write_text("told")
 print("line two", flush=True)
 time.sleep(float(words.get("sleep", 0)))
 sys.exit(int(words.get("code", 0)))
@@ -80,8 +83,8 @@ def place(control: Control) -> SageMaker:
 
 @pytest.fixture
 def send(place: SageMaker, image: str, model: Path) -> Send:
-    def now(*words: str) -> Job:
-        more: dict[str, Any] = {"environment": ("TOKEN",), "image": image, "output": "s3://bucket/out"}
+    def now(*words: str, output: str = "s3://bucket/out") -> Job:
+        more: dict[str, Any] = {"environment": ("TOKEN",), "image": image, "output": output}
         spec = JobSpec(model=str(model), arguments=words, **more)
         return place.send(place.request(spec, Package(tree="t", archive="s3://bucket/code/abc.tar.gz")))
 
@@ -119,3 +122,11 @@ def test_a_machine_that_is_lost_leaves_no_container(
     assert (wait(place, job).status, place.status(job).code) == ("failed", 137)
     words = [machine.having(image), "ps", "--quiet", "--filter", f"name={control.jobs[job.id].machines[0].name}"]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_the_folder_of_a_rehearsal_is_seen(
+    place: SageMaker, send: Send, wait: Wait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(machine.STAGE, str(tmp_path))
+    assert wait(place, send(output=tmp_path.as_uri())).status == "done"
+    assert (tmp_path / "told.txt").read_text() == "told"

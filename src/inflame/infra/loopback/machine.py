@@ -34,6 +34,7 @@ _PASSED = (
     "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE",
 )
+STAGE = "INFLAME_STAGE"  # names a folder that containers see as well: that of a rehearsal, where outputs are
 _TOLD = ("OMP_NUM_THREADS", "INFLAME_BEAT", "no_proxy", "NO_PROXY")  # also in a container
 _SERVICES = (
     "AWS_",
@@ -166,7 +167,8 @@ def _contained(
     """Values of variables reach the container by the environment, where a list of processes doesn't show them."""
     services = {key: value for key, value in os.environ.items() if key in _TOLD or key.startswith(_SERVICES)}
     words = [runtime, "run", "--rm", "--name", name, "--network", "host"]
-    for there, folder in mounts.items():
+    outputs = os.environ.get(STAGE)
+    for there, folder in {**mounts, **({outputs: Path(outputs)} if outputs else {})}.items():
         words += ["--volume", f"{folder}:{there}"]
     for key in (*services, *variables):
         words += ["--env", key]

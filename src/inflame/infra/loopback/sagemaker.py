@@ -289,6 +289,9 @@ class SageMaker:
             for folder in folders:
                 archive.add(folder / "model", arcname=".")
         uri = f"{job.about['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{job.name}/output/model.tar.gz"
+        if store.local(uri) is not None:
+            store.upload(packed, uri)
+            return uri
         bucket, key = _split(uri)
         self._s3.upload_file(str(packed), bucket, key)
         return uri

@@ -22,6 +22,7 @@ from inflame.infra.launch import Plan
 from inflame.infra.launcher import Launcher
 from inflame.infra.local import Local
 from inflame.infra.loopback.buckets import Buckets
+from inflame.infra.loopback.machine import STAGE
 from inflame.infra.loopback.server import Control, Server
 from inflame.infra.pack import package
 from inflame.records import Job, JobSpec
@@ -70,6 +71,7 @@ def stage(plan: Plan, spec: JobSpec, folder: Path, python: Path) -> Iterator[Sta
         "INFLAME_PARTS": str(store.make_folder(store.home() / "cache" / "parts")),
         "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),
         "TMPDIR": str(folder / "tmp"),
+        STAGE: str(folder),
         "no_proxy": near,
         "NO_PROXY": near,
     }
