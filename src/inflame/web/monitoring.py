@@ -6,13 +6,13 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from markupsafe import Markup
 
-from inflame.errors import InflameError
+from inflame.errors import InflameError, RunError
 from inflame.monitor import checking
 from inflame.monitor import page as shown
 from inflame.monitor.drift import RISK
@@ -29,6 +29,7 @@ DAYS = 7  # that are looked at, where no other number is asked for
 MOST = 366
 SIDE, LETTERS = 160, 240  # pixels and letters of what is shown
 _DAY = 86_400.0
+T = TypeVar("T")
 _AGE = 15.0  # seconds that a number for Prometheus may be old
 
 
@@ -45,8 +46,8 @@ def _pages(router: APIRouter, service: Service) -> None:
     async def monitor(request: Request) -> Response:
         owner(request)
         model, days = _asked(request, service)
-        found = await asyncio.to_thread(_overview, service, model, days)
-        body = await asyncio.to_thread(_body, service, model, found)
+        found = await of_log(_overview, service, model, days)
+        body = await of_log(_body, service, model, found)
         around: dict[str, Any] = {"model": model, "models": list(service.slots), "days": days, "body": Markup(body)}
         return page(request, "monitor.html", **around)
 
@@ -65,8 +66,16 @@ def _api(router: APIRouter, service: Service) -> None:
     async def told(request: Request) -> JSONResponse:
         """Of `model` in the last `days`: traffic, latency, classes, versions, the latest window, measured accuracy."""
         owner(request)
-        found = await asyncio.to_thread(_overview, service, *_asked(request, service))
+        found = await of_log(_overview, service, *_asked(request, service))
         return JSONResponse(found.to_json())
+
+
+async def of_log(act: Callable[..., T], *given: Any) -> T:
+    """What `act` finds in the log, in a thread. Raises Problem where the log is away."""
+    try:
+        return await asyncio.to_thread(act, *given)
+    except RunError as error:
+        raise Problem("storage", error.message, error.remedy, wait=5.0) from error
 
 
 def _asked(request: Request, service: Service) -> tuple[Served, int]:

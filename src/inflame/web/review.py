@@ -5,7 +5,6 @@ It works without scripts; with them the keys 1 to 9 press the buttons. Who speak
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from inflame.monitor import inbox
 from inflame.monitor.inbox import Candidate
 from inflame.web.api import owner
 from inflame.web.bundles import known
+from inflame.web.monitoring import of_log
 from inflame.web.pages import page
 from inflame.web.problems import Problem
 from inflame.web.served import Served
@@ -59,7 +59,7 @@ def _look(router: APIRouter, service: Service) -> None:
         model = service.model(request.query_params.get("model", ""))
         who = _who(request)
         first = request.query_params.get("answer", "")[:64]
-        found = await asyncio.to_thread(_found, service, model, who, first) if who else {}
+        found = await of_log(_found, service, model, who, first) if who else {}
         return page(
             request,
             "review.html",
@@ -91,21 +91,21 @@ def _speak(router: APIRouter, service: Service) -> None:
         if not told["label"] and not told["none"]:
             raise Problem("bad_request", "No class was chosen.", "Choose one, or say that it is none of them.")
         label = "" if told["none"] else told["label"]
-        await asyncio.to_thread(inbox.say, log, told["answer"], label, who, told["comment"])
+        await of_log(inbox.say, log, told["answer"], label, who, told["comment"])
         return _back(told)
 
     @router.post("/review/skip")
     async def skip(request: Request) -> Response:
         owner(request)
         told = await _told(request)
-        await asyncio.to_thread(inbox.skip, log, told["answer"], _who(request))
+        await of_log(inbox.skip, log, told["answer"], _who(request))
         return _back(told)
 
     @router.post("/review/undo")
     async def undo(request: Request) -> Response:
         owner(request)
         told = await _told(request)
-        taken = await asyncio.to_thread(inbox.undo, log, _who(request))
+        taken = await of_log(inbox.undo, log, _who(request))
         if taken is None:
             raise Problem("not_found", "There is nothing to take back.", "Go on with the next one.")
         return _back({**told, "answer": taken.answer}, again=True)

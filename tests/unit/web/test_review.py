@@ -157,6 +157,17 @@ def test_the_monitor_shows_what_happened(site: httpx.Client, photo_set: Path) ->
     assert site.get("/monitor.css").headers["content-type"].startswith("text/css")
 
 
+def test_a_log_that_is_away_stops_no_answers_and_is_said(serve: Serve, tmp_path: Path, apple: bytes) -> None:
+    (tmp_path / "log.db").mkdir()  # no database can be there
+    client = named(serve(log=str(tmp_path / "log.db")))
+    assert client.post("/v1/classify", files={"file": apple}).status_code == 200
+    for path in ("/monitor", "/review", "/v1/monitor"):
+        reply = client.get(path, headers=PAGE)
+        assert reply.status_code == 503
+        assert "The log can" in reply.text
+    assert "inflame_accuracy_at_risk 0.0" in client.get("/metrics").text
+
+
 def test_an_empty_log_is_no_error(site: httpx.Client) -> None:
     page = site.get("/monitor?days=30").text
     assert "Too little to go by" in page
