@@ -87,7 +87,8 @@ def server(kind: str, bundle: Path) -> Iterator[tuple[int, str, int]]:
         "plain FastAPI": [sys.executable, "-c", _PLAIN, str(bundle), str(port)],
         "LitServe": [str(LITSERVE), _script(), str(bundle), str(port)],
     }[kind]
-    environment = {**os.environ, "PYTHONPATH": str(HERE / "src")}
+    paths = [str(HERE / "src"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
