@@ -262,8 +262,7 @@ def test_a_shared_link_has_no_metadata_and_ends(browse: Callable[..., Any], site
 
 @browser_needed
 @quiet
-@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("scripts", "width"), [(True, 390), (False, 1280)], ids=["phone", "without scripts"])
 def test_the_owner_names_things_and_sees_what_happened(
     browse: Callable[..., Any], site: str, photo_set: Path, scripts: bool, width: int
 ) -> None:
