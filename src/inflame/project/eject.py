@@ -7,6 +7,7 @@ again, so the numbers are the same. Needs no torch.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from inflame import __version__
@@ -20,28 +21,27 @@ TUNED = {"tail": "tail", "whole": "all", "soup": "all"}
 _HELD = ("label_smoothing", "ema", "mixup", "cutmix", "cutout", "weight_decay")  # of the recipe, by its names
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What the run folder says: its status, its settings, and the names of the rungs that were taken."""
+
+    run: Run
+    status: dict[str, Any]
+    settings: dict[str, Any]
+    rungs: frozenset[str]
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What `auto` noted for this purpose."""
+        found: dict[str, Any] = self.status["chosen"]
+        return found
+
+
 def answers(run: Run, name: str) -> dict[str, Any]:
     """What the template is told of a run, as plain JSON. UserError when the run is none of `auto`, not done, or tuned
     a network."""
-    status = run.read_status()
-    model = str(status.get("model", "?"))
-    if model != "auto":
-        raise UserError(
-            f"The run {run.name} was trained by {model}, whose code is a folder already.",
-            where=str(run.path),
-            remedy=f"inflame new {name} --like {model}",
-        )
-    chosen = status.get("chosen") or {}
-    if run.state != "done" or "road" not in chosen:
-        why = f"it is {run.state}" if run.state != "done" else "it was made by an older inflame"
-        raise UserError(
-            f"The run {run.name} can't be written out: {why}.",
-            where=str(run.path),
-            remedy="Give its training command again, or name another run: inflame runs",
-        )
-    rungs = [str(rung["name"]) for rung in status["ladder"] if rung["accepted"]]
-    settings = json.loads((run.path / "config.json").read_bytes())
-    tuned = [rung for rung in rungs if rung in TUNED]
+    facts = _read(run, name)
+    tuned = [rung for rung in TUNED if rung in facts.rungs]
     if tuned:
         raise UserError(
             f"The run {run.name} tuned the network ({', '.join(tuned)}), which is not written out.",
@@ -49,7 +49,8 @@ def answers(run: Run, name: str) -> dict[str, Any]:
             remedy=f"inflame new {name} --like fowl_classifier, then set tune = {json.dumps(TUNED[tuned[-1]])} in its "
             "model-config.toml: it does that in plain sight",
         )
-    return {"made": "eject", "name": name, "like": "auto", **_told(run, status, settings, chosen, rungs)}
+    tells = {"small": _small, "texts": _texts, "photos": _photos}
+    return {"made": "eject", "name": name, "like": "auto", **_told(facts), **tells[facts.chosen["road"]](facts)}
 
 
 def render(answers: dict[str, Any]) -> make.Files:
@@ -68,12 +69,35 @@ def default_name(run: Run) -> str:
     return make.plain(f"{run.read_status().get('dataset', 'my')}_model")
 
 
-def _told(
-    run: Run, status: dict[str, Any], settings: dict[str, Any], chosen: dict[str, Any], rungs: list[str]
-) -> dict[str, Any]:
-    h = settings["hyperparam"]
-    found = {
-        "run": run.name,
+def _read(run: Run, name: str) -> _Facts:
+    status = run.read_status()
+    model = str(status.get("model", "?"))
+    if model != "auto":
+        raise UserError(
+            f"The run {run.name} was trained by {model}, whose code is a folder already.",
+            where=str(run.path),
+            remedy=f"inflame new {name} --like {model}",
+        )
+    if run.state != "done" or "road" not in (status.get("chosen") or {}):
+        why = f"it is {run.state}" if run.state != "done" else "it was made by an older inflame"
+        raise UserError(
+            f"The run {run.name} can't be written out: {why}.",
+            where=str(run.path),
+            remedy="Give its training command again, or name another run: inflame runs",
+        )
+    return _Facts(
+        run=run,
+        status=status,
+        settings=json.loads((run.path / "config.json").read_bytes()),
+        rungs=frozenset(str(rung["name"]) for rung in status["ladder"] if rung["accepted"]),
+    )
+
+
+def _told(facts: _Facts) -> dict[str, Any]:
+    """What is told of every run."""
+    status, settings = facts.status, facts.settings
+    return {
+        "run": facts.run.name,
         "dataset": status["dataset"],
         "how": status["how"],
         "test": status.get("test") or status["val"],
@@ -85,60 +109,41 @@ def _told(
         "limit": settings.get("limit"),
         "splits": settings.get("splits"),
         "weights": settings.get("weights", ""),
-        "road": chosen["road"],
-        "balanced": "balanced" in rungs,
-        "twice": "mirrored" in rungs,
-        "h": {name: value for name, value in h.items() if name not in _HELD},
+        "road": facts.chosen["road"],
+        "balanced": "balanced" in facts.rungs,
+        "twice": "mirrored" in facts.rungs,
+        "h": {name: value for name, value in settings["hyperparam"].items() if name not in _HELD},
     }
-    tells = {"small": _small, "texts": _texts, "photos": _photos}
-    return {**found, **tells[chosen["road"]](run, status, settings, chosen, rungs)}
 
 
-def _small(
-    run: Run, status: dict[str, Any], settings: dict[str, Any], chosen: dict[str, Any], rungs: list[str]
-) -> dict[str, Any]:
+def _small(facts: _Facts) -> dict[str, Any]:
     """A net from scratch, or the linear model where that was as good. Not exact: where the clock ended the training."""
-    net = chosen["net"] if "small net" in rungs else "linear"
-    pace = status["pace of pairs" if net == "pairs" else "pace"]
-    h = settings["hyperparam"]
-    device = {
-        name: value for name, value in pace.items() if value not in (None, False)
-    }  # what differs from the usual, fp32 on all threads
+    chosen, h = facts.chosen, facts.settings["hyperparam"]
+    net = chosen["net"] if "small net" in facts.rungs else "linear"
+    pace = facts.status["pace of pairs" if net == "pairs" else "pace"]
     return {
         "net": net,
-        "side": chosen["side"],
-        "channels": chosen["channels"],
-        "mirrors": chosen["mirrors"],
-        "canvas": chosen["canvas"],
-        "epochs": chosen["epochs"],
+        **{name: chosen[name] for name in ("side", "channels", "mirrors", "canvas", "epochs")},
         "recipe": {name: chosen["recipe"][name] for name in _HELD},
         "shift": h["shift"] if chosen["channels"] > 1 else h["shift_grey"],
-        "device": device,
-        "preprocess": json.loads((run.path / "bundle" / "preprocess.json").read_bytes()),
-        "exact": net == "linear" or bool(h["num_epochs"] and not settings["budget"]),
+        "device": {name: value for name, value in pace.items() if value not in (None, False)},
+        "preprocess": json.loads((facts.run.path / "bundle" / "preprocess.json").read_bytes()),
+        "exact": net == "linear" or bool(h["num_epochs"] and not facts.settings["budget"]),
     }
 
 
-def _texts(
-    run: Run, status: dict[str, Any], settings: dict[str, Any], chosen: dict[str, Any], rungs: list[str]
-) -> dict[str, Any]:
-    sentences = bool(chosen.get("sentences"))
-    return {
-        "sentences": sentences,
-        "folds": chosen["folds"],
-        "strength": chosen.get("strength", 0.0),
-        "exact": True,
-    }
+def _texts(facts: _Facts) -> dict[str, Any]:
+    """A linear model of words, or one on what a sentence model makes of the texts."""
+    chosen = facts.chosen
+    found = {"sentences": bool(chosen.get("sentences")), "folds": chosen["folds"]}
+    return {**found, "strength": chosen.get("strength", 0.0), "exact": True}
 
 
-def _photos(
-    run: Run, status: dict[str, Any], settings: dict[str, Any], chosen: dict[str, Any], rungs: list[str]
-) -> dict[str, Any]:
+def _photos(facts: _Facts) -> dict[str, Any]:
     """A head on the frozen features of a pretrained network: its own labels, or a logistic regression."""
-    kept = status["kept"]["backbone"]
+    kept = facts.status["kept"]["backbone"]
     return {
-        "backbone": kept["backbone"],
-        **{name: kept[name] for name in ("size", "views", "share", "tail")},
-        "named": "named" in rungs and not {"probe", "mirrored"} & set(rungs),
+        **{name: kept[name] for name in ("backbone", "size", "views", "share", "tail")},
+        "named": "named" in facts.rungs and not {"probe", "mirrored"} & facts.rungs,
         "exact": True,
     }
