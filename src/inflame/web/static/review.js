@@ -15,3 +15,4 @@ document.addEventListener("submit", (event) => {
 });
 
 addEventListener("pageshow", () => { sent = false; }); // also when a browser shows the page again from its memory
+document.documentElement.classList.add("scripted");
