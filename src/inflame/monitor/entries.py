@@ -18,6 +18,7 @@ from inflame.records import Record
 Floats = NDArray[np.floating[Any]]
 SAID = ("right", "wrong", "label")  # what a verdict can be: two buttons of the website, and a class that was named
 VISITOR = "visitor"  # who speaks through the public pages: nobody is told from another, and nobody is believed blindly
+SHADOW = "shadow"  # the source of answers that nobody was given: those of a model that is tried beside another
 
 
 def new_id() -> str:

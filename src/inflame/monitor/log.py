@@ -21,7 +21,7 @@ from typing import Any, final
 from inflame import store
 from inflame.errors import RunError, UserError, did_you_mean
 from inflame.monitor.database import Database, Row, Sqlite, Unavailable, connect
-from inflame.monitor.entries import COLUMNS, SAID, Entry, Verdict
+from inflame.monitor.entries import COLUMNS, SAID, SHADOW, Entry, Verdict
 from inflame.monitor.spool import Spool
 from inflame.records import Record
 
@@ -155,8 +155,9 @@ class Log:
         return self._models[version]
 
     def models(self) -> list[str]:
-        """The versions whose answers are in the log, the latest first."""
-        found = self.query("SELECT model, max(seq) FROM predictions GROUP BY model ORDER BY max(seq) DESC")
+        """The versions whose answers are in the log, the latest first; last those that only answered silently."""
+        told = "max(CASE WHEN source = ? THEN 0 ELSE seq END) DESC, max(seq) DESC"
+        found = self.query(f"SELECT model FROM predictions GROUP BY model ORDER BY {told}", [SHADOW])
         return [row[0] for row in found]
 
     def find(self, answer: str) -> Entry | None:

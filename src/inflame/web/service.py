@@ -13,7 +13,7 @@ from typing import Any, final
 from inflame.artifact import seen
 from inflame.artifact.preprocess import PictureError
 from inflame.errors import InflameError
-from inflame.monitor.entries import Entry
+from inflame.monitor.entries import SHADOW, Entry
 from inflame.web.answers import Answer
 from inflame.web.batching import Batcher, Refused
 from inflame.web.metrics import Metrics
@@ -135,7 +135,7 @@ class Service:
         return None if failed else found
 
     def _kept_of_shadow(self, answer: Answer, content: bytes) -> None:
-        self.store.keep(answer, content, "shadow")
+        self.store.keep(answer, content, SHADOW)
 
     async def explain(self, content: bytes, *, model: str = "", label: str = "", near: int = 6) -> dict[str, Any]:
         """Why, as Served.explain tells it; a few at a time, and each in its time. Raises Problem."""

@@ -58,6 +58,7 @@ def test_a_shadow_answers_silently_and_its_answers_are_in_the_log(serve: Serve, 
     rows = log.query("SELECT model, input, label FROM predictions WHERE source = ?", ["shadow"])
     assert rows == [(version, said[0]["sha256"], "apple")] * 5
     assert log.model(version)
+    assert log.models() == [said[0]["version"], version]  # what was told to people is looked at first
     log.close()
 
 
