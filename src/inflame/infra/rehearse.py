@@ -117,7 +117,7 @@ def _taken(here: Stage, backend: str) -> list[Finding]:
         return []
     if here.real:
         return [Finding(what="request", state=OK, text=f"sent as it would be, {backend}'s control plane here took it")]
-    text = f"{backend} has no control plane here: it was tried as a job of this machine"
+    text = f"{backend} itself takes no part in a rehearsal: it was tried as a packaged job of this machine"
     return [Finding(what="request", state=UNKNOWN, text=text)]
 
 

@@ -1,7 +1,7 @@
 """A place to rehearse at: the place's own launcher sends its own request, and its control plane here runs the job.
 
 What the job keeps is kept in a folder. Buckets of S3 and of Google keep their names, and are served from there; the
-outputs of the others give way to a folder. Places without a control plane get a packaged job of this machine.
+outputs of the others give way to a folder. Places that are not in STAGES get a packaged job of this machine.
 """
 
 from __future__ import annotations
