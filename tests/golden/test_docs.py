@@ -80,6 +80,6 @@ def test_the_site_is_built_and_asks_nobody(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "site" / "tutorials" / "first-model.html").read_text(encoding="utf-8")
+    page = (tmp_path / "site" / "tutorials" / "first-model" / "index.html").read_text(encoding="utf-8")
     fetched = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?://[^"]+)"', page)
     assert fetched == []
