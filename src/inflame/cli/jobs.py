@@ -301,10 +301,10 @@ def rehearse_words(parser: Parser) -> None:
     """The job, as for launch."""
     parser.usage = "inflame rehearse MODEL|DATA --on BACKEND [--output URI] [--machine NAME] [key=value …]"
     parser.description = (
-        "What would fail there fails here first. The request that launch would send goes to a control plane of\n"
-        "its place on this machine, which runs the packed job in a fresh folder with its own list of packages,\n"
-        "on a sample: it is killed after its first checkpoint, sent again, goes on and exports. Then the place\n"
-        "is looked at: credentials, region, quota, bucket. Nothing is sent."
+        "What would fail there fails here first. The request that launch would send goes to a control\n"
+        "plane of its place on this machine, which runs the packed job in a fresh folder with its own list\n"
+        "of packages, on a sample: it is killed after its first checkpoint, sent again, goes on and exports.\n"
+        "Then the place is looked at: credentials, region, quota, bucket. Nothing is sent."
     )
     parser.epilog = (
         "examples:\n"
