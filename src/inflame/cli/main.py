@@ -80,7 +80,7 @@ inflame: say how long you have; get the best picture classifier that fits, and t
 """
 _CLOSING = """\
 Settings are words:  inflame train mnist hyperparam.learning_rate=0.01 seed=1
-Every verb has --help with an example, --json for programs and --debug for the full story of an error.
+Every verb has --help with an example, --json for programs, --debug for the full story of an error.
 Exit codes: 0 done, 1 failed, 2 your input, 130 interrupted. Stopped? The same command goes on.
 """
 
@@ -114,7 +114,7 @@ def overview() -> str:
     lines = [_OPENING]
     for title, verbs in JOURNEY.items():
         lines.append(f"{title}:")
-        lines += [f"  inflame {f'{name} {verb.words}':<18}{verb.line}" for name, verb in verbs.items()]
+        lines += [f"  inflame {f'{name} {verb.words}':<22} {verb.line}" for name, verb in verbs.items()]
         lines.append("")
     return "\n".join([*lines, _CLOSING])
 
