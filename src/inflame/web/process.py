@@ -114,6 +114,7 @@ def told(model: Model) -> dict[str, Any]:
         "about": model.about,
         "card": model.card,
         "text": model.text,
+        "seconds": model.seconds,
         "runtime": model.runtime.to_json(),
         "size": model.size,
         "channels": model.channels,

@@ -33,7 +33,7 @@ class Settings:
     pixels: int = 50_000_000
     letters: int = 200_000  # of one text
     room: int = 256  # items that may wait
-    batch: int = 8  # a net takes as long for each of many as for one alone on a processor, and more memory
+    batch: int = 32  # at most; fewer of what takes long, see Served
     workers: int = 2
     runtime: str = ""  # a name of the seam `runtime`; "": the best by measurement
     deadline: float = 10.0

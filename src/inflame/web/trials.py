@@ -72,7 +72,7 @@ class Trial:
         self.plan, self.ended = plan, ""
         self.served = Served(name, plan.folder, settings).wait()
         room = _ROOM if plan.kind == "shadow" else settings.room
-        self.queue = Batcher(self.served.answer, workers=1, most=settings.batch, room=room)
+        self.queue = Batcher(self.served.answer, workers=1, most=self.served.most, room=room)
         self.mine, self.other = Count(), Count()
         self.same = self.compared = self.missed = 0
         self._lock = threading.Lock()
