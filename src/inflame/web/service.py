@@ -83,10 +83,11 @@ class Service:
         model: str = "",
         source: str = "api",
         client: str = "",
+        consent: bool = False,
     ) -> list[Answer | Problem]:
         """One answer for each content, kept; a Problem stands for what can't be read. Raises Problem.
 
-        client: who asks, for a canary's share.
+        client: who asks, for a canary's share; consent: whoever sent the contents lets them be kept, to learn from.
         """
         chosen = self.model(model).name
         if not contents:
@@ -103,7 +104,7 @@ class Service:
             self.metrics.rejected.labels(problem.code).inc()
             raise problem from None
         taken = time.perf_counter() - began
-        return [self._kept(one, content, source, taken) for one, content in zip(found, contents, strict=True)]
+        return [self._kept(one, content, source, taken, consent) for one, content in zip(found, contents, strict=True)]
 
     async def _found(self, chosen: str, contents: Sequence[bytes], client: str) -> list[Any]:
         """What the model says, or to some clients its canary. Raises Refused."""
@@ -175,10 +176,10 @@ class Service:
             label, comment = "", f"other {comment}".strip()
         return self.store.judge(result, verdict, label if verdict == "wrong" else "", comment)
 
-    def _kept(self, one: Any, content: bytes, source: str, taken: float) -> Answer | Problem:
+    def _kept(self, one: Any, content: bytes, source: str, taken: float, consent: bool) -> Answer | Problem:
         if isinstance(one, Answer):
             self.metrics.predictions.labels(one.model, one.version, one.level).inc()
-            return self.store.keep(_timed(one, taken), content, source)
+            return self.store.keep(_timed(one, taken), content, source, consent=consent)
         if isinstance(one, Problem):
             self.metrics.rejected.labels(one.code).inc()
         elif isinstance(one, InflameError):
