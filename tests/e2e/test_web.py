@@ -182,8 +182,7 @@ def test_without_scripts_and_by_keyboard(browse: Callable[..., Any], photo_set: 
 
 @browser_needed
 @quiet
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1200, "light")])
 def test_nothing_is_in_the_way_of_anyone(browse: Callable[..., Any], photo_set: Path, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     page = browse(color_scheme=scheme, viewport={"width": width, "height": 900}, reduced_motion="reduce")

@@ -58,7 +58,10 @@ def taken(run: dict[str, Any]) -> list[str]:
     return [rung["name"] for rung in status["ladder"] if rung["accepted"]]
 
 
-@pytest.mark.parametrize(("net", "epochs", "top"), [("simple", 1, "linear"), ("narrow", 8, "small net")])
+@pytest.mark.parametrize(
+    ("net", "epochs", "top"),
+    [pytest.param("simple", 1, "linear", marks=pytest.mark.slow), ("narrow", 8, "small net")],
+)
 def test_the_digits(net: str, epochs: int, top: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("io.training_input=digits", f"hyperparam.num_epochs={epochs}", f"hyperparam.small_net={net}", "seed=3")
     first, project = both(tmp_path, capsys, *words)
