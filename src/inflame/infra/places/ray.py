@@ -266,7 +266,7 @@ def _size(spec: JobSpec) -> tuple[int, int]:
 def _shared(spec: JobSpec, package: Package | None) -> dict[str, str]:
     """Where all machines find code and packages: folders, whose names the shell takes."""
     place = package.archive.rpartition("/code/")[0] if package else spec.output
-    found = {"INFLAME_WORK": f"{spec.output}/work", "INFLAME_PARTS": f"{place}/parts"}
+    found = {"INFLAME_WORK": store.join(spec.output, "work"), "INFLAME_PARTS": store.join(place, "parts")}
     return {name: uri.removeprefix("file://") for name, uri in found.items()}
 
 
