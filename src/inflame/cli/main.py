@@ -61,6 +61,7 @@ JOURNEY: dict[str, dict[str, Verb]] = {
     "after deployment": {
         "monitor": Verb("monitor", "[FOLDER]", "has the world moved on? how good are the answers still?"),
         "inbox": Verb("inbox", "", "name what the model was asked; the data grows by it"),
+        "cards": Verb("cards", "new CLASS…", "write what the chat of the website knows about a class"),
     },
     "your own code and machine": {
         "new": Verb("project", "NAME", "make a project of your own that trains at once"),

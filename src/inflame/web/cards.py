@@ -11,7 +11,8 @@
     ## sources
     1. Title, publisher | licence of the text here
 
-The heading is the class that the card is about; the other headings are slots (SLOTS).
+The heading is the class that the card is about; the other headings are slots (SLOTS). A line `<!-- … -->` is a note.
+`inflame cards new CLASS` writes a card to be filled in.
 """
 
 from __future__ import annotations
@@ -26,6 +27,34 @@ from inflame.errors import DataError
 FOLDER = Path(__file__).parent / "knowledge"
 SLOTS = ("look", "like", "range", "diet", "season", "life", "defence", "conservation", "name", "use", "more", "model")
 
+_ASKED = {  # what belongs into a slot, for who writes a card
+    "look": "How is it known? What is seen first, what in a picture of it?",
+    "like": "What is it mistaken for, and how are they told apart?",
+    "range": "Where is it found?",
+    "diet": "What does it live on?",
+    "season": "When can it be seen?",
+    "life": "How does it grow up, how old does it become?",
+    "defence": "What keeps its enemies away?",
+    "conservation": "Is it rare, is it protected?",
+    "name": "Where does its name come from?",
+    "use": "What is it used for?",
+    "more": "What else is worth knowing?",
+}
+_HEAD = """\
+# {about}
+<!-- Other words for it, what it is mistaken for, and what it belongs to; commas between them. -->
+names:
+like:
+topic:
+
+<!-- One sentence a line, in your own words, each with the number of its source: - It is orange. [1] -->
+<!-- What has no sentence is not spoken of: leave headings empty, or take them out. -->
+"""
+_FOOT = """\
+## sources
+<!-- Number, title and publisher | the licence of the sentences above -->
+1. Title, publisher | own words, MIT
+"""
 _SENTENCE = re.compile(r"- (.+?) \[(\d+)\]$")
 _SOURCE = re.compile(r"(\d+)\. (.+?) \| (.+)$")
 
@@ -66,7 +95,7 @@ def parse(text: str, where: str = "") -> Card:
     sources: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
-        if not line:
+        if not line or (line.startswith("<!--") and line.endswith("-->")):
             continue
         if line.startswith("# ") and not about:
             about = line[2:].strip()
@@ -105,12 +134,26 @@ def fitting(classes: Iterable[str], own: Path | None = None) -> list[Card]:
     wanted = {simple(name) for name in classes}
     mine = [read(path) for path in sorted(own.glob("*.md"))] if own is not None else []
     taken = {simple(card.about) for card in mine}
-    built_in = [read(path) for path in sorted(FOLDER.glob("*.md"))]
-    known = [*mine, *(card for card in built_in if simple(card.about) not in taken)]
+    ours = [read(path) for path in sorted(FOLDER.glob("*.md"))]
+    known = [*mine, *(card for card in ours if simple(card.about) not in taken)]
     wanted |= taken
     found = [card for card in known if wanted & {simple(card.about), *map(simple, card.names)}]
     more = {simple(name) for card in found for name in card.like}
     return found + [card for card in known if card not in found and simple(card.about) in more]
+
+
+def blank(about: str) -> str:
+    """The text of a card about that class, to be filled in: all slots, and no sentence yet."""
+    slots = [f"## {slot}\n<!-- {asked} -->\n" for slot, asked in _ASKED.items()]
+    return "\n".join([_HEAD.format(about=about), *slots, _FOOT])
+
+
+def built_in(about: str) -> str:
+    """The text of the card about that class that comes with inflame; empty where there is none."""
+    for path in sorted(FOLDER.glob("*.md")):
+        if simple(read(path).about) == simple(about):
+            return path.read_text(encoding="utf-8")
+    return ""
 
 
 def simple(name: str) -> str:
