@@ -1,10 +1,11 @@
 """How many pictures a second the website answers, and how long one takes: against an offline loop over the same files,
-a plain FastAPI application, and LitServe where it is installed in .peers/litserve.
+plain FastAPI applications, and LitServe and Ray Serve where they are installed in .peers/litserve and .peers/ray.
 
     python -m benchmarks.serving BUNDLE PHOTOS [--seconds 8] [--rounds 2]
 
 All get the same requests: one JPEG of about 60 kB in a form, over kept connections from 1, 16 or 32 clients on the same
-machine. Rounds alternate, so that a machine that is busy otherwise is so for all. BUNDLE is one of pictures.
+machine. Rounds alternate, so that a machine that is busy otherwise is so for all; the processor time of a request says
+more than its rate where others work as well. BUNDLE is one of pictures.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image
@@ -30,34 +34,61 @@ from inflame import host
 
 print = functools.partial(print, flush=True)
 HERE = Path(__file__).parents[1]
-LITSERVE = HERE / ".peers" / "litserve" / "bin" / "python"
 SIZE, WANTED = (640, 480), 60_000
 
-_PLAIN = """
+_FASTAPI = """
 import sys, uvicorn
 from fastapi import FastAPI, UploadFile
-from inflame.model.engine.bundle import Predictor
-predictor, app = Predictor(sys.argv[1]), FastAPI()
+from benchmarks.serving_hand import ENGINES
+engine, app = ENGINES[sys.argv[3]](sys.argv[1]), FastAPI()
 @app.post("/predict")
 def predict(file: UploadFile):
-    answer = predictor.predict([file.file.read()])[0]
-    return {"label": answer.label, "probability": answer.probability}
+    return engine([file.file.read()])[0]
 uvicorn.run(app, port=int(sys.argv[2]), log_level="error", access_log=False)
 """
 _LITSERVE = """
 import sys, litserve
-from fastapi import Request, UploadFile
-from inflame.model.engine.bundle import Predictor
+from benchmarks.serving_hand import ENGINES
 class Api(litserve.LitAPI):
-    def setup(self, device): self.predictor = Predictor(sys.argv[1])
+    def setup(self, device): self.engine = ENGINES[sys.argv[3]](sys.argv[1])
     def decode_request(self, request): return request["file"].file.read()
-    def predict(self, contents): return self.predictor.predict(contents)
-    def encode_response(self, answer): return {"label": answer.label, "probability": answer.probability}
+    def predict(self, contents): return self.engine(contents)
+    def encode_response(self, answer): return answer
 if __name__ == "__main__":
-    api = Api(max_batch_size=32, batch_timeout=0.005)
-    server = litserve.LitServer(api, accelerator="cpu")
+    server = litserve.LitServer(Api(max_batch_size=32, batch_timeout=0.005), accelerator="cpu")
     server.run(port=int(sys.argv[2]), generate_client_file=False, log_level="error")
 """
+_RAY = """
+import sys, time, ray
+from fastapi import FastAPI, UploadFile
+from ray import serve
+from benchmarks.serving_hand import ENGINES
+app = FastAPI()
+@serve.deployment(num_replicas=2, max_ongoing_requests=32, ray_actor_options={"num_cpus": 1})
+@serve.ingress(app)
+class Site:
+    def __init__(self, bundle, kind): self.engine = ENGINES[kind](bundle)
+    @app.post("/predict")
+    async def predict(self, file: UploadFile): return self.engine([await file.read()])[0]
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+serve.start(http_options={"port": int(sys.argv[2])})
+serve.run(Site.bind(sys.argv[1], sys.argv[3]))
+time.sleep(10_000)
+"""
+
+
+def _python(package: str, folder: str) -> Path:
+    """The one that has the package: ours, or that of the peer's own folder."""
+    return Path(sys.executable) if find_spec(package) else HERE / ".peers" / folder / "bin" / "python"
+
+
+# name: where its Python is, its program, and what answers in it
+PEERS = {
+    "FastAPI by hand": (Path(sys.executable), _FASTAPI, "hand"),
+    "FastAPI with our predictor": (Path(sys.executable), _FASTAPI, "predictor"),
+    "LitServe": (_python("litserve", "litserve"), _LITSERVE, "hand"),
+    "Ray Serve": (_python("grpc_reflection", "ray"), _RAY, "hand"),
+}
 
 
 def photos(folder: Path, count: int = 64) -> list[bytes]:
@@ -81,13 +112,11 @@ def server(kind: str, bundle: Path) -> Iterator[tuple[int, str, int]]:
         link.bind(("127.0.0.1", 0))
         port = link.getsockname()[1]
     path = "/v1/classify" if kind == "inflame" else "/predict"
-    inflame = [sys.executable, "-m", "inflame", "serve", str(bundle), "--port", str(port), "--json"]
-    command = {
-        "inflame": inflame,
-        "plain FastAPI": [sys.executable, "-c", _PLAIN, str(bundle), str(port)],
-        "LitServe": [str(LITSERVE), _script(), str(bundle), str(port)],
-    }[kind]
-    paths = [str(HERE / "src"), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, "-m", "inflame", "serve", str(bundle), "--port", str(port), "--json"]
+    if kind != "inflame":
+        python, program, engine = PEERS[kind]
+        command = [str(python), _script(kind, program), str(bundle), str(port), engine]
+    paths = [str(HERE / "src"), str(HERE), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -110,15 +139,27 @@ def server(kind: str, bundle: Path) -> Iterator[tuple[int, str, int]]:
             process.wait()
 
 
-def _script() -> str:
-    place = HERE / ".peers" / "litserve" / "app.py"
-    place.write_text(_LITSERVE)
+def _script(kind: str, program: str) -> str:
+    """The program as a file: some peers start themselves again."""
+    place = Path(tempfile.gettempdir()) / f"inflame-peer-{kind.replace(' ', '-')}.py"
+    place.write_text(program)
     return str(place)
+
+
+def warm(port: int, path: str, content: bytes) -> None:
+    """Returns when a picture is answered; some listen before they can."""
+    for _ in range(600):
+        with suppress(OSError, IndexError, ValueError), socket.create_connection(("127.0.0.1", port), 30) as link:
+            link.sendall(request(port, path, content))
+            if status(link.makefile("rb")) == 200:
+                return
+        time.sleep(0.1)
+    raise RuntimeError("no answer")
 
 
 def load(port: int, path: str, files: list[bytes], clients: int, seconds: float) -> tuple[float, float, float, int]:
     """Requests a second, median and 99th percentile in milliseconds, and how many failed."""
-    requests = [_request(port, path, content) for content in files]
+    requests = [request(port, path, content) for content in files]
     taken: list[float] = []
     failed = [0]
     end = time.monotonic() + seconds
@@ -129,7 +170,7 @@ def load(port: int, path: str, files: list[bytes], clients: int, seconds: float)
             while time.monotonic() < end:
                 began = time.perf_counter()
                 link.sendall(requests[turn % len(requests)])
-                if _status(file) != 200:
+                if status(file) != 200:
                     failed[0] += 1
                 else:
                     taken.append(time.perf_counter() - began)
@@ -146,7 +187,8 @@ def load(port: int, path: str, files: list[bytes], clients: int, seconds: float)
     return rate, 1000 * statistics.median(taken), 1000 * taken[int(0.99 * (len(taken) - 1))], failed[0]
 
 
-def _request(port: int, path: str, content: bytes) -> bytes:
+def request(port: int, path: str, content: bytes) -> bytes:
+    """The bytes of a request with one file in a form."""
     edge = "xxxxboundaryxxxx"
     head = (
         f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
@@ -156,33 +198,47 @@ def _request(port: int, path: str, content: bytes) -> bytes:
     return ("\r\n".join([*lines, f"Content-Type: multipart/form-data; boundary={edge}"]) + "\r\n\r\n").encode() + body
 
 
-def _status(file: io.BufferedReader) -> int:
-    status, length = int(file.readline().split()[1]), 0
+def status(file: io.BufferedReader) -> int:
+    """That of the next answer, which is read to its end."""
+    code, length = int(file.readline().split()[1]), 0
     while line := file.readline().strip():
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             length = int(value)
     file.read(length)
-    return status
+    return code
 
 
 def offline(bundle: Path, files: list[bytes], seconds: float) -> tuple[float, float]:
-    """Pictures a second in batches of 32, and the milliseconds of one alone."""
+    """Pictures a second in the best of two ways, in batches and one by one from as many threads as there are cores; and
+    the milliseconds of one alone."""
     from inflame.model.engine.bundle import Predictor
 
     predictor = Predictor(bundle)
-    predictor.predict(files[:32])
-    began, count = time.monotonic(), 0
-    while time.monotonic() - began < seconds:
-        predictor.predict(files[:32])
-        count += len(files[:32])
-    rate = count / (time.monotonic() - began)
+    rates = []
+    for size, threads in ((32, 1), (1, host.cores())):
+        groups = [files[start : start + size] for start in range(0, len(files), size)]
+        predictor.predict(groups[0])
+        began, count = time.monotonic(), 0
+        with ThreadPoolExecutor(threads) as pool:
+            while time.monotonic() - began < seconds / 2:
+                count += sum(map(len, pool.map(predictor.predict, groups)))
+        rates.append(count / (time.monotonic() - began))
     alone = []
-    for content in files * 3:
+    for content in files * 2:
         start = time.perf_counter()
         predictor.predict([content])
         alone.append(time.perf_counter() - start)
-    return rate, 1000 * statistics.median(alone)
+    return max(rates), 1000 * statistics.median(alone)
+
+
+def processor(pid: int) -> float:
+    """Seconds of the processor that a process and all that it has started have taken."""
+    total = 0
+    for one in host.tree(pid):
+        with suppress(OSError):  # it has ended
+            total += sum(map(int, Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> float:
@@ -200,33 +256,35 @@ def main() -> None:
     words.add_argument("photos", type=Path)
     words.add_argument("--seconds", type=float, default=8.0)
     words.add_argument("--rounds", type=int, default=2)
+    words.add_argument("--clients", type=int, nargs="*", default=[1, 16, 32])
+    words.add_argument("--only", default="", help="a part of the name of those that are measured")
     given = words.parse_args()
     files = photos(given.photos)
     print(f"{len(files)} JPEGs of {sum(map(len, files)) / len(files) / 1000:.0f} kB, {os.cpu_count()} cores\n")
-    kinds = ["inflame", "plain FastAPI", *(["LitServe"] if LITSERVE.exists() else [])]
-    found: dict[str, dict[int, list[tuple[float, float, float, int]]]] = {kind: {} for kind in kinds}
+    kinds = ["inflame", *(kind for kind, (python, *_) in PEERS.items() if python.exists())]
+    kinds = [kind for kind in kinds if given.only.lower() in kind.lower()]
+    found: dict[str, dict[int, list[tuple[float, ...]]]] = {kind: {} for kind in kinds}
     loops = []
     for _ in range(given.rounds):
         loops.append(offline(given.bundle, files, given.seconds))
         for kind in kinds:
             began = time.monotonic()
             with server(kind, given.bundle) as (port, path, pid):
-                load(port, path, files, 1, 0.2)
-                if kind == "inflame":
-                    print(
-                        f"inflame: first answer {time.monotonic() - began:.1f} s after its start, {memory(pid):.0f} MB"
-                    )
-                for clients in (1, 16, 32):
-                    found[kind].setdefault(clients, []).append(load(port, path, files, clients, given.seconds))
-                if kind == "inflame":
-                    print(f"inflame: {memory(pid):.0f} MB after the load")
-    print("\n| | clients | requests/s | p50 ms | p99 ms | failed |\n|---|---|---|---|---|---|")
+                warm(port, path, files[0])
+                print(f"{kind}: first answer {time.monotonic() - began:.1f} s after its start, {memory(pid):.0f} MB")
+                for clients in given.clients:
+                    before = processor(pid)
+                    rate, *times = load(port, path, files, clients, given.seconds)
+                    cost = 1000 * (processor(pid) - before) / (rate * given.seconds)
+                    found[kind].setdefault(clients, []).append((rate, *times, cost))
+                print(f"{kind}: {memory(pid):.0f} MB after the load")
+    print("\n| | clients | requests/s | p50 ms | p99 ms | failed | processor ms |\n|---|---|---|---|---|---|---|")
     rate, alone = (statistics.mean(values) for values in zip(*loops, strict=True))
-    print(f"| offline loop, batches of 32 (one alone) | - | {rate:.0f} | {alone:.1f} | | |")
+    print(f"| offline loop (one alone) | - | {rate:.0f} | {alone:.1f} | | | |")
     for kind, results in found.items():
         for clients, rounds in results.items():
-            means = [statistics.mean(values) for values in zip(*rounds, strict=True)]
-            print(f"| {kind} | {clients} | {means[0]:.0f} | {means[1]:.1f} | {means[2]:.1f} | {means[3]:.0f} |")
+            rate, half, most, failed, cost = (statistics.mean(values) for values in zip(*rounds, strict=True))
+            print(f"| {kind} | {clients} | {rate:.0f} | {half:.1f} | {most:.1f} | {failed:.0f} | {cost:.1f} |")
     print("\n" + json.dumps({"offline": loops, "served": found}))
 
 

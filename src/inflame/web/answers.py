@@ -32,7 +32,8 @@ class Answer(Record):
     seconds: float = 0.0
     embedding: bytes = b""  # float16; for the log, never told, as are the shares of all classes in their order
     shares: tuple[float, ...] = ()
-    pixels: Any = None  # of a picture, as the net saw it: what the log's statistics are of
+    seen: bytes = b""  # float32; what the input is like (artifact.seen), and its `kind`: for the log as well
+    kind: str = ""
     id: str = ""  # given by the store
     time: float = 0.0
 

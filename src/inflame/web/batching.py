@@ -2,7 +2,8 @@
 
 A thread that is free takes all that waits, up to a batch: alone, a request waits for nobody; under load batches grow
 by themselves. Who left, or whose time is up, is dropped before it costs anything. A full queue refuses at once, for
-waiting would make everybody late.
+waiting would make everybody late; and a queue that has not been empty for a while is full sooner: it bears a burst, but
+where more is asked than can be answered, a long one would only make all who are answered wait.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
+
+_STANDING = 1.0  # seconds after which a queue that was never empty is no burst
+_LINE = 32  # things that may wait in such a one
 
 
 class Refused(Exception):
@@ -36,7 +40,8 @@ class _Ticket:
 @final
 class Batcher:
     """`act` takes a list of things and returns as many results; an exception among them is raised where its thing was
-    asked for. It runs in `workers` threads, on at most `most` things at once; at most `room` things wait.
+    asked for. It runs in `workers` threads, on at most `most` things at once; at most `room` things wait, and in a
+    queue that stands only some, which are answered within about `soon` seconds.
 
     `seen(batch_size, waited_seconds)` is told about every batch.
     """
@@ -48,13 +53,15 @@ class Batcher:
         workers: int = 2,
         most: int = 32,
         room: int = 256,
+        soon: float = 0.5,
         seen: Callable[[int, float], None] = lambda _size, _waited: None,
     ) -> None:
-        self._act, self._most, self._room, self._seen = act, most, room, seen
+        self._act, self._most, self._room, self._soon, self._seen = act, most, room, soon, seen
         self._waiting: deque[_Ticket] = deque()
+        self._empty = time.monotonic()  # when nothing waited, last
         self._changed = threading.Condition()
         self._running = 0  # things in batches that run
-        self._pace = 0.01  # seconds for one thing, lately
+        self._pace = 0.01 / workers  # seconds for one thing, lately
         self._draining = self._ended = False
         self.dropped = 0  # things that nobody waited for any more
         self._threads = [threading.Thread(target=self._work, name=f"batch-{i}", daemon=True) for i in range(workers)]
@@ -71,16 +78,27 @@ class Batcher:
         """How many things wait or are being answered."""
         return len(self._waiting) + self._running
 
+    def admit(self, count: int = 1) -> None:
+        """Raises Refused where so many more would be refused at present."""
+        if self._draining:
+            raise Refused("draining", 1.0)
+        with self._changed:
+            waiting, now = len(self._waiting), time.monotonic()
+            if not waiting:
+                self._empty = now
+            room = self._room
+            if now - self._empty > _STANDING:
+                room = min(room, _LINE, max(2 * len(self._threads), int(self._soon / self._pace)))
+            if waiting + count > room and sum(not ticket.left for ticket in self._waiting) + count > room:
+                raise Refused("full", max(0.1, self._pace * waiting))
+
     async def __call__(self, things: Sequence[Any], within: float) -> list[Any]:
         """The results in order, an exception standing for its thing. All are taken or none. Raises Refused."""
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + within
         tickets = [_Ticket(thing, loop.create_future(), deadline) for thing in things]
         with self._changed:
-            if self._draining:
-                raise Refused("draining", 1.0)
-            if len(self._waiting) + len(tickets) > self._room:
-                raise Refused("full", max(0.1, self._pace * len(self._waiting)))
+            self.admit(len(tickets))
             self._waiting.extend(tickets)
             self._changed.notify(len(tickets))
         try:
@@ -135,6 +153,8 @@ class Batcher:
                 self.dropped += 1
             else:
                 batch.append(ticket)
+        if not self._waiting:
+            self._empty = now
         return batch
 
     def _answer(self, batch: list[_Ticket]) -> None:
@@ -144,7 +164,7 @@ class Batcher:
         except Exception as error:  # one mistake must not end the thread, and with it the server
             results = [error] * len(batch)
         taken = time.perf_counter() - began
-        self._pace = 0.8 * self._pace + 0.2 * taken / len(batch)
+        self._pace = 0.8 * self._pace + 0.2 * taken / len(batch) / len(self._threads)
         self._seen(len(batch), taken)
         loops = {id(ticket.future.get_loop()): ticket.future.get_loop() for ticket in batch}
         for key, loop in loops.items():

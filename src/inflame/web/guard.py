@@ -66,42 +66,35 @@ class Guard:
             await self.app(scope, receive, send)
             return
         heads = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        began, status = time.perf_counter(), 0
-        body: list[bool] = []  # filled when it is whole
-        name = heads.get("x-request-id", "")
-        state = scope.setdefault("state", {})
-        state["request_id"] = name if _ID.fullmatch(name) else secrets.token_hex(8)
-        state["client"] = self._client(scope, heads)
-        own = heads.get("x-client-id", "")
-        state["visitor"] = own if _ID.fullmatch(own) else state["client"]  # for a canary's share, and nothing else
-        state["owner"] = self._is_owner(heads)
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                given = {key.lower() for key, _ in message.get("headers", ())}
-                more = [pair for pair in _HEADERS if pair[0] not in given]
-                more.append((b"x-request-id", state["request_id"].encode()))
-                if not body and b"connection" not in given and scope["method"] not in _SAFE:
-                    more.append((b"connection", b"close"))  # the rest of the body isn't waited for
-                if b"cache-control" not in given:
-                    more.append((b"cache-control", b"no-store"))
-                message = {**message, "headers": [*message.get("headers", ()), *more]}
-            await send(message)
-
+        began, body = time.perf_counter(), list[bool]()  # the latter is filled when it is whole
+        state = self._noted(scope, heads)
+        answer = _Answer(send, scope, body)
         try:
             self._admit(scope, heads, state["client"])
             await self.app(scope, self._limited(receive, body), answer)
         except (Problem, ClientLeft) as error:
-            if isinstance(error, Problem) and not status:
+            if isinstance(error, Problem) and not answer.status:
                 await problem_answer(error, scope, answer)
+        except asyncio.CancelledError:
+            if not state.get("gone"):
+                raise
         except Exception as error:
             log.exception("mistake", extra={"request_id": state["request_id"]})
-            if not status:
+            if not answer.status:
                 await problem_answer(of(error), scope, answer)
         finally:
-            self._note(scope, heads, status, time.perf_counter() - began)
+            self._note(scope, heads, answer.status, time.perf_counter() - began)
+
+    def _noted(self, scope: Scope, heads: dict[str, str]) -> dict[str, Any]:
+        """The state of the request: who asks, and what is done for it."""
+        name, own = heads.get("x-request-id", ""), heads.get("x-client-id", "")
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = name if _ID.fullmatch(name) else secrets.token_hex(8)
+        state["client"] = self._client(scope, heads)
+        state["visitor"] = own if _ID.fullmatch(own) else state["client"]  # for a canary's share, and nothing else
+        state["owner"] = self._is_owner(heads)
+        state["task"] = asyncio.current_task()  # ended by the server when the client has gone
+        return state
 
     def _admit(self, scope: Scope, heads: dict[str, str], client: str) -> None:
         settings, host = self.settings, heads.get("host", "")
@@ -180,6 +173,32 @@ class Guard:
                 **({"trace": trace[1]} if trace else {}),
             },
         )
+
+
+@final
+class _Answer:
+    """What goes back, with the headers that every answer has. `status` is 0 until it begins; `body` is empty while that
+    of the request hasn't been read."""
+
+    def __init__(self, send: Send, scope: Scope, body: list[bool]) -> None:
+        self._send, self._scope, self._body = send, scope, body
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), *self._more(message)]}
+        await self._send(message)
+
+    def _more(self, message: Message) -> list[tuple[bytes, bytes]]:
+        given = {key.lower() for key, _ in message.get("headers", ())}
+        more = [pair for pair in _HEADERS if pair[0] not in given]
+        more.append((b"x-request-id", self._scope["state"]["request_id"].encode()))
+        if not self._body and b"connection" not in given and self._scope["method"] not in _SAFE:
+            more.append((b"connection", b"close"))  # the rest of the body isn't waited for
+        if b"cache-control" not in given:
+            more.append((b"cache-control", b"no-store"))
+        return more
 
 
 class ClientLeft(Exception):

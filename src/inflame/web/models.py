@@ -6,24 +6,28 @@ before anyone else.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from PIL import Image
 
-from inflame.artifact import magic, preprocess
+from inflame import host
+from inflame.artifact import magic, preprocess, seen
 from inflame.errors import BundleError, InflameError
 from inflame.model.engine.bundle import Predictor
 from inflame.model.engine.nearest import Near, Nearest
 from inflame.monitor.entries import Entry
-from inflame.records import Prediction, TextPreprocess
+from inflame.records import Prediction, Preprocess, TextPreprocess
 from inflame.web import runtimes
 from inflame.web.answers import Answer, level
+from inflame.web.crowd import Crowd
 from inflame.web.settings import Settings
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF")
@@ -45,11 +49,13 @@ class Model:
         self.name, self.settings = name, settings
         self.predictor = Predictor(folder)
         self.runtime = runtimes.choose(self.predictor, settings.runtime)
+        self._shared()
         info = self.predictor.info
         self.version, self.created = self.predictor.version, str(info.get("created", ""))
         self.classes, self.about = self.predictor.classes, info
         plan = self.predictor.preprocess
         self.text = isinstance(plan, TextPreprocess)
+        self._plan = _strict(plan, settings.pixels)
         self.size, self.channels = getattr(plan, "size", 0), getattr(plan, "channels", 0)  # of pictures, prepared
         self.card = (folder / "card.md").read_text(encoding="utf-8")
         packed = self.predictor.nearest
@@ -57,6 +63,12 @@ class Model:
         self.limit = self._usual()
         self.canaries = self._some()
         self._right = self._canary_answers()
+
+    def _shared(self) -> None:
+        """Lets the net run for many at once."""
+        narrow = functools.partial(runtimes.narrow, self.predictor, self.runtime)
+        wide = self.predictor.use(None)
+        self.predictor.use(Crowd(wide, host.cores(), narrow))
 
     def answer(
         self, contents: Sequence[Content], at: Callable[[int], None] = lambda _: None
@@ -166,9 +178,10 @@ class Model:
     def _read(self, content: Content) -> Any:
         """The content as the net takes it, or the error that says why not."""
         try:
-            if not self.text:
-                check_picture(content, self.settings.pixels)
-            return self.predictor.read(content)
+            if self._plan is None:
+                return self.predictor.read(content)
+            check_format(content)
+            return preprocess.pixels(content, self._plan)
         except InflameError as error:
             return error
 
@@ -181,6 +194,7 @@ class Model:
         found = []
         for (content, item), said, vector, distance in zip(good, predictions, embedding, far.tolist(), strict=True):
             unlike = 0 < self.limit < distance
+            numbers, kind = seen.text(content) if self.text else seen.picture(item, content)
             found.append(
                 Answer(
                     label=said.label,
@@ -198,15 +212,15 @@ class Model:
                     seconds=taken,
                     embedding=vector.astype(np.float16).tobytes(),
                     shares=self._in_order(said.top),
-                    pixels=None if self.text else item,
+                    seen=numbers.tobytes(),
+                    kind=kind,
                 )
             )
         return found
 
 
-def check_picture(content: Content, pixels: int) -> None:
-    """Refuses, by its first bytes and its header, what is no picture of an allowed format or has too many pixels.
-    Raises PictureError."""
+def check_format(content: Content) -> None:
+    """Refuses by its first bytes what is a picture, but of no allowed format. Raises PictureError."""
     found = magic.sniff(content)
     if found.format and found.format not in FORMATS:
         raise preprocess.PictureError(
@@ -214,7 +228,11 @@ def check_picture(content: Content, pixels: int) -> None:
             kind="not_a_picture",
             remedy="send a JPEG, PNG, WebP, GIF or AVIF",
         )
-    preprocess.header(content, max_pixels=pixels)
+
+
+def _strict(plan: Preprocess | TextPreprocess, pixels: int) -> Preprocess | None:
+    """The plan for pictures, with so many pixels at most; None for texts."""
+    return None if isinstance(plan, TextPreprocess) else replace(plan, max_pixels=min(plan.max_pixels, pixels))
 
 
 def _failed(item: Any) -> bool:

@@ -6,28 +6,24 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from inflame.artifact.preprocess import PictureError
 from inflame.errors import BundleError, DataError, InflameError, MissingExtra, RunError, UserError
 from inflame.web.answers import Answer
 
 _ERRORS = {kind.__name__: kind for kind in (InflameError, UserError, RunError, DataError, BundleError, MissingExtra)}
-_APART = ("embedding", "pixels")  # told as bytes
+_APART = ("embedding", "seen")  # told as bytes
 _NAMES = [field.name for field in dataclasses.fields(Answer) if field.name not in _APART]
 
 
 def wrapped(found: Sequence[Answer | InflameError]) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """Answers and errors in their order, and the bytes that belong to them: an embedding and pixels for each answer."""
+    """Answers and errors in their order, and the bytes that belong to them: `_APART` of each answer."""
     told, blobs = [], list[bytes]()
     for one in found:
         if isinstance(one, InflameError):
             told.append(error_told(one))
             continue
-        pixels = one.pixels
-        shape = [] if pixels is None else list(pixels.shape)
-        told.append({**{name: getattr(one, name) for name in _NAMES}, "shape": shape})
-        blobs += [one.embedding, b"" if pixels is None else np.ascontiguousarray(pixels).tobytes()]
+        told.append({name: getattr(one, name) for name in _NAMES})
+        blobs += [getattr(one, name) for name in _APART]
     return told, blobs
 
 
@@ -38,11 +34,10 @@ def unwrapped(told: Sequence[dict[str, Any]], blobs: Sequence[bytes]) -> list[An
 
 
 def _answer(told: dict[str, Any], rest: Iterator[bytes]) -> Answer:
-    shape, embedding, pixels = told.pop("shape"), next(rest, b""), next(rest, b"")
     told |= {"set": tuple(told["set"]), "shares": tuple(told["shares"])}
     told["top"] = tuple((str(label), float(share)) for label, share in told["top"])
-    seen = np.frombuffer(pixels, np.uint8).reshape(shape) if shape else None
-    return Answer(**told, embedding=embedding, pixels=seen)
+    told |= {name: next(rest, b"") for name in _APART}
+    return Answer(**told)
 
 
 def error_told(error: Exception) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
+from inflame.artifact.bare import bare
 from inflame.errors import InflameError
 from inflame.monitor import entries
-from inflame.web import explaining, parcels, thumbs
+from inflame.web import explaining, memory, parcels, thumbs
 from inflame.web.models import Model
 from inflame.web.settings import Settings
 from inflame.web.wire import Link
@@ -44,6 +45,7 @@ class Process:
         self._does: dict[str, Callable[..., Told]] = {
             "explain": self._explain,
             "small": self._small,
+            "bare": self._bare,
             "shown": self._shown,
             "again": self._again,
             "alive": self._alive,
@@ -93,6 +95,9 @@ class Process:
     def _small(self, blobs: list[bytes], *, side: int) -> Told:
         return {}, thumbs.many(blobs, side, text=self._model.text)
 
+    def _bare(self, blobs: list[bytes]) -> Told:
+        return {}, [_plain(content) for content in blobs]
+
     def _shown(self, _: list[bytes], *, count: int) -> Told:
         found = self._model.shown(count)
         return {"near": [{**one.to_json(), "snippet": one.snippet} for one in found]}, [one.thumb for one in found]
@@ -103,6 +108,14 @@ class Process:
 
     def _alive(self, _: list[bytes]) -> Told:
         return {"alive": self._model.alive()}, ()
+
+
+def _plain(content: bytes) -> bytes:
+    """The picture without metadata; empty for what can't be taken apart."""
+    try:
+        return bare(content)
+    except Exception:  # decoders raise nearly anything
+        return b""
 
 
 def told(model: Model) -> dict[str, Any]:
@@ -126,6 +139,7 @@ def main(link: Link) -> None:
     began = link.receive()
     if began is None:
         return
+    memory.keep()
     asked = began[0]
     try:
         settings = Settings(pixels=asked["pixels"], runtime=asked["runtime"])

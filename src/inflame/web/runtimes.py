@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 import inflame
 from inflame import host, plugins, store
-from inflame.errors import InflameError, UserError
+from inflame.errors import BundleError, InflameError, UserError
 from inflame.model.engine.predictor import Predictor, session
 from inflame.model.engine.seal import load
 from inflame.records import Record, dumps
@@ -39,6 +39,7 @@ USUAL, INT8 = "onnxruntime", "onnxruntime-int8"
 LABELS = 0.995  # the share of items that must get the label that the bundle gives them
 CLOSE = 0.01  # mean difference of the largest probability
 BETTER = 0.9  # of the time: for less it isn't worth to run what the bundle wasn't checked with
+LARGE = 64 * 2**20  # bytes of a net that isn't held twice: its layers are large enough for several cores
 ITEMS = 200
 FEW = 40  # items below which nothing can be said about one in two hundred
 MANY = 16  # items of the larger batch that is timed
@@ -117,9 +118,9 @@ class _OpenVino:
 
         core = ov.Core()
         wanted = {
-            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_NUM_THREADS": host.cores(),
+            "NUM_STREAMS": max(1, host.cores() // threads),  # runs at once
             "INFERENCE_PRECISION_HINT": precision,
-            "PERFORMANCE_HINT": "LATENCY",
         }
         self._net = core.compile_model(core.read_model(model), "CPU", wanted)
         self._places = {name: place for place, out in enumerate(self._net.outputs) for name in out.get_names()}
@@ -160,6 +161,14 @@ def choose(predictor: Predictor, wanted: str = "") -> Choice:
     if choice.runtime != USUAL:
         predictor.use(_opened(choice.runtime, predictor))
     return choice
+
+
+def narrow(predictor: Predictor, choice: Choice) -> Session | None:
+    """The net once more, one core a run, for many at once; None for one that is too large. Raises BundleError where
+    another bundle lies there by now."""
+    if (predictor.folder / "model.onnx").stat().st_size > LARGE:
+        return None
+    return _opened(choice.runtime, predictor, 1)
 
 
 def best(measured: Sequence[Measured]) -> str:
@@ -267,16 +276,21 @@ def _readable(predictor: Predictor, content: bytes) -> bool:
     return True
 
 
-def _opened(name: str, predictor: Predictor) -> Session:
+def _opened(name: str, predictor: Predictor, threads: int = 0) -> Session:
     make: Callable[[bytes, int], Session] = plugins.load("runtime", name)
-    model = _exported(predictor) if name == INT8 else load(predictor.folder)[1]["model.onnx"]
+    info, contents = load(predictor.folder)
+    if info["version"] != predictor.info["version"]:
+        raise BundleError(
+            "Another bundle has taken the place of this one.", where=str(predictor.folder), remedy="Ask again."
+        )
+    model = _exported(predictor) if name == INT8 else contents["model.onnx"]
     if not model:
         raise UserError(
             "This bundle has not been exported in int8.",
             where=str(predictor.folder),
             remedy=f"inflame export {predictor.folder.resolve().parent.name} --to int8",
         )
-    return make(model, host.cores())
+    return make(model, threads or host.cores())
 
 
 def _exported(predictor: Predictor) -> bytes:

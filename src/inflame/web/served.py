@@ -88,6 +88,10 @@ class Served:
         """A JPEG of each picture, no larger than `side` on a side; empty for a text, and for what can't be read."""
         return [b""] * len(contents) if self.text else self._once("small", contents, side=side)[1]
 
+    def bare(self, contents: Sequence[bytes]) -> list[bytes]:
+        """The contents without metadata, to be kept; empty for what can't be taken apart."""
+        return self._once("bare", contents)[1]
+
     def shown(self, count: int) -> list[Near]:
         """Some training items, of different classes as far as there are."""
         told, blobs = self._once("shown", count=count)

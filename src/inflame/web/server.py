@@ -41,7 +41,8 @@ class _Json(logging.Formatter):
 
 
 def _impatient(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio.Protocol]:
-    """The protocol, closing connections whose first head does not come in time: uvicorn itself waits for ever."""
+    """The protocol, closing connections whose first head does not come in time: uvicorn itself waits for ever. What is
+    done for a client that has gone ends, where uvicorn itself would bring it to its end."""
 
     class Impatient(protocol):  # type: ignore[misc, valid-type]
         def connection_made(self, transport: Any) -> None:
@@ -51,6 +52,8 @@ def _impatient(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio
         def connection_lost(self, exc: Exception | None) -> None:
             self._patience.cancel()
             super().connection_lost(exc)
+            if self.cycle is not None and not self.cycle.response_complete:
+                _leave(self.cycle.scope.get("state", {}))
 
         def data_received(self, data: bytes) -> None:
             before = self.cycle
@@ -66,6 +69,13 @@ def _impatient(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio
                 self.transport.close()
 
     return Impatient
+
+
+def _leave(state: dict[str, Any]) -> None:
+    """Ends the request of that state; see Guard."""
+    state["gone"] = True
+    if (task := state.get("task")) is not None:
+        task.cancel()
 
 
 def protocol(seconds: float) -> type[asyncio.Protocol]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, final
 
@@ -76,6 +76,13 @@ class Service:
             raise Problem("not_found", unknown(chosen, list(self.slots)).message, f"One of: {', '.join(self.slots)}")
         return self.slots[chosen].current
 
+    def admit(self, model: str = "") -> None:
+        """Raises Problem where that model takes nothing at present: so that nobody reads what it would refuse."""
+        try:
+            self._queues[self.model(model).name].admit()
+        except Refused as refused:
+            raise self._rejected(refused) from None
+
     async def classify(
         self,
         contents: Sequence[bytes],
@@ -100,11 +107,18 @@ class Service:
         try:
             found = await self._found(chosen, contents, client)
         except Refused as refused:
-            problem = of(refused)
-            self.metrics.rejected.labels(problem.code).inc()
-            raise problem from None
+            raise self._rejected(refused) from None
         taken = time.perf_counter() - began
-        return [self._kept(one, content, source, taken, consent) for one, content in zip(found, contents, strict=True)]
+        answered = [content for one, content in zip(found, contents, strict=True) if isinstance(one, Answer)]
+        agreed = iter(
+            await self._copies(chosen, lambda one: one.bare(answered), len(answered)) if consent and answered else ()
+        )
+        return [self._kept(one, source, taken, agreed) for one in found]
+
+    def _rejected(self, refused: Refused) -> Problem:
+        problem = of(refused)
+        self.metrics.rejected.labels(problem.code).inc()
+        return problem
 
     async def _found(self, chosen: str, contents: Sequence[bytes], client: str) -> list[Any]:
         """What the model says, or to some clients its canary. Raises Refused."""
@@ -134,8 +148,17 @@ class Service:
             log.error("canary ended", extra={"version": trial.served.version, "why": why})
         return None if failed else found
 
-    def _kept_of_shadow(self, answer: Answer, content: bytes) -> None:
-        self.store.keep(answer, content, SHADOW)
+    async def _copies(self, model: str, make: Callable[[Served], list[bytes]], count: int) -> list[bytes]:
+        """What is made of so many things; empty for all where that fails, or isn't done in time."""
+        chosen = self.model(model)
+        try:
+            async with asyncio.timeout(self.settings.deadline):
+                return await asyncio.to_thread(make, chosen)
+        except (TimeoutError, InflameError, Problem):
+            return [b""] * count
+
+    def _kept_of_shadow(self, answer: Answer) -> None:
+        self.store.keep(answer, SHADOW)
 
     async def explain(self, content: bytes, *, model: str = "", label: str = "", near: int = 6) -> dict[str, Any]:
         """Why, as Served.explain tells it; a few at a time, and each in its time. Raises Problem."""
@@ -150,12 +173,7 @@ class Service:
 
     async def small(self, contents: Sequence[bytes], side: int, *, model: str = "") -> list[bytes]:
         """A small JPEG of each picture; empty for a text, and for what can't be read or not in time."""
-        chosen = self.model(model)
-        try:
-            async with asyncio.timeout(self.settings.deadline):
-                return await asyncio.to_thread(chosen.small_copies, contents, side)
-        except (TimeoutError, InflameError, Problem):
-            return [b""] * len(contents)
+        return await self._copies(model, lambda one: one.small_copies(contents, side), len(contents))
 
     def result(self, name: str) -> Answer:
         """The kept answer with that id. Raises Problem."""
@@ -176,10 +194,10 @@ class Service:
             label, comment = "", f"other {comment}".strip()
         return self.store.judge(result, verdict, label if verdict == "wrong" else "", comment)
 
-    def _kept(self, one: Any, content: bytes, source: str, taken: float, consent: bool) -> Answer | Problem:
+    def _kept(self, one: Any, source: str, taken: float, agreed: Iterator[bytes]) -> Answer | Problem:
         if isinstance(one, Answer):
             self.metrics.predictions.labels(one.model, one.version, one.level).inc()
-            return self.store.keep(_timed(one, taken), content, source, consent=consent)
+            return self.store.keep(_timed(one, taken), source, next(agreed, b""))
         if isinstance(one, Problem):
             self.metrics.rejected.labels(one.code).inc()
         elif isinstance(one, InflameError):
@@ -215,6 +233,7 @@ class Service:
             workers=settings.workers,
             most=slot.current.most,
             room=settings.room,
+            soon=settings.soon,
             seen=seen,
         )
 

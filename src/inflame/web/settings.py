@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inflame import host
 from inflame.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -33,8 +34,9 @@ class Settings:
     pixels: int = 50_000_000
     letters: int = 200_000  # of one text
     room: int = 256  # items that may wait
+    soon: float = 0.5  # nobody waits longer for a turn where more is asked than can be answered
     batch: int = 32  # at most; fewer of what takes long, see Served
-    workers: int = 2
+    workers: int = field(default_factory=lambda: min(max(2, host.cores()), 32))  # batches at once
     runtime: str = ""  # a name of the seam `runtime`; "": the best by measurement
     deadline: float = 10.0
     read_time: float = 5.0  # for one picture or text to be decoded

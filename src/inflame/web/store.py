@@ -16,13 +16,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from inflame import store
-from inflame.artifact import seen
-from inflame.artifact.bare import bare
 from inflame.errors import InflameError, StorageError
 from inflame.monitor.entries import VISITOR, Entry, Verdict
 from inflame.monitor.log import Log
@@ -31,11 +29,11 @@ from inflame.web.answers import Answer
 _DAY = 86_400.0
 _ROOM = 10_000  # answers that may wait for the disk
 _SHARED = 2_000  # links at a time, of some 100 kB each
-_LOOKED_AT = 200  # where more wait, what they are like isn't measured: their pictures would fill the memory
 _LATELY = 5_000  # answers that are remembered as they were
+_CLASSES = 200_000  # of all of these together
 _SHARES = "CREATE TABLE IF NOT EXISTS shares (id TEXT PRIMARY KEY, result TEXT, until REAL, picture BLOB) WITHOUT ROWID"
 
-_Job = tuple[Entry, bytes, Any, bool]  # what is kept; the content, its pixels, to measure what it is like; consent
+_Job = tuple[Entry, bytes]  # what is kept; the thing itself, where whoever sent it agreed
 
 
 @final
@@ -49,14 +47,15 @@ class Store:
         with self._table() as table:
             table.execute(_SHARES)
         self._lately: OrderedDict[str, Answer] = OrderedDict()
+        self._classes = 0  # of those
         self._lock = threading.Lock()
         self._waiting: queue.Queue[_Job | threading.Event | None] = queue.Queue(_ROOM)
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
 
-    def keep(self, answer: Answer, content: bytes, source: str, *, consent: bool = False) -> Answer:
-        """The answer with an id of its own, which will be on disk soon; of the content, only statistics, unless whoever
-        sent it agreed."""
+    def keep(self, answer: Answer, source: str, content: bytes = b"") -> Answer:
+        """The answer with an id of its own, which will be on disk soon. `content`: the thing itself without metadata,
+        if whoever sent it agreed."""
         entry = Entry(
             model=answer.version,
             input=answer.sha256,
@@ -65,17 +64,19 @@ class Store:
             known=answer.known and not answer.unlike,
             probabilities=np.array(answer.shares, np.float16),
             embedding=np.frombuffer(answer.embedding, np.float16),
+            seen=np.frombuffer(answer.seen, np.float32),
+            kind=answer.kind,
             latency=answer.seconds,
             source=source,
         )
-        named = replace(answer, id=entry.id, time=entry.time, embedding=b"", pixels=None)
+        named = replace(answer, id=entry.id, time=entry.time, embedding=b"", seen=b"", shares=())
         with self._lock:
             self._lately[named.id] = named
-            while len(self._lately) > _LATELY:
-                self._lately.popitem(last=False)
+            self._classes += len(named.top)
+            while len(self._lately) > _LATELY or self._classes > _CLASSES:
+                self._classes -= len(self._lately.popitem(last=False)[1].top)
         try:
-            busy = self._waiting.qsize() > _LOOKED_AT
-            self._waiting.put_nowait((entry, b"" if busy else content, answer.pixels, consent))
+            self._waiting.put_nowait((entry, content))
         except queue.Full:
             self.broken = "answers come faster than the disk takes them"
         return named
@@ -167,10 +168,11 @@ class Store:
             while len(jobs) < 500 and not self._waiting.empty():
                 jobs.append(self._waiting.get())
             try:
-                self.log.add([_looked_at(*job[:3]) for job in jobs if isinstance(job, tuple)])
-                for entry, content, _, consent in (job for job in jobs if isinstance(job, tuple)):
-                    if consent and content:
-                        self._keep_content(entry, content)
+                found = [job for job in jobs if isinstance(job, tuple)]
+                self.log.add([entry for entry, _ in found])
+                for entry, content in found:
+                    if content:
+                        self.log.keep(entry.input, content)
                 self.broken = ""
             except InflameError as error:
                 self.broken = error.message
@@ -179,13 +181,6 @@ class Store:
                     job.set()
             if None in jobs:
                 return
-
-    def _keep_content(self, entry: Entry, content: bytes) -> None:
-        try:
-            plain = bare(content)
-        except Exception:  # decoders raise nearly anything; what can't be taken apart is not kept
-            return
-        self.log.keep(entry.input, plain)
 
     @contextmanager
     def _table(self) -> Iterator[sqlite3.Connection]:
@@ -201,11 +196,3 @@ class Store:
             raise StorageError(
                 f"That could not be kept: {error}.", where=str(self._shares), remedy="Free the disk, or try again."
             ) from error
-
-
-def _looked_at(entry: Entry, content: bytes, pixels: Any) -> Entry:
-    """The entry with statistics of its input, for drift; without them where there is no time for it."""
-    if not content:
-        return entry
-    found, kind = seen.text(content) if pixels is None else seen.picture(pixels, content)
-    return replace(entry, seen=found, kind=kind)

@@ -98,7 +98,7 @@ class Trial:
         return ""
 
     async def mirror(
-        self, contents: Sequence[bytes], said: Sequence[Any], within: float, keep: Callable[[Answer, bytes], None]
+        self, contents: Sequence[bytes], said: Sequence[Any], within: float, keep: Callable[[Answer], None]
     ) -> None:
         """Shows a shadow what the other model has answered already; `keep` gets its answers."""
         try:
@@ -106,12 +106,12 @@ class Trial:
         except Refused:
             self.missed += len(contents)
             return
-        for content, one, other in zip(contents, found, said, strict=True):
+        for one, other in zip(found, said, strict=True):
             if isinstance(one, Answer) and isinstance(other, Answer):
                 self.compared += 1
                 self.same += one.label == other.label
                 self.count(one.seconds, mine=True)
-                keep(one, content)
+                keep(one)
             elif isinstance(other, Answer):
                 self.count(0.0, mine=True, failed=True)
 

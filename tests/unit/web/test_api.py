@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -267,6 +268,52 @@ def test_busy_says_when_to_come_again(serve: Serve, apple: bytes) -> None:
     busy = next(reply for reply in replies if reply.status_code == 429)
     problem(busy, "busy")
     assert int(busy.headers["retry-after"]) >= 1
+
+
+def test_what_would_be_refused_is_not_taken_apart(serve: Serve, apple: bytes) -> None:
+    """It is read to its end, so that who sends hears the answer, on a connection that goes on."""
+    client = serve(room=0)
+    for content in (apple, b"--no form", apple):
+        heads = {"Content-Type": "multipart/form-data; boundary=x"}
+        reply = client.post("/v1/classify", content=content, headers=heads)
+        problem(reply, "busy")
+        assert "connection" not in reply.headers
+
+
+def test_who_leaves_is_not_answered(serve: Serve, apple: bytes) -> None:
+    """Requests of clients that have gone are dropped before they cost, and nothing is said about it."""
+    client = serve(workers=1)
+    service = client.app.state.service  # type: ignore[attr-defined]
+    model, queue = service.slots["fruit"].current, service._queues["fruit"]
+    answer, gate, batches = model.answer, threading.Event(), list[int]()
+
+    def held(contents: list[bytes]) -> Any:
+        batches.append(len(contents))
+        assert gate.wait(20)
+        return answer(contents)
+
+    model.answer = held
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: 127.0.0.1:{client.base_url.port}\r\nContent-Type: image/jpeg\r\n"
+    links = []
+    for number in range(1, 6):
+        links.append(socket.create_connection((client.base_url.host, client.base_url.port)))
+        links[-1].sendall(f"{head}Content-Length: {len(apple)}\r\n\r\n".encode() + apple)
+        assert _within(20, lambda number=number: queue.pending == number)  # type: ignore[misc]
+    for link in links[1:]:
+        link.close()
+    assert _within(20, lambda: sum(ticket.left for ticket in queue._waiting) == 4)
+    gate.set()
+    assert links[0].recv(15) == b"HTTP/1.1 200 OK"
+    links[0].close()
+    assert _within(20, lambda: queue.pending == 0)
+    assert (queue.dropped, batches) == (4, [1])
+
+
+def _within(seconds: float, holds: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.005)
+    return holds()
 
 
 def test_late(serve: Serve, apple: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from inflame.web import batching
 from inflame.web.batching import Batcher, Refused
 
 
@@ -94,6 +95,29 @@ def test_a_full_queue_refuses_all_or_nothing(net: Net) -> None:
         assert await waiting == [2, 4]
 
     run(net, story, workers=1, room=3)
+
+
+def test_a_queue_that_stands_is_full_sooner(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst is borne; where a queue was not empty for a while, only what is answered soon is taken."""
+
+    async def story(batcher: Batcher) -> None:
+        net.gate.clear()
+        asked = [asyncio.ensure_future(batcher([n], 20)) for n in range(30)]
+        while batcher.depth < 29:
+            await asyncio.sleep(0.001)
+        batcher._pace = 0.1
+        batcher.admit()
+        monkeypatch.setattr(batching, "_STANDING", 0.0)
+        for count in (1, 5):
+            with pytest.raises(Refused, match="full"):
+                batcher.admit(count)
+        batcher._pace = 0.001  # so many are answered soon
+        batcher.admit()
+        net.gate.set()
+        await asyncio.gather(*asked)
+        batcher.admit(10)
+
+    run(net, story, workers=1, most=1)
 
 
 def test_who_has_left_costs_nothing(net: Net) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -16,10 +17,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
+from inflame.artifact import seen
 from inflame.artifact.preprocess import PictureError
 from inflame.errors import BundleError
-from inflame.model.engine.bundle import amend
+from inflame.model.engine.bundle import Predictor, amend
 from inflame.web import parcels
 from inflame.web.answers import Answer
 from inflame.web.models import Model
@@ -62,7 +65,7 @@ def test_the_same_bytes_give_the_same_numbers_as_in_this_process(
         assert isinstance(expected, Answer)
         assert one.shares == expected.shares
         assert one.embedding == expected.embedding
-        assert np.array_equal(one.pixels, expected.pixels)
+        assert (one.seen, one.kind) == (expected.seen, "JPEG")
         assert one.told() == {**expected.told(), "seconds": one.told()["seconds"]}
 
 
@@ -84,6 +87,40 @@ def test_reasons_copies_and_what_is_shown(served: Served, apple: bytes) -> None:
     assert {one.label for one in served.shown(3)} == {"apple", "lime", "plum"}
     with pytest.raises(PictureError):
         served.explain(b"junk")
+
+
+def test_metadata_is_stripped_there_and_not_here(
+    serve: Serve, apple: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What strangers send is taken apart in the process of the model: here no reader of pictures may be called."""
+    with Image.open(io.BytesIO(apple)) as image:
+        exif, file = image.getexif(), io.BytesIO()
+        exif[0x010E] = "my garden"
+        image.save(file, "JPEG", exif=exif)
+    client = serve(log=str(tmp_path / "log.db"))
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("a picture was opened in the website's process")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", refused)
+        patch.setattr(Image.Image, "load", refused)
+        (said,) = client.post("/v1/classify", files={"file": file.getvalue()}, data={"keep": "1"}).json()["results"]
+        client.app.state.service.store.settle()  # type: ignore[attr-defined]
+    log = client.app.state.service.store.log  # type: ignore[attr-defined]
+    kept, entry = log.kept(said["sha256"]), log.find(said["id"])
+    assert b"my garden" in file.getvalue()
+    assert b"my garden" not in kept
+    numbers, kind = seen.picture(Predictor(client.app.state.service.slots["fruit"].current.folder).read(kept), kept)  # type: ignore[attr-defined]
+    assert entry.kind == kind == "JPEG"
+    assert np.allclose(entry.seen[:-2], numbers[:-2])  # but for what the shorter file changes: its density
+
+
+def test_what_cannot_be_taken_apart_is_not_kept(served: Served, apple: bytes) -> None:
+    plain, empty, text = served.bare([apple, apple[:40], b"no picture"])
+    assert plain[:2] == b"\xff\xd8"
+    assert empty == b""
+    assert text == b"no picture"  # a text has nothing to take away
 
 
 def test_a_killed_process_comes_back_and_nobody_is_left_waiting(served: Served, apple: bytes) -> None:

@@ -117,9 +117,11 @@ class Predictor:
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
-    def use(self, session: Any) -> None:
-        """Runs the net by this from now on: what takes `run` and `get_outputs` as onnxruntime's sessions do."""
-        self._session = session
+    def use(self, session: Any) -> Any:
+        """Runs the net by this from now on: what takes `run` and `get_outputs` as onnxruntime's sessions do. Returns
+        what ran it before."""
+        before, self._session = self._session, session
+        return before
 
     def explain(self, source: Source, *, label: str = "", near: int = 5) -> Explanation:
         """Why the answer is `label` (by default what the model says): a heat map of a picture, what each word of a
