@@ -21,7 +21,7 @@ mnist: $(READY)  ## train mnist to the end of its recipe
 	@$(BIN)/inflame train mnist
 
 test: lint  ## all checks and all quick tests
-	$(BIN)/pytest -m "not slow" --cov --durations=15
+	$(BIN)/pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile --cov --durations=15
 
 lint: $(READY)  ## style, types and the arrows between the rooms
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -31,7 +31,7 @@ bench: $(READY)  ## measure what is promised: benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
 docs: $(READY)  ## write what is read off the code, and build the site (pip install '.[docs]')
-	GOLDEN=write $(BIN)/pytest -q tests/golden/test_help.py tests/golden/test_reference.py
+	GOLDEN=write $(BIN)/pytest -q tests/golden/test_help.py tests/golden/test_reference.py tests/golden/test_http.py tests/golden/test_rooms.py
 	$(BIN)/mkdocs build --strict --quiet && echo "site/: $(BIN)/python -m http.server --directory site"
 
 lock:  ## choose newer versions (needs uv)
