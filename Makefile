@@ -21,7 +21,7 @@ mnist: $(READY)  ## train mnist to the end of its recipe
 	@$(BIN)/inflame train mnist
 
 test: lint  ## all checks and all quick tests
-	$(BIN)/pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile --cov --durations=15
+	$(BIN)/pytest -m "not slow" --cov --durations=15
 
 lint: $(READY)  ## style, types and the arrows between the rooms
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
