@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -124,12 +125,44 @@ def test_kustomize_builds_it() -> None:
     assert {one["kind"] for one in made} == {"Deployment", "Service", "PodDisruptionBudget", "Ingress"}
 
 
-def test_terraform_is_in_form() -> None:
+def _terraform(*words: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
     terraform = shutil.which("terraform")
     if terraform is None:
         pytest.skip("needs terraform")
-    done = subprocess.run([terraform, "fmt", "-check", "-diff", DEPLOY / "gcp"], capture_output=True, text=True)
+    done = subprocess.run([terraform, *words], capture_output=True, text=True, **more)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("place", ["gcp", "aws"])
+def test_terraform_is_in_form(place: str) -> None:
+    _terraform("fmt", "-check", "-diff", DEPLOY / place)
+
+
+@pytest.mark.slow
+def test_terraform_takes_what_is_for_aws(tmp_path: Path) -> None:
+    mirror = Path(os.environ.get("TF_PLUGINS", "/opt/tf-plugins"))
+    if not (mirror / "registry.terraform.io" / "hashicorp" / "aws").is_dir():
+        pytest.skip(f"needs the provider hashicorp/aws in {mirror}, or in the folder that TF_PLUGINS names")
+    (tmp_path / "terraformrc").write_text(f'provider_installation {{ filesystem_mirror {{ path = "{mirror}" }} }}\n')
+    folder = shutil.copytree(DEPLOY / "aws", tmp_path / "aws")
+    found = {**os.environ, "TF_CLI_CONFIG_FILE": str(tmp_path / "terraformrc"), "CHECKPOINT_DISABLE": "1"}
+    _terraform("init", "-backend=false", "-input=false", cwd=folder, env=found)
+    told = json.loads(_terraform("validate", "-json", cwd=folder, env=found).stdout)
+    assert told["valid"], told
+    assert told["diagnostics"] == []
+
+
+def test_the_task_on_aws_may_do_nothing() -> None:
+    texts = {path.stem: path.read_text() for path in (DEPLOY / "aws").glob("*.tf")}
+    words = json.loads(re.search(r"^ +command += (.*)$", texts["web"], re.MULTILINE)[1].replace("var.host", '"a.b"'))  # type: ignore[index]
+    assert _understood("serve", words).name == ["a.b"]
+    for line in ('user += "10001"', "readonlyRootFilesystem += true", 'drop = \\["ALL"\\]'):
+        assert re.search(line, texts["web"]), line
+    assert "task_role_arn" not in texts["web"]
+    everywhere = re.findall(r'actions += (\[.*\])\n +resources = \["\*"\]', texts["roles"])
+    assert everywhere == ['["ecr:GetAuthorizationToken"]', '["cloudwatch:PutMetricData"]']
+    assert "VOLUME /tmp" in DOCKERFILE, "a mounted folder is open to the user there"
 
 
 def test_the_workflows_use_what_terraform_makes() -> None:
