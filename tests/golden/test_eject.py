@@ -13,7 +13,9 @@ from PIL import Image
 
 from inflame import plugins
 from inflame.cli.main import main
+from inflame.model.auto import tail
 from inflame.model.engine import switchboard
+from inflame.runs import read_metrics
 
 
 def trained(folder: Path, output: Path, *words: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -33,9 +35,11 @@ def same(one: Path, other: Path, *, close: float) -> None:
     assert a["predicted"] == b["predicted"]
     np.testing.assert_allclose(a["probabilities"], b["probabilities"], atol=close)
     if (other / "metrics.jsonl").is_file():  # a linear model has no epochs
-        rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
-        told = [[(row["epoch"], row["step"], row["loss"], row["val_loss"]) for row in found] for found in rows]
-        assert told[0] == told[1]
+        keys = ("stage", "epoch", "step", "loss", "val_loss")
+        rows = [read_metrics(run / "metrics.jsonl") for run in (one, other)]
+        told, again = ([tuple(row.get(key) for key in keys) for row in found] for found in rows)
+        learnt = {row[0] for row in again}  # what the model doesn't rest on isn't trained again
+        assert [row for row in told if row[0] in learnt] == again
 
 
 def both(
@@ -108,8 +112,9 @@ def test_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert taken(first) == ["majority", "words"]
 
 
-@pytest.mark.slow
-def test_photos(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A network that has learned nothing: three colours are told apart by random filters."""
     import timm
     import torch
     from safetensors.torch import save_file
@@ -118,7 +123,46 @@ def test_photos(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     state = timm.create_model("resnet10t", num_classes=7).state_dict()
     file = tmp_path / "resnet10t.untrained.safetensors"
     save_file({name: value.contiguous() for name, value in state.items()}, file)
+    return file
+
+
+@pytest.mark.slow
+def test_photos(photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # So little time that the network itself isn't tuned.
-    first, project = both(tmp_path, capsys, f"io.training_input={photos}", f"weights={file}", "in=9s", close=1e-4)
+    first, project = both(tmp_path, capsys, f"io.training_input={photos}", f"weights={weights}", "in=9s", close=1e-4)
     assert "probe" in taken(first)
-    assert f'weights = "{file}"' in (project / "model-config.toml").read_text()
+    assert f'weights = "{weights}"' in (project / "model-config.toml").read_text()
+
+
+SPOILT = "hyperparam.whole_learning_rate=0.3"  # what the network had learned is gone
+UNDONE = "hyperparam.tail_learning_rate=0.1"  # so that it isn't worth being a part of a mean
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("top", "parts", "words"),
+    [
+        ("tail", 4, [SPOILT]),
+        ("tail", 1, [SPOILT]),
+        ("whole", 4, [UNDONE, "hyperparam.trivial=true", "hyperparam.cutmix=1.0", "hyperparam.ema=0"]),
+        ("soup", 1, []),
+    ],
+)
+def test_a_tuned_network(
+    top: str,
+    parts: int,
+    words: list[str],
+    photos: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if parts == 1:
+        monkeypatch.setattr(tail, "FEW", 0)  # as if there were many photos
+    usual = ["hyperparam.num_epochs=2", "hyperparam.tail_batch_size=8", "hyperparam.confidence=0"]
+    first, project = both(
+        tmp_path, capsys, f"io.training_input={photos}", f"weights={weights}", *usual, *words, close=1e-4
+    )
+    assert taken(first)[-1] == top
+    assert ("PARTS = 4" in (project / "train.py").read_text()) == (parts == 4)

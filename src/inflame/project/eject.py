@@ -16,8 +16,7 @@ from inflame.plugins import model_folder
 from inflame.project import make
 from inflame.runs import Run
 
-# Rungs that tune the network itself: the model that does that in plain sight, and which part of it learns.
-TUNED = {"tail": "tail", "whole": "all", "soup": "all"}
+TUNED = frozenset({"tail", "whole", "soup"})  # rungs that tune the network itself
 _HELD = ("label_smoothing", "ema", "mixup", "cutmix", "cutout", "weight_decay")  # of the recipe, by its names
 
 
@@ -36,21 +35,23 @@ class _Facts:
         found: dict[str, Any] = self.status["chosen"]
         return found
 
+    @property
+    def road(self) -> str:
+        """The folder of the template."""
+        road: str = self.chosen["road"]
+        return "tuned" if road == "photos" and TUNED & self.rungs else road
+
+    @property
+    def counted(self) -> bool:
+        """Whether epochs were counted, and no clock ended them."""
+        return bool(self.settings["hyperparam"]["num_epochs"] and not self.settings["budget"])
+
 
 def answers(run: Run, name: str) -> dict[str, Any]:
-    """What the template is told of a run, as plain JSON. UserError when the run is none of `auto`, not done, or tuned
-    a network."""
+    """What the template is told of a run, as plain JSON. UserError when the run is none of `auto`, or not done."""
     facts = _read(run, name)
-    tuned = [rung for rung in TUNED if rung in facts.rungs]
-    if tuned:
-        raise UserError(
-            f"The run {run.name} tuned the network ({', '.join(tuned)}), which is not written out.",
-            where=str(run.path),
-            remedy=f"inflame new {name} --like fowl_classifier, then set tune = {json.dumps(TUNED[tuned[-1]])} in its "
-            "model-config.toml: it does that in plain sight",
-        )
-    tells = {"small": _small, "texts": _texts, "photos": _photos}
-    return {"made": "eject", "name": name, "like": "auto", **_told(facts), **tells[facts.chosen["road"]](facts)}
+    tells = {"small": _small, "texts": _texts, "photos": _photos, "tuned": _tuned}
+    return {"made": "eject", "name": name, "like": "auto", **_told(facts), **tells[facts.road](facts)}
 
 
 def render(answers: dict[str, Any]) -> make.Files:
@@ -78,7 +79,9 @@ def _read(run: Run, name: str) -> _Facts:
             where=str(run.path),
             remedy=f"inflame new {name} --like {model}",
         )
-    if run.state != "done" or "road" not in (status.get("chosen") or {}):
+    rungs = frozenset(str(rung["name"]) for rung in status.get("ladder") or () if rung["accepted"])
+    needed = {"road", *(("tails",) if TUNED & rungs else ())}
+    if run.state != "done" or needed - (status.get("chosen") or {}).keys():
         why = f"it is {run.state}" if run.state != "done" else "it was made by an older inflame"
         raise UserError(
             f"The run {run.name} can't be written out: {why}.",
@@ -89,7 +92,7 @@ def _read(run: Run, name: str) -> _Facts:
         run=run,
         status=status,
         settings=json.loads((run.path / "config.json").read_bytes()),
-        rungs=frozenset(str(rung["name"]) for rung in status["ladder"] if rung["accepted"]),
+        rungs=rungs,
     )
 
 
@@ -109,7 +112,7 @@ def _told(facts: _Facts) -> dict[str, Any]:
         "limit": settings.get("limit"),
         "splits": settings.get("splits"),
         "weights": settings.get("weights", ""),
-        "road": facts.chosen["road"],
+        "road": facts.road,
         "balanced": "balanced" in facts.rungs,
         "twice": "mirrored" in facts.rungs,
         "h": {name: value for name, value in settings["hyperparam"].items() if name not in _HELD},
@@ -126,9 +129,9 @@ def _small(facts: _Facts) -> dict[str, Any]:
         **{name: chosen[name] for name in ("side", "channels", "mirrors", "canvas", "epochs")},
         "recipe": {name: chosen["recipe"][name] for name in _HELD},
         "shift": h["shift"] if chosen["channels"] > 1 else h["shift_grey"],
-        "device": {name: value for name, value in pace.items() if value not in (None, False)},
+        "device": _device(pace),
         "preprocess": json.loads((facts.run.path / "bundle" / "preprocess.json").read_bytes()),
-        "exact": net == "linear" or bool(h["num_epochs"] and not facts.settings["budget"]),
+        "exact": net == "linear" or facts.counted,
     }
 
 
@@ -141,9 +144,34 @@ def _texts(facts: _Facts) -> dict[str, Any]:
 
 def _photos(facts: _Facts) -> dict[str, Any]:
     """A head on the frozen features of a pretrained network: its own labels, or a logistic regression."""
-    kept = facts.status["kept"]["backbone"]
+    named = "named" in facts.rungs and not {"probe", "mirrored"} & facts.rungs
+    return {**_network(facts), "named": named, "exact": True}
+
+
+def _tuned(facts: _Facts) -> dict[str, Any]:
+    """The last stages of a pretrained network, or all of it, or the mean of both. Not exact: as `_small`."""
+    chosen, status = facts.chosen, facts.status
+    whole = bool({"whole", "soup"} & facts.rungs)
+    recipe = status["kept"]["recipe of all"] if whole else {}
     return {
-        **{name: kept[name] for name in ("backbone", "size", "views", "share", "tail")},
-        "named": "named" in facts.rungs and not {"probe", "mirrored"} & facts.rungs,
-        "exact": True,
+        **_network(facts),
+        **{name: chosen[name] for name in ("tails", "tail_epochs", "strength")},
+        "epochs": chosen["whole_epochs" if whole else "tail_epochs"],
+        "whole": whole,
+        "soup": "soup" in facts.rungs,
+        "recipe": recipe,
+        "mixes": bool(recipe.get("mixup") or recipe.get("cutmix")),
+        "device": _device(status["pace of all"]) if whole else {},
+        "exact": facts.counted,
     }
+
+
+def _network(facts: _Facts) -> dict[str, Any]:
+    """The pretrained network, and how photos go through it."""
+    kept = facts.status["kept"]["backbone"]
+    return {name: kept[name] for name in ("backbone", "size", "views", "share", "tail")}
+
+
+def _device(pace: dict[str, Any]) -> dict[str, Any]:
+    """What was fastest, as far as it isn't usual."""
+    return {name: value for name, value in pace.items() if value not in (None, False)}

@@ -33,6 +33,13 @@ SETTINGS = {
         "shift_grey": 0,
         "folds": 5,
         "label_smoothing": -1.0,
+        "tail_batch_size": 32,
+        "tail_learning_rate": 0.001,
+        "tail_weight_decay": 0.05,
+        "tail_label_smoothing": 0.1,
+        "tail_decay": 0.7,
+        "tail_ema": 0.99,
+        "whole_learning_rate": 0.0005,
     },
     "seed": 7,
     "limit": None,
@@ -40,6 +47,9 @@ SETTINGS = {
     "weights": "",
     "budget": None,
 }
+
+
+TUNED = {"road": "photos", "tails": 4, "tail_epochs": 9, "whole_epochs": 7, "strength": 0.003}
 
 
 def a_run(folder: Path, rungs: str, **chosen: Any) -> Run:
@@ -56,7 +66,11 @@ def a_run(folder: Path, rungs: str, **chosen: Any) -> Run:
         "chosen": chosen,
         "pace": {"precision": "bf16", "threads": 2},
         "pace of pairs": {"precision": "fp32", "compiled": True, "channels_last": False},
-        "kept": {"backbone": {"backbone": "b.c", "size": 224, "views": 2, "share": 1.0, "tail": True, "seconds": 0.1}},
+        "pace of all": {"precision": "fp32", "channels_last": True, "threads": None},
+        "kept": {
+            "backbone": {"backbone": "b.c", "size": 224, "views": 2, "share": 1.0, "tail": True, "seconds": 0.1},
+            "recipe of all": {**RECIPE, "decay": 0.7, "trivial": False, **chosen.pop("all", {})},
+        },
         "ladder": [{"name": name, "accepted": True} for name in ["majority", *rungs.split(",")]],
     }
     (folder / "bundle").mkdir(parents=True)
@@ -82,6 +96,10 @@ ROADS = {
     "probe": ("probe", {"road": "photos"}),
     "twice": ("named,probe,mirrored,balanced", {"road": "photos"}),
     "named": ("named", {"road": "photos"}),
+    "tails": ("probe,mirrored,tail,balanced", TUNED),
+    "a tail": ("probe,tail", {**TUNED, "tails": 1}),
+    "whole": ("probe,mirrored,whole,balanced", {**TUNED, "all": {"ema": 0.99, "trivial": True, "cutout": 0.2}}),
+    "soup": ("named,tail,whole,soup", {**TUNED, "tails": 1, "all": {"mixup": 0.2}}),
 }
 
 
@@ -136,8 +154,7 @@ def test_a_project_is_whole(made: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rungs", "chosen", "change", "says"),
     [
-        ("probe,tail", {"road": "photos"}, {}, 'tune = "tail"'),
-        ("probe,tail,whole", {"road": "photos"}, {}, 'tune = "all"'),
+        ("probe,tail", {"road": "photos"}, {}, "older inflame"),
         ("small net", {}, {}, "older inflame"),
         ("small net", small(), {"state": "failed"}, "it is failed"),
         ("small net", small(), {"model": "mnist"}, "--like mnist"),

@@ -9,7 +9,7 @@ alike (model soups; Wortsman et al., 2022, arXiv:2203.05482).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,16 +90,21 @@ def tuned(
         )
         found.append(one)
         rows.append(held)
-    together = Standing(
-        net=stirred([one.net for one in found]),
-        logits=np.concatenate([one.logits for one in found]),
-        plain=np.concatenate([one.plain for one in found]),
-        features=np.concatenate([one.features for one in found]),
-        labels=np.concatenate([one.labels for one in found]),
-        twice=twice,
-        note=found[0].note if len(found) == 1 else f"{found[0].note}, mean of {len(found)}",
+    s.reasons.chose(tails=len(found), strength=strength)
+    return Tails(held=found[0], standing=together(found)), np.concatenate(rows)
+
+
+def together(tails: Sequence[Standing]) -> Standing:
+    """The net of their mean weights, with what each answers to the photos it hasn't seen, one after the other."""
+    return Standing(
+        net=stirred([one.net for one in tails]),
+        logits=np.concatenate([one.logits for one in tails]),
+        plain=np.concatenate([one.plain for one in tails]),
+        features=np.concatenate([one.features for one in tails]),
+        labels=np.concatenate([one.labels for one in tails]),
+        twice=tails[0].twice,
+        note=tails[0].note if len(tails) == 1 else f"{tails[0].note}, mean of {len(tails)}",
     )
-    return Tails(held=found[0], standing=together), np.concatenate(rows)
 
 
 def started(s: Session, choice: Choice, learnt: Cut, held: Cut, *, strength: float, twice: bool) -> Standing:
@@ -146,11 +151,12 @@ def _one(
         hooks=[*s.hooks(last=f"last-{stage}"), *([hooks.Ema(plan.ema)] if plan.ema else [])],
     )
     s.fit(learner, stage=stage, epochs=h.num_epochs or MOST, share=share)
+    s.reasons.chose(tail_epochs=learner.at.epoch)
     note = f"last {TAIL} stages, {learner.at.epoch} epochs"
-    return _answered(choice, learner.scored, held, twice=twice, note=note)  # type: ignore[arg-type]
+    return answered(choice, learner.scored, held, twice=twice, note=note)  # type: ignore[arg-type]
 
 
-def _answered(choice: Choice, tuned: nets.Classifier, held: Cut, *, twice: bool, note: str) -> Standing:
+def answered(choice: Choice, tuned: nets.Classifier, held: Cut, *, twice: bool, note: str) -> Standing:
     """The standing of a tuned tail and its head, in the whole net."""
     views = [through(tuned.body, view) for view in (held.activations if twice else held.activations[:1])]
     features: Floats = np.mean(views, axis=0)

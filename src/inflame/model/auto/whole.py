@@ -98,6 +98,7 @@ def tuned(
     )
     s.reserve += ANSWERS * len(held) * choice.seconds
     s.fit(learner, stage="whole", epochs=h.num_epochs or MOST)
+    s.reasons.chose(whole_epochs=learner.at.epoch)
     note = f"all of it, {learner.at.epoch} epochs"
     return answered(learner.scored, choice.preprocess, held, twice=below.twice, note=note)  # type: ignore[arg-type]
 
