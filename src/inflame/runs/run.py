@@ -194,10 +194,16 @@ class Run:
         self.flush()
         return read_metrics(self.path / METRICS)
 
-    def rewind(self, key: str, last: float) -> None:
-        """Drops the metric rows whose `key` is above `last`: what came after the checkpoint of a resume."""
+    def rewind(self, key: str, last: float, *, stage: str | None = None) -> None:
+        """Drops the metric rows of `stage` (None: those of none) whose `key` is above `last`: what came after the
+        checkpoint of a resume."""
         live = self._working()
-        rows = [row for row in self.metrics() if not (isinstance(row.get(key), (int, float)) and row[key] > last)]
+
+        def late(row: dict[str, Any]) -> bool:
+            value = row.get(key)
+            return row.get("stage") == stage and isinstance(value, (int, float)) and value > last
+
+        rows = [row for row in self.metrics() if not late(row)]
         if live.metrics is not None:
             live.metrics.close()
             live.metrics = None
@@ -321,7 +327,7 @@ class Follower(Run):
 
     metric = status
 
-    def rewind(self, key: str, last: float) -> None:
+    def rewind(self, key: str, last: float, *, stage: str | None = None) -> None:
         """Nothing: the first process writes."""
 
     def pushed(self, path: Path) -> None:

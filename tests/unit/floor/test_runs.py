@@ -145,6 +145,20 @@ def test_a_resume_drops_the_rows_after_its_checkpoint() -> None:
         assert run.metrics() == [{"epoch": 0}, {"epoch": 1}, {"epoch": 2}, {"note": "kept"}, {"epoch": 3}]
 
 
+def test_a_resume_leaves_the_rows_of_other_stages() -> None:
+    with Run.begin(settings(), "i", "d") as run:
+        for stage in ("first", "second"):
+            for epoch in range(3):
+                run.metric(epoch=epoch, stage=stage)
+        run.rewind("epoch", 0, stage="second")
+        assert [(row["stage"], row["epoch"]) for row in run.metrics()] == [
+            ("first", 0),
+            ("first", 1),
+            ("first", 2),
+            ("second", 0),
+        ]
+
+
 def test_a_found_run_is_for_reading() -> None:
     with Run.begin(settings(), "i", "d") as run:
         pass

@@ -200,7 +200,7 @@ class Session:
             raise debug.Seen(debug.profile(learner, self.run.path, self.say))
         folder = next((hook.folder for hook in learner.hooks if isinstance(hook, hooks.SaveLast)), None)
         if folder is not None and checkpoint.resume(learner, folder, self.run.note):
-            self.run.rewind("epoch", learner.at.epoch)
+            self.run.rewind("epoch", learner.at.epoch, stage=None if folder.name == "last" else folder.name)
             self.say("resume", f"from epoch {learner.at.epoch + 1}, step {learner.at.step}")
         learner.fit(epochs or None, budget=self._stage(stage, share))
 
