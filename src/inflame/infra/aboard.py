@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from inflame import remote, store
 from inflame.errors import InflameError
 from inflame.infra import attempts
-from inflame.infra.bootstrap import Cluster, training
+from inflame.infra.cluster import Cluster, training, where
 from inflame.infra.command import DUPLICATE, LOG, PREEMPTED, RUN
 from inflame.infra.pack.package import BUILTIN, CODE, PARTS
 
@@ -46,9 +46,9 @@ class Stops(Protocol):
     signal: int
 
 
-def run(job: dict[str, Any], work: Path, cluster: tuple[Any, ...], stop: Stops, began: float) -> int:
+def run(job: dict[str, Any], work: Path, stop: Stops, began: float) -> int:
     """The exit code of the job on this machine."""
-    found = Cluster(*cluster)
+    found = where(os.environ, int(job.get("count", 1)))
     try:
         return _Aboard(job, work, found, stop, began).run()
     except (InflameError, OSError) as error:

@@ -1,5 +1,5 @@
-"""The first program of a job on its machine, perhaps as process 1: gets inflame and its packages ready, finds out which
-of how many machines this is, and hands over to `inflame.infra.aboard`. Nothing but the standard library until then.
+"""The first program of a job on its machine, perhaps as process 1: gets inflame and its packages ready, and hands over
+to `inflame.infra.aboard`. Nothing but the standard library until then.
 
 It is a file of its own in the archive: `python .inflame/bootstrap.py`, with the job in the variable INFLAME_JOB.
 """
@@ -10,35 +10,23 @@ import hashlib
 import importlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-PORT = 29500
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Trouble(Exception):
     """The job can't begin."""
-
-
-class Cluster(NamedTuple):
-    """Which machine of how many this is, how the first one is called, and whose machine it is."""
-
-    rank: int = 0
-    machines: int = 1
-    host: str = "127.0.0.1"
-    port: int = PORT
-    platform: str = "local"
 
 
 class Stop:
@@ -54,100 +42,6 @@ class Stop:
         self.signal = self.signal or number
         for told in self.heard:
             told(number)
-
-
-# --- which machine -------------------------------------------------------------------------------
-
-
-def where(given: Mapping[str, str], count: int = 1) -> Cluster:
-    """What the platform says about the machines, from the environment and files that it sets up. `count` is what was
-    asked for, where the platform doesn't say how many there are."""
-    for look in (_sagemaker, _vertex, _azure, _slurm, _kubernetes, _ray):
-        found = look(given, count)
-        if found is not None:
-            return found
-    rank, host = int(given.get("NODE_RANK", "0")), given.get("MASTER_ADDR", "127.0.0.1")
-    return Cluster(rank, count, host, int(given.get("MASTER_PORT", PORT)))
-
-
-def _sagemaker(given: Mapping[str, str], count: int) -> Cluster | None:
-    file = Path(given.get("SAGEMAKER_BASE_DIR", "/opt/ml")) / "input" / "config" / "resourceconfig.json"
-    if not file.is_file():
-        return None
-    told = json.loads(file.read_text(encoding="utf-8"))
-    hosts = sorted(told["hosts"], key=_natural)
-    host = "127.0.0.1" if len(hosts) == 1 else hosts[0]
-    host, port = given.get("MASTER_ADDR", host), int(given.get("MASTER_PORT", PORT))
-    return Cluster(hosts.index(told["current_host"]), len(hosts), host, port, "sagemaker")
-
-
-def _vertex(given: Mapping[str, str], count: int) -> Cluster | None:
-    if "CLUSTER_SPEC" not in given:
-        return None
-    told = json.loads(given["CLUSTER_SPEC"])
-    pools = sorted((name, hosts) for name, hosts in told["cluster"].items() if name.startswith("workerpool"))
-    every = [(name, index) for name, hosts in pools for index in range(len(hosts))]
-    rank = every.index((told["task"]["type"], int(told["task"].get("index", 0))))
-    host, _, port = pools[0][1][0].partition(":")
-    return Cluster(rank, len(every), host, int(port or PORT), "vertexai")
-
-
-def _azure(given: Mapping[str, str], count: int) -> Cluster | None:
-    if "AZUREML_RUN_ID" not in given and "AZ_BATCHAI_JOB_NAME" not in given:
-        return None
-    rank = int(given.get("NODE_RANK", given.get("RANK", "0")))
-    machines = int(given.get("AZUREML_NODE_COUNT", given.get("WORLD_SIZE", str(count))))
-    host, port = given.get("MASTER_ADDR", "127.0.0.1"), int(given.get("MASTER_PORT", PORT))
-    return Cluster(rank, machines, host, port, "azureml")
-
-
-def _slurm(given: Mapping[str, str], count: int) -> Cluster | None:
-    if "SLURM_JOB_ID" not in given:
-        return None
-    machines = int(given.get("SLURM_NNODES", given.get("SLURM_JOB_NUM_NODES", "1")))
-    first = _first_host(given.get("SLURM_JOB_NODELIST", given.get("SLURM_NODELIST", "")))
-    host = given.get("MASTER_ADDR", first or "127.0.0.1")
-    port = int(given.get("MASTER_PORT", PORT + int(given["SLURM_JOB_ID"]) % 1000))
-    return Cluster(int(given.get("SLURM_NODEID", "0")), machines, host, port, "slurm")
-
-
-def _kubernetes(given: Mapping[str, str], count: int) -> Cluster | None:
-    if "JOB_COMPLETION_INDEX" not in given:
-        return None
-    rank, port = int(given["JOB_COMPLETION_INDEX"]), int(given.get("MASTER_PORT", PORT))
-    host = given.get("MASTER_ADDR", "127.0.0.1")
-    return Cluster(rank, count, host, port, "kubernetes")
-
-
-def _ray(given: Mapping[str, str], count: int) -> Cluster | None:
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in given and "RAY_ADDRESS" not in given:
-        return None
-    return Cluster(0, count, "", 0, "ray")
-
-
-def _first_host(listed: str) -> str:
-    """The first of Slurm's list: `n[3-4,9],m1` is n3."""
-    found = re.match(r"([^,\[]+)(?:\[(\w+)[^\]]*\])?", listed)
-    return found[1] + (found[2] or "") if found else ""
-
-
-def _natural(name: str) -> list[Any]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
-def training(python: str, program: str, words: Iterable[str], cluster: Cluster, devices: int = 1) -> list[str]:
-    """The command line of the training: `app.py train …` itself on one machine, by torchrun on several.
-
-    `devices`: processes of each machine. On a Ray cluster Ray starts them.
-    """
-    words = list(words)
-    if cluster.machines == 1:
-        return [python, program, "train", *words]
-    if cluster.platform == "ray":
-        return [python, "-m", "inflame.infra.ray_train", str(cluster.machines), program, "train", *words]
-    rendezvous = ["--nnodes", str(cluster.machines), "--node-rank", str(cluster.rank), "--nproc-per-node", str(devices)]
-    rendezvous += ["--master-addr", cluster.host, "--master-port", str(cluster.port)]
-    return [python, "-m", "torch.distributed.run", *rendezvous, program, "train", *words]
 
 
 # --- what it needs -------------------------------------------------------------------------------
@@ -249,7 +143,6 @@ def main() -> int:
             job = json.loads(os.environ["INFLAME_JOB"])
         except (KeyError, ValueError) as error:
             raise Trouble(f"the variable INFLAME_JOB doesn't say the job: {error}") from error
-        cluster = where(os.environ, int(job.get("count", 1)))
         parts = prepare(work, _say)
     except (Trouble, OSError) as error:
         return _give_up(job, str(error), time.time() - began)
@@ -258,7 +151,7 @@ def main() -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*ours, os.environ.get("PYTHONPATH", "")]))
     from inflame.infra import aboard
 
-    return int(aboard.run(job, work, tuple(cluster), stop, began))
+    return int(aboard.run(job, work, stop, began))
 
 
 def _give_up(job: dict[str, Any], reason: str, seconds: float) -> int:

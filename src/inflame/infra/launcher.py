@@ -77,3 +77,10 @@ def app(spec: JobSpec) -> Path:
             remedy="Name a model folder, or make one: inflame new my_model",
         )
     return path
+
+
+def run_folder(job: Job, folder: Path | None, *, at: str, remedy: str) -> Path:
+    """The run folder, which should be there. DataError where the job has left none `at` its place."""
+    if folder is None or not folder.is_dir():
+        raise DataError(f"The job {job.id} has left no run folder at {at}.", where=at, remedy=remedy)
+    return folder

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from inflame import host, store
-from inflame.errors import DataError, UserError
+from inflame.errors import UserError
 from inflame.infra import places
 from inflame.infra.command import PREEMPTED, command, variables
-from inflame.infra.launcher import ENDED, Launcher, app
+from inflame.infra.launcher import ENDED, Launcher, app, run_folder
 from inflame.records import Job, JobSpec, Package, dumps
 
 BUSY = 0.7  # load of a core above which a machine counts as busy
@@ -141,14 +141,8 @@ class Local(Launcher):
         packaged = _description(_folder(job)).get("packaged", False)
         if packaged:
             return places.fetched(job)
-        folder = store.local(job.output)
-        if folder is None or not folder.is_dir():
-            raise DataError(
-                f"The job {job.id} has left no run folder at {job.output}.",
-                where=job.output,
-                remedy=f"See what it said: {_folder(job) / 'log.txt'}",
-            )
-        return folder
+        remedy = f"See what it said: {_folder(job) / 'log.txt'}"
+        return run_folder(job, store.local(job.output), at=job.output, remedy=remedy)
 
     def sent(self) -> list[str]:
         """The names of the jobs that this launcher has sent."""

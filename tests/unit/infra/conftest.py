@@ -16,7 +16,7 @@ import pytest
 
 from inflame import store
 from inflame.infra.launcher import ENDED, Launcher
-from inflame.records import Job, Package
+from inflame.records import Job, JobSpec, Package
 
 pytest.register_assert_rewrite("promises")
 
@@ -158,3 +158,22 @@ def seen() -> Callable[..., dict[str, Any]]:
         return found
 
     return read
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    """Where jobs of a place write, by default a folder that its machines share."""
+    return str(tmp_path / "out")
+
+
+@pytest.fixture
+def spec(model: Path, output: str) -> Callable[..., JobSpec]:
+    def make(*words: str, **more: Any) -> JobSpec:
+        return JobSpec(**{"model": str(model), "arguments": words, "output": output, **more})
+
+    return make
+
+
+@pytest.fixture
+def packed(package: Callable[[str], Package], tmp_path: Path) -> Package:
+    return package(str(tmp_path / "shared"))

@@ -43,11 +43,8 @@ def place(server: Server) -> AzureML:
 
 
 @pytest.fixture
-def spec(model: Path, tmp_path: Path) -> Spec:
-    def make(*words: str, **more: Any) -> JobSpec:
-        return JobSpec(**{"model": str(model), "arguments": words, "output": f"file://{tmp_path}/out", **more})
-
-    return make
+def output(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/out"
 
 
 @pytest.fixture
@@ -128,7 +125,7 @@ def test_a_job_from_end_to_end(
 def test_three_machines_know_of_each_other(
     place: AzureML, spec: Spec, packed: Package, wait: Wait, tmp_path: Path
 ) -> None:
-    from inflame.infra.bootstrap import where
+    from inflame.infra.cluster import where
 
     job = wait(place, place.send(place.request(spec("who=HOME", count=3), packed)))
     assert job.status == "done"
@@ -175,10 +172,10 @@ def test_a_service_that_stays_broken_is_given_up(place: AzureML, server: Server)
 
 def test_an_expired_token_is_renewed_once(place: AzureML, server: Server) -> None:
     server.faults += ["expired"]
-    assert place.ask_for("")["location"] == "eastus"
+    assert place.workspace.get("")["location"] == "eastus"
     server.faults += ["expired", "expired"]
     with pytest.raises(UserError, match="your token has expired") as refused:
-        place.ask_for("")
+        place.workspace.get("")
     assert "az login" in refused.value.remedy
 
 

@@ -44,16 +44,8 @@ def place(server: Server) -> ClearML:
 
 
 @pytest.fixture
-def spec(model: Path, tmp_path: Path) -> Spec:
-    def make(*words: str, **more: Any) -> JobSpec:
-        return JobSpec(**{"model": str(model), "arguments": words, "output": f"file://{tmp_path}/out", **more})
-
-    return make
-
-
-@pytest.fixture
-def packed(package: Packed, tmp_path: Path) -> Package:
-    return package(str(tmp_path / "shared"))
+def output(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/out"
 
 
 def test_request(model: Path, golden: Callable[[Path, str], None]) -> None:

@@ -48,12 +48,8 @@ def place(server: Server) -> SageMaker:
 
 
 @pytest.fixture
-def spec(model: Path, request: pytest.FixtureRequest) -> Callable[..., JobSpec]:
-    def make(*words: str, **more: Any) -> JobSpec:
-        output = f"{OUTPUT}/{request.node.name}"
-        return JobSpec(**{"model": str(model), "arguments": words, "output": output, **more})
-
-    return make
+def output(request: pytest.FixtureRequest) -> str:
+    return f"{OUTPUT}/{request.node.name}"
 
 
 Spec = Callable[..., JobSpec]
@@ -174,7 +170,7 @@ def test_a_job_from_end_to_end(
     config = next(text for name, text in found["files"].items() if name.endswith("resourceconfig.json"))
     assert json.loads(config)["hosts"] == ["127.0.0.1"]
     assert ["a", "a/1.txt"] in found["files"].values()
-    about = place.client().describe_training_job(TrainingJobName=job.id)
+    about = place.account.client().describe_training_job(TrainingJobName=job.id)
     artifact = about["ModelArtifacts"]["S3ModelArtifacts"]
     assert artifact == f"{asked.output}/sagemaker/{job.id}/output/model.tar.gz"
     assert store.exists(artifact)
@@ -218,7 +214,7 @@ class TestPromises(Promises, Spot, Timed):
         return [one["TrainingJobName"] for one in _listed(place)]
 
     def senders(self, place: SageMaker) -> list[SageMaker]:
-        place.client()
+        place.account.client()
         return [place] * 3  # boto3's session is made once
 
 
@@ -320,5 +316,5 @@ def test_the_least_rights_are_about_this_job(place: SageMaker, spec: Spec) -> No
 
 
 def _listed(place: SageMaker) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = place.client().list_training_jobs()["TrainingJobSummaries"]
+    found: list[dict[str, Any]] = place.account.client().list_training_jobs()["TrainingJobSummaries"]
     return found

@@ -46,11 +46,8 @@ def place(server: Server) -> VertexAI:
 
 
 @pytest.fixture
-def spec(model: Path, tmp_path: Path) -> Spec:
-    def make(*words: str, **more: Any) -> JobSpec:
-        return JobSpec(**{"model": str(model), "arguments": words, "output": f"file://{tmp_path}/out", **more})
-
-    return make
+def output(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/out"
 
 
 @pytest.fixture
@@ -124,7 +121,7 @@ def test_a_job_from_end_to_end(
 def test_three_machines_know_of_each_other(
     place: VertexAI, spec: Spec, packed: Package, wait: Wait, tmp_path: Path
 ) -> None:
-    from inflame.infra.bootstrap import where
+    from inflame.infra.cluster import where
 
     job = wait(place, place.send(place.request(spec("who=HOME", count=3), packed)))
     assert job.status == "done"

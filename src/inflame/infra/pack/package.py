@@ -18,7 +18,8 @@ from pathlib import Path
 import inflame
 from inflame import store
 from inflame.infra.pack import requirements, snapshot, wheel
-from inflame.infra.pack.snapshot import INSIDE, Entry, Snapshot
+from inflame.infra.pack.entry import Entry
+from inflame.infra.pack.snapshot import INSIDE, Snapshot
 from inflame.records import JobSpec, Package
 
 BUILTIN = "inflame:"  # a model that comes with inflame, and is in its wheel

@@ -6,13 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from inflame import store
 from inflame.errors import DataError
-
-if TYPE_CHECKING:
-    from inflame.infra.pack.snapshot import Entry
+from inflame.infra.pack.entry import Entry
 
 LARGEST = 2**20  # bytes of a file that is looked into
 _NAMES = frozenset(

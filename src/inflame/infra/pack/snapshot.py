@@ -21,6 +21,7 @@ from pathlib import Path
 from inflame import store
 from inflame.errors import DataError, MissingExtra
 from inflame.infra.pack import secrets
+from inflame.infra.pack.entry import Entry
 
 LIMIT = 10 * 2**20  # bytes of a file, and of all data together, beyond which they are no code
 SHOWN = 10  # of the biggest files
@@ -38,17 +39,6 @@ _DATA = frozenset(
     "safetensors keras csv tsv jsonl zip tar gz tgz bz2 xz zst 7z rar wav mp3 flac mp4 avi mov pkl pickle joblib db "
     "sqlite".split()
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A file of a tree: `mode` as git writes it (100644, 100755, 120000 for a link), `blob` its object, `size` in
-    bytes."""
-
-    path: str
-    mode: str
-    blob: str
-    size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from inflame import remote, store
 from inflame.errors import (
@@ -29,7 +29,7 @@ from inflame.errors import (
     did_you_mean,
 )
 from inflame.infra.command import RUN
-from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding
+from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding, Launcher, run_folder
 from inflame.infra.places.rest import Absent
 from inflame.records import Job, JobSpec, Package, Record
 
@@ -52,6 +52,24 @@ class Setting(Record):
     default: str = ""
     example: str = ""
     required: bool = False
+
+
+class Place(Launcher):
+    """A launcher of machines elsewhere, whose jobs bring their run folders to their output. `settings`: where, and as
+    whom, by name."""
+
+    settings: dict[str, str]
+
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        self.settings = dict(settings or {})
+
+    def at(self, endpoint: str) -> Self:
+        """The same with its service at another address."""
+        return type(self)({**self.settings, "endpoint": endpoint})
+
+    def fetch(self, job: Job) -> Path:
+        """The run folder, from the output."""
+        return fetched(job)
 
 
 def settings(backend: str, known: Iterable[Setting], given: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -194,13 +212,7 @@ def fetched(job: Job) -> Path:
     if folder is None:
         folder = store.home() / "runs" / job.id.rpartition("/")[2]
         _bring(uri, folder)
-    if not folder.is_dir():
-        raise DataError(
-            f"The job {job.id} has left no run folder at {store.shown(uri)}.",
-            where=store.shown(uri),
-            remedy=f"See what it said: inflame jobs logs {job.id}",
-        )
-    return folder
+    return run_folder(job, folder, at=store.shown(uri), remedy=f"See what it said: inflame jobs logs {job.id}")
 
 
 def _created(name: str, look: Callable[[str], Job | None], create: Callable[[str], Job | None]) -> Job:

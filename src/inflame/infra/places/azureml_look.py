@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inflame.infra import machines, places
 from inflame.infra.launcher import NOT_OK, OK, Finding
+from inflame.infra.places.azureml_api import NAME, PROVIDER, REMEDIES, SETTINGS, VERSION, Workspace
 from inflame.infra.places.rest import Absent
 from inflame.records import JobSpec
-
-if TYPE_CHECKING:
-    from inflame.infra.places.azureml import AzureML
 
 _VERBS = (
     *("read", "jobs/read", "jobs/write", "jobs/cancel/action", "environments/read", "environments/versions/read"),
@@ -20,16 +18,14 @@ _VERBS = (
 )
 
 
-def look(place: AzureML, spec: JobSpec) -> list[Finding]:
+def look(workspace: Workspace, spec: JobSpec) -> list[Finding]:
     """Settings and credentials, then workspace, quota and storage."""
-    from inflame.infra.places.azureml import NAME, REMEDIES, SETTINGS
-
     return places.looked(
-        lambda: places.demand(NAME, place.settings, SETTINGS),
-        lambda: place.rest,
+        lambda: places.demand(NAME, workspace.settings, SETTINGS),
+        lambda: workspace.rest,
         {
-            "workspace and rights": lambda: _seen(place),
-            "quota": lambda: _quota(place, spec),
+            "workspace and rights": lambda: _seen(workspace),
+            "quota": lambda: _quota(workspace, spec),
             "output": lambda: places.writable(spec.output, REMEDIES["rights"]),
         },
         {"image": "Whether the image exists shows when the job starts: try   docker manifest inspect IMAGE"},
@@ -38,8 +34,6 @@ def look(place: AzureML, spec: JobSpec) -> list[Finding]:
 
 def rights(settings: Mapping[str, str], spec: JobSpec) -> dict[str, Any]:
     """A role of your own for who sends the job, and the commands that give it and the storage to both."""
-    from inflame.infra.places.azureml import PROVIDER
-
     group = f"/subscriptions/{settings['subscription'] or 'SUBSCRIPTION'}/resourceGroups/"
     group += settings["group"] or "GROUP"
     storage = f"{group}/providers/Microsoft.Storage/storageAccounts/{settings['account'] or 'ACCOUNT'}"
@@ -67,30 +61,28 @@ def rights(settings: Mapping[str, str], spec: JobSpec) -> dict[str, Any]:
     }
 
 
-def _seen(place: AzureML) -> Finding:
+def _seen(workspace: Workspace) -> Finding:
     what = "workspace and rights"
     try:
-        region = place.ask_for("")["location"]
+        region = workspace.get("")["location"]
     except Absent:
-        text = f"There is no workspace {place.settings['workspace']} in the group {place.settings['group']}."
-        remedy = f"az ml workspace create --name {place.settings['workspace']} -g {place.settings['group']}"
+        text = f"There is no workspace {workspace.settings['workspace']} in the group {workspace.settings['group']}."
+        remedy = f"az ml workspace create --name {workspace.settings['workspace']} -g {workspace.settings['group']}"
         return Finding(what=what, state=NOT_OK, text=text, remedy=remedy)
-    return Finding(what=what, state=OK, text=f"{place.settings['workspace']} in {region} can be seen.")
+    return Finding(what=what, state=OK, text=f"{workspace.settings['workspace']} in {region} can be seen.")
 
 
-def _quota(place: AzureML, spec: JobSpec) -> Finding:
+def _quota(workspace: Workspace, spec: JobSpec) -> Finding:
     """Cores of the machine's family that are left in the region."""
-    from inflame.infra.places.azureml import NAME, PROVIDER, REMEDIES, VERSION
-
     size = machines.find(spec.machine, NAME)
-    region = place.ask_for("")["location"]
-    url = place.url("").partition("/resourceGroups/")[0] + f"/providers/{PROVIDER}/locations/{region}"
-    sizes = place.rest.get(f"{url}/vmSizes", **{"api-version": VERSION}).get("value", [])
+    region = workspace.get("")["location"]
+    url = workspace.url("").partition("/resourceGroups/")[0] + f"/providers/{PROVIDER}/locations/{region}"
+    sizes = workspace.rest.get(f"{url}/vmSizes", **{"api-version": VERSION}).get("value", [])
     found = next((one for one in sizes if one["name"].lower() == size.native.lower()), None)
     if found is None:
         text = f"{size.native} doesn't exist in {region}."
         return Finding(what="quota", state=NOT_OK, text=text, remedy="Take another --machine or region.")
-    usages = place.rest.get(f"{url}/usages", **{"api-version": VERSION}).get("value", [])
+    usages = workspace.rest.get(f"{url}/usages", **{"api-version": VERSION}).get("value", [])
     kind = "lowPriorityCores" if spec.spot else found["family"]
     usage = next((one for one in usages if one["name"]["value"].lower() == kind.lower()), None)
     if usage is None:

@@ -17,8 +17,8 @@ from inflame import store
 from inflame.errors import UserError, did_you_mean
 from inflame.infra import machines, places
 from inflame.infra.command import PREEMPTED, command, variables
-from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding, Launcher, app
-from inflame.infra.places import Setting
+from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding, app
+from inflame.infra.places import Place, Setting
 from inflame.infra.places.rest import Absent, Rest, Unsure
 from inflame.records import Job, JobSpec, Package
 
@@ -58,7 +58,7 @@ os.execvp({first!r}, {words!r})
 """
 
 
-class ClearML(Launcher):
+class ClearML(Place):
     """Tasks of ClearML."""
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
@@ -168,10 +168,6 @@ class ClearML(Launcher):
         except Absent:
             return places.vanished(job)
         return now
-
-    def fetch(self, job: Job) -> Path:
-        """The run folder, from the output."""
-        return places.fetched(job)
 
     def check(self, spec: JobSpec) -> list[Finding]:
         """Server and credentials, then queue, agents and output."""

@@ -14,15 +14,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from inflame import remote
 from inflame.errors import NetworkError, UserError
 from inflame.infra import machines, places
 from inflame.infra.command import PREEMPTED, command, variables
-from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding, Launcher, app
-from inflame.infra.places import Setting
+from inflame.infra.launcher import ENDED, NOT_OK, OK, UNKNOWN, Finding, app
+from inflame.infra.places import Place, Setting
 from inflame.records import Job, JobSpec, Package
 
 NAME = "kubernetes"
@@ -59,7 +58,7 @@ _FAR = re.compile(
 )
 
 
-class Kubernetes(Launcher):
+class Kubernetes(Place):
     """Indexed Jobs of a Kubernetes cluster."""
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
@@ -136,10 +135,6 @@ class Kubernetes(Launcher):
             except KeyError:
                 return places.vanished(job)
         return now
-
-    def fetch(self, job: Job) -> Path:
-        """The run folder, from the output."""
-        return places.fetched(job)
 
     def check(self, spec: JobSpec) -> list[Finding]:
         """Cluster and rights, the job as the cluster would take it, and machines of that size."""

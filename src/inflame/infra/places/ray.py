@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from inflame import store
 from inflame.errors import SettingError, UserError
 from inflame.infra import machines, places
 from inflame.infra.command import PREEMPTED, VARIABLE, command, variables
-from inflame.infra.launcher import ENDED, OK, Finding, Launcher, app
-from inflame.infra.places import Setting
+from inflame.infra.launcher import ENDED, OK, Finding, app
+from inflame.infra.places import Place, Setting
 from inflame.infra.places.rest import Absent, Rest, Unsure
 from inflame.infra.ray_train import CPUS, GPUS
 from inflame.records import Job, JobSpec, Package
@@ -48,12 +48,16 @@ _REMEDIES = {
 }
 
 
-class Ray(Launcher):
+class Ray(Place):
     """Jobs of a Ray cluster."""
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         self.settings = places.settings(NAME, SETTINGS, settings)
         self._rest: Rest | None = None
+
+    def at(self, endpoint: str) -> Self:
+        """The same with the dashboard of its head at another address."""
+        return type(self)({**self.settings, "address": endpoint})
 
     def request(self, spec: JobSpec, package: Package | None = None) -> dict[str, Any]:
         """The body of `POST /api/jobs/`."""
@@ -139,10 +143,6 @@ class Ray(Launcher):
         if now.status not in (*ENDED, "preempted"):
             self._stop(job)
         return now
-
-    def fetch(self, job: Job) -> Path:
-        """The run folder, from the output."""
-        return places.fetched(job)
 
     def check(self, spec: JobSpec) -> list[Finding]:
         """The head and its token, then machines and output."""

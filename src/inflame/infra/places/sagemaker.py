@@ -10,76 +10,33 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from inflame import plugins, store
-from inflame.errors import InflameError, NetworkError, RunError, UserError, did_you_mean
+from inflame import store
+from inflame.errors import RunError, UserError
 from inflame.infra import machines, places
 from inflame.infra.command import PREEMPTED, VARIABLE, command, variables
-from inflame.infra.launcher import ENDED, Finding, Launcher, app
-from inflame.infra.places import Setting
+from inflame.infra.launcher import ENDED, Finding, app
+from inflame.infra.places import Place, sagemaker_look
+from inflame.infra.places.sagemaker_api import NAME, SETTINGS, Account, border, code_of
 from inflame.records import Job, JobSpec, Package
 
-NAME = "sagemaker"
-SETTINGS = (
-    Setting(
-        name="role",
-        help="the ARN of the role that the job has",
-        variables=("INFLAME_SAGEMAKER_ROLE", "SAGEMAKER_ROLE_ARN"),
-        example="arn:aws:iam::123456789012:role/inflame",
-        required=True,
-    ),
-    Setting(
-        name="region",
-        help="where the job runs",
-        variables=("AWS_REGION", "AWS_DEFAULT_REGION"),
-        example="us-east-1",
-        required=True,
-    ),
-    Setting(name="image", help="the container image", example="….dkr.ecr.us-east-1.amazonaws.com/mine:1"),
-    Setting(name="volume", help="disk of each machine, in GB", default="50"),
-    Setting(name="subnets", help="subnets of your own network, with commas between them"),
-    Setting(name="security_groups", help="security groups there, with commas between them"),
-    Setting(name="endpoint", help="another address of the service", variables=("AWS_ENDPOINT_URL_SAGEMAKER",)),
-)
 LOGS = "/aws/sagemaker/TrainingJobs"
 CODE = "/opt/ml/input/data/code"
-_IMAGE = "763104351884.dkr.ecr.{region}.amazonaws.com/pytorch-training:{tag}-ubuntu22.04-sagemaker"
-_TAGS = {False: "2.6.0-cpu-py312", True: "2.6.0-gpu-py312-cu126"}
 _DAY = 24 * 3600
 _LONGEST = 28 * _DAY
 _VALUE, _WORD, _HYPER = 512, 256, 2500  # longest environment variable, word of the command, hyperparameter
 _STATES = {"Completed": "done", "Failed": "failed", "Stopped": "stopped", "Stopping": "running"}
 _STARTING = ("Starting", "LaunchingMLInstances", "PreparingTrainingStack", "Downloading", "Restarting", "Interrupted")
 
-# What AWS calls it, what that means, and the way out.
-_REFUSALS = (
-    ("NoCredentials|PartialCredentials|NoAuthToken|UnauthorizedSSO|SSOToken|TokenRetrieval",
-     "AWS has no credentials of yours",
-     "Type   aws configure   or   aws sso login, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."),
-    ("ExpiredToken|RequestExpired", "Your AWS token has expired",
-     "Log in again (aws sso login), or set fresh AWS_* keys."),
-    ("UnrecognizedClient|InvalidClientTokenId|InvalidSignature|SignatureDoesNotMatch|IncompleteSignature",
-     "AWS doesn't know these credentials",
-     "Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary ones, AWS_SESSION_TOKEN anew."),
-    ("ResourceLimitExceeded", "Your quota doesn't allow this machine",
-     "Ask for more under Service Quotas > SageMaker, or take another --machine or region."),
-    ("AccessDenied|NotAuthorized|Unauthorized|OptInRequired", "AWS refuses you this right",
-     "Give yourself the rights that inflame doctor --on sagemaker prints."),
-    ("Connect|Timeout|HTTPClient|UnknownEndpoint|InvalidRegion|Throttling|Internal|Unavailable|RequestLimitExceeded",
-     "SageMaker can't be reached", "Check the region and the network, then give the same command again."),
-)  # fmt: skip
 
-
-class SageMaker(Launcher):
+class SageMaker(Place):
     """Training jobs of Amazon SageMaker."""
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         self.settings = places.settings(NAME, SETTINGS, settings)
-        self._clients: dict[str, Any] = {}
+        self.account = Account(self.settings)
 
     def request(self, spec: JobSpec, package: Package | None = None) -> dict[str, Any]:
         """The arguments of boto3's `create_training_job`, which the command line of AWS takes as they are."""
@@ -93,7 +50,7 @@ class SageMaker(Launcher):
         body: dict[str, Any] = {
             "TrainingJobName": places.name(NAME, spec, package),
             "AlgorithmSpecification": {
-                "TrainingImage": spec.image or self.settings["image"] or self._image(machine),
+                "TrainingImage": spec.image or self.settings["image"] or self.account.image(machine),
                 "TrainingInputMode": "File",
                 "ContainerEntrypoint": words,
             },
@@ -139,10 +96,10 @@ class SageMaker(Launcher):
             return None if about is None else _now(job(name), about)
 
         def create(name: str) -> Job | None:
-            with _border(f"create the job {name}"):
+            with border(f"create the job {name}"):
                 try:
-                    self.client().create_training_job(**{**body, "TrainingJobName": name})
-                except self.client().exceptions.ResourceInUse:
+                    self.account.client().create_training_job(**{**body, "TrainingJobName": name})
+                except self.account.client().exceptions.ResourceInUse:
                     return None
             return job(name)
 
@@ -155,8 +112,8 @@ class SageMaker(Launcher):
 
     def logs(self, job: Job) -> Iterator[str]:
         """The lines in CloudWatch, machine by machine; none before the first machine is there."""
-        client = self.client("logs")
-        with _border(f"read the log of {job.id}"):
+        client = self.account.client("logs")
+        with border(f"read the log of {job.id}"):
             try:
                 pages = client.get_paginator("describe_log_streams").paginate(
                     logGroupName=LOGS, logStreamNamePrefix=f"{job.id}/"
@@ -173,98 +130,32 @@ class SageMaker(Launcher):
         """SIGTERM to the job, which has two minutes to save."""
         now = self.status(job)
         if now.status not in (*ENDED, "preempted"):
-            with _border(f"stop {job.id}"):
+            with border(f"stop {job.id}"):
                 try:
-                    self.client().stop_training_job(TrainingJobName=job.id)
-                except self.client().exceptions.ResourceNotFound:
+                    self.account.client().stop_training_job(TrainingJobName=job.id)
+                except self.account.client().exceptions.ResourceNotFound:
                     return places.vanished(job)
         return now
 
-    def fetch(self, job: Job) -> Path:
-        """The run folder, from the bucket."""
-        return places.fetched(job)
-
     def check(self, spec: JobSpec) -> list[Finding]:
         """Credentials, region, role, quota, bucket and image."""
-        from inflame.infra.places import sagemaker_look
-
-        return sagemaker_look.look(self, spec)
+        return sagemaker_look.look(self.account, spec)
 
     def rights(self, spec: JobSpec) -> dict[str, Any]:
         """The policies of who sends the job and of the job's role, and who may take that role."""
-        from inflame.infra.places import sagemaker_look
-
         return sagemaker_look.rights(spec, self.settings["role"])
-
-    def client(self, service: str = NAME) -> Any:
-        """boto3's client of a service, which tries again by itself, later and later: throttled, 500s, cut off."""
-        if service not in self._clients:
-            boto3 = plugins.need("boto3", "aws", "The place sagemaker")
-            config = plugins.need("botocore.config", "aws").Config(
-                retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=10, read_timeout=30
-            )
-            region, endpoint = self.settings["region"], self.settings["endpoint"] if service == NAME else ""
-            with _border(f"reach {service}"):
-                session = boto3.session.Session(region_name=region or None)
-                known = session.get_available_regions(NAME)
-                if region and region not in known and not endpoint:
-                    raise UserError(
-                        f'SageMaker has no region "{region}".{did_you_mean(region, known)}',
-                        where=f"region below [on.{NAME}]",
-                        remedy=f"Use one of {', '.join(known)}.",
-                    )
-                self._clients[service] = session.client(service, endpoint_url=endpoint or None, config=config)
-        return self._clients[service]
 
     def _about(self, name: str) -> dict[str, Any] | None:
         """What SageMaker says of a job; None where there is none."""
-        with _border(f"describe {name}"):
-            client = self.client()
+        with border(f"describe {name}"):
+            client = self.account.client()
             try:
                 found: dict[str, Any] = client.describe_training_job(TrainingJobName=name)
             except (client.exceptions.ResourceNotFound, client.exceptions.ClientError) as error:
-                if _code(error) == "ResourceNotFound" or "not found" in str(error).lower():
+                if code_of(error) == "ResourceNotFound" or "not found" in str(error).lower():
                     return None
                 raise
         return found
-
-    def _image(self, machine: machines.Machine) -> str:
-        """AWS's own image of PyTorch."""
-        gpu = bool(machine.gpus) if machine.gpus is not None else re.match(r"ml\.(g|p)\d", machine.native) is not None
-        return _IMAGE.format(region=self.settings["region"], tag=_TAGS[gpu])
-
-
-def explain(error: Exception, doing: str) -> InflameError:
-    """Our error for one of AWS's."""
-    said = f"{type(error).__name__} {_code(error)}"
-    for pattern, what, remedy in _REFUSALS:
-        if re.search(pattern, said):
-            kind = NetworkError if "reached" in what else UserError
-            return kind(f"{what}: it was asked to {doing}. {error}", where=NAME, remedy=remedy)
-    if type(error).__name__ == "ParamValidationError" or _code(error) == "ValidationException":
-        return UserError(
-            f"SageMaker refuses to {doing}: {error}",
-            where=NAME,
-            remedy="Correct what it names: role, image, bucket or machine. See: inflame doctor --on sagemaker",
-        )
-    return RunError(f"SageMaker could not {doing}: {error}", where=NAME, remedy="Give the same command again.")
-
-
-@contextmanager
-def _border(doing: str) -> Iterator[None]:
-    """Turns what boto3 raises into our errors."""
-    try:
-        yield
-    except InflameError:
-        raise
-    except Exception as error:  # botocore makes its classes on the fly
-        if not type(error).__module__.startswith(("botocore", "boto3", "s3transfer", "urllib3")):
-            raise
-        raise explain(error, doing) from error
-
-
-def _code(error: Exception) -> str:
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
 def _now(job: Job, about: dict[str, Any]) -> Job:

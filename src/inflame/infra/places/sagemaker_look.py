@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inflame import remote
 from inflame.errors import InflameError, MissingExtra
 from inflame.infra import machines, places
 from inflame.infra.launcher import NOT_OK, OK, UNKNOWN, Finding
+from inflame.infra.places.sagemaker_api import NAME, SETTINGS, Account, explain
 from inflame.records import JobSpec
-
-if TYPE_CHECKING:
-    from inflame.infra.places.sagemaker import SageMaker
 
 _DOCTOR = "Give yourself the rights that inflame doctor --on sagemaker prints."
 _BUCKET = re.compile(r"s3://([^/]+)/?(.*)")
 
 
-def look(place: SageMaker, spec: JobSpec) -> list[Finding]:
+def look(account: Account, spec: JobSpec) -> list[Finding]:
     """Settings, credentials, role, quota, bucket and image; the first two hide the others."""
-    from inflame.infra.places.sagemaker import NAME, SETTINGS
-
     try:
-        places.demand(NAME, place.settings, SETTINGS)
-        who = place.client("sts").get_caller_identity()["Arn"]
+        places.demand(NAME, account.settings, SETTINGS)
+        who = account.client("sts").get_caller_identity()["Arn"]
     except MissingExtra as error:
         return [_bad("SDK", error)]
     except InflameError as error:
         return [_bad("settings", error)]
     except Exception as error:
-        return [_bad("credentials", _explained(error, "say who you are"))]
+        return [_bad("credentials", explain(error, "say who you are"))]
     found = [Finding(what="credentials", state=OK, text=f"You are {who}.")]
     for what, ask in (("role", _role), ("quota", _quota), ("bucket", _bucket), ("image", _image)):
         try:
-            found.append(ask(place, spec))
+            found.append(ask(account, spec))
         except Exception as error:
             found.append(_unsure(what, error))
     return found
@@ -86,9 +82,9 @@ def _allow(actions: list[str], resource: str) -> dict[str, Any]:
     return {"Effect": "Allow", "Action": actions, "Resource": resource}
 
 
-def _role(place: SageMaker, spec: JobSpec) -> Finding:
-    arn = place.settings["role"]
-    client = place.client("iam")
+def _role(account: Account, spec: JobSpec) -> Finding:
+    arn = account.settings["role"]
+    client = account.client("iam")
     try:
         role = client.get_role(RoleName=arn.rpartition("/")[2])["Role"]
     except client.exceptions.NoSuchEntityException:
@@ -108,10 +104,10 @@ def _role(place: SageMaker, spec: JobSpec) -> Finding:
     return Finding(what="role", state=OK, text=f"{arn} is there, and SageMaker may take it.")
 
 
-def _quota(place: SageMaker, spec: JobSpec) -> Finding:
-    kind = machines.find(spec.machine, "sagemaker").native
+def _quota(account: Account, spec: JobSpec) -> Finding:
+    kind = machines.find(spec.machine, NAME).native
     name = f"{kind} for {'spot training' if spec.spot else 'training'} job usage"
-    pages = place.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
+    pages = account.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode=NAME)
     values = {quota["QuotaName"]: quota["Value"] for page in pages for quota in page["Quotas"]}
     if name not in values:
         return Finding(
@@ -130,18 +126,18 @@ def _quota(place: SageMaker, spec: JobSpec) -> Finding:
     return Finding(what="quota", state=OK, text=f"{values[name]:g} {name}.")
 
 
-def _bucket(place: SageMaker, spec: JobSpec) -> Finding:
+def _bucket(account: Account, spec: JobSpec) -> Finding:
     found = _BUCKET.match(spec.output)
     if not found:
         text = f"{remote.shown(spec.output) or 'No output'} is not in a bucket of S3."
         return Finding(what="bucket", state=NOT_OK, text=text, remedy="Name one: --output s3://my-bucket/inflame")
     bucket, key = found[1], f"{found[2].strip('/')}/.inflame-check".lstrip("/")
-    client = place.client("s3")
+    client = account.client("s3")
     try:
         client.put_object(Bucket=bucket, Key=key, Body=b"")
         client.delete_object(Bucket=bucket, Key=key)
     except client.exceptions.NoSuchBucket:
-        remedy = f"aws s3 mb s3://{bucket} --region {place.settings['region']}"
+        remedy = f"aws s3 mb s3://{bucket} --region {account.settings['region']}"
         return Finding(what="bucket", state=NOT_OK, text=f"There is no bucket {bucket}.", remedy=remedy)
     except client.exceptions.ClientError as error:
         text = f"s3://{bucket} can't be written: {error}"
@@ -149,8 +145,8 @@ def _bucket(place: SageMaker, spec: JobSpec) -> Finding:
     return Finding(what="bucket", state=OK, text=f"s3://{bucket} can be written.")
 
 
-def _image(place: SageMaker, spec: JobSpec) -> Finding:
-    image = spec.image or place.settings["image"] or place._image(machines.find(spec.machine, "sagemaker"))
+def _image(account: Account, spec: JobSpec) -> Finding:
+    image = spec.image or account.settings["image"] or account.image(machines.find(spec.machine, NAME))
     found = re.match(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^:@]+)(?::([^@]+))?", image)
     if not found:
         return Finding(
@@ -159,14 +155,14 @@ def _image(place: SageMaker, spec: JobSpec) -> Finding:
             text=f"{image} is not in a registry of AWS's, and SageMaker takes no other.",
             remedy="Push it to ECR, or leave the image out: AWS's own image of PyTorch is taken.",
         )
-    if found[2] != place.settings["region"]:
+    if found[2] != account.settings["region"]:
         return Finding(
             what="image",
             state=NOT_OK,
-            text=f"The image is in {found[2]}, and the job runs in {place.settings['region']}.",
+            text=f"The image is in {found[2]}, and the job runs in {account.settings['region']}.",
             remedy="Push it to the job's region.",
         )
-    client = place.client("ecr")
+    client = account.client("ecr")
     wanted = [{"imageTag": found[4] or "latest"}]
     try:
         client.describe_images(registryId=found[1], repositoryName=found[3], imageIds=wanted)
@@ -175,12 +171,6 @@ def _image(place: SageMaker, spec: JobSpec) -> Finding:
             what="image", state=NOT_OK, text=f"{image} doesn't exist.", remedy="Push it, or correct its name and tag."
         )
     return Finding(what="image", state=OK, text=f"{image} exists.")
-
-
-def _explained(error: Exception, doing: str) -> InflameError:
-    from inflame.infra.places.sagemaker import explain
-
-    return explain(error, doing)
 
 
 def _bad(what: str, error: InflameError) -> Finding:

@@ -19,8 +19,8 @@ from typing import Any
 from inflame.errors import NetworkError, UserError
 from inflame.infra import attempts, machines, places
 from inflame.infra.command import PREEMPTED, command, variables
-from inflame.infra.launcher import ENDED, NOT_OK, OK, Finding, Launcher, app
-from inflame.infra.places import Setting
+from inflame.infra.launcher import ENDED, NOT_OK, OK, Finding, app
+from inflame.infra.places import Place, Setting
 from inflame.records import Job, JobSpec, Package
 
 NAME = "slurm"
@@ -64,7 +64,7 @@ _REFUSALS = (
 _FAR = re.compile(r"contact slurm controller|timed out|Connection refused|Unexpected message|Socket", re.IGNORECASE)
 
 
-class Slurm(Launcher):
+class Slurm(Place):
     """Batch jobs of the Slurm cluster that this machine is a login node of."""
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
@@ -128,7 +128,7 @@ class Slurm(Launcher):
         if status in (*ENDED, "preempted"):
             code, signal = (int(part) for part in about.get("ExitCode", "1:0").split(":"))
             code = {"done": 0, "stopped": places.STOPPED}.get(status, code or (128 + signal if signal else 1))
-            reason = "" if about["JobState"] in ("COMPLETED", "FAILED") else f"Slurm says {about['JobState']}."
+            reason = "" if status == "done" else f"Slurm says {about['JobState']}."
             return replace(job, status="preempted" if code == PREEMPTED else status, code=code, reason=reason)
         reason = about.get("Reason", "None")
         return replace(job, status=status, reason="" if reason == "None" else f"Slurm says: {reason}.")
@@ -146,10 +146,6 @@ class Slurm(Launcher):
         if now.status not in (*ENDED, "preempted"):
             _asked(["scancel", job.id])
         return now
-
-    def fetch(self, job: Job) -> Path:
-        """The run folder, from the output."""
-        return places.fetched(job)
 
     def check(self, spec: JobSpec) -> list[Finding]:
         """Slurm, its answer to this very script, and the output."""

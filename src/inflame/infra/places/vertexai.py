@@ -9,15 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from inflame import plugins, store
 from inflame.errors import SettingError, UserError
 from inflame.infra import machines, places
 from inflame.infra.command import PREEMPTED, command, variables
-from inflame.infra.launcher import ENDED, NOT_OK, OK, Finding, Launcher, app
-from inflame.infra.places import Setting
+from inflame.infra.launcher import ENDED, NOT_OK, OK, Finding, app
+from inflame.infra.places import Place, Setting
 from inflame.infra.places.rest import Absent, Rest, Unsure
 from inflame.records import Job, JobSpec, Package
 
@@ -67,7 +66,7 @@ _REMEDIES = {
 }
 
 
-class VertexAI(Launcher):
+class VertexAI(Place):
     """Custom jobs of Vertex AI."""
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
@@ -173,10 +172,6 @@ class VertexAI(Launcher):
         if now.status not in (*ENDED, "preempted"):
             self.rest.ask("POST", f"{self._at(job.id)}:cancel", {})
         return now
-
-    def fetch(self, job: Job) -> Path:
-        """The run folder, from the bucket."""
-        return places.fetched(job)
 
     def check(self, spec: JobSpec) -> list[Finding]:
         """Settings and credentials, then region, quota and bucket."""
