@@ -6,6 +6,7 @@ The test module of a place has the fixtures `place`, `control` (with `forget` an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from inflame import store
+from inflame.infra.cluster import where
 from inflame.infra.launcher import Launcher
 from inflame.records import Job, JobSpec, Package
 
@@ -98,6 +100,34 @@ class Spot:
         ended = wait(place, job)
         assert (ended.status, ended.code) == ("done", 0)
         assert seen(place.fetch(ended))["resumed"]
+
+
+class Several:
+    """Of a place whose jobs may have several machines. `who`: the variable that tells them apart; `first`: how they
+    know the first one, and `platform` whose they are."""
+
+    who, first, platform = "", "", ""
+
+    def test_two_machines_from_end_to_end(
+        self, place: Launcher, spec: Spec, packed: Package, wait: Wait, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TOKEN", "hush")
+        monkeypatch.setenv("OTHER", "stays here")
+        words = (f"who={self.who}", "name=two words and 'quotes' $HOME", "--json")
+        request = place.request(spec(*words, count=2, environment=("TOKEN",)), packed)
+        assert "hush" not in json.dumps(request)
+        job = wait(place, place.send(request))
+        assert (job.status, job.code) == ("done", 0), list(place.logs(job))
+        found = [seen(place.fetch(job), rank) for rank in ("0", "1")]
+        assert found[0]["job"]["arguments"] == list(words)
+        assert [one["environment"]["TOKEN"] for one in found] == ["hush", "hush"]
+        assert "OTHER" not in found[0]["environment"]
+        clusters = [where(one["environment"], one["job"]["count"]) for one in found]
+        assert [(one.rank, one.machines) for one in clusters] == [(0, 2), (1, 2)]
+        assert {(one.host, one.platform) for one in clusters} == {(self.first, self.platform)}
+        assert len({one.port for one in clusters}) == 1
+        assert sorted(place.logs(job)) == ["Grüße, line one"] * 2 + ["line two"] * 2
+        assert place.cancel(job).status == "done"
 
 
 class Timed:

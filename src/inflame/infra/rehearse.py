@@ -98,7 +98,7 @@ def _run(plan: launch.Plan, folder: Path, *, fresh: bool, say: Callable[[str], N
             if wrong is not None:
                 return [*_taken(here, plan.backend), wrong], run
             say("resumes")
-            second = _wait(here, here.launcher.send(here.request))
+            second = _wait(here, first if here.restarts else here.launcher.send(here.request))
             return [*_taken(here, plan.backend), *_judge(here, second, fresh=fresh)], run
     except InflameError as error:
         return [Finding(what="request", state=NOT_OK, text=error.message, remedy=error.remedy)], run
@@ -115,10 +115,10 @@ def _taken(here: Stage, backend: str) -> list[Finding]:
     """Whether it was sent in the words of its place."""
     if backend == "local":
         return []
-    if here.real:
-        return [Finding(what="request", state=OK, text=f"sent as it would be, {backend}'s control plane here took it")]
-    text = f"{backend} itself takes no part in a rehearsal: it was tried as a packaged job of this machine"
-    return [Finding(what="request", state=UNKNOWN, text=text)]
+    if here.taker:
+        return [Finding(what="request", state=OK, text=f"sent as it would be, {here.taker} took it")]
+    text = f"{backend} itself took no part in the rehearsal: it was tried as a packaged job of this machine"
+    return [Finding(what="request", state=UNKNOWN, text=text, remedy=here.remedy)]
 
 
 def _lose_after_checkpoint(here: Stage, job: Job, seconds: float) -> Finding | None:
@@ -142,9 +142,9 @@ def _lose_after_checkpoint(here: Stage, job: Job, seconds: float) -> Finding | N
 
 
 def _lose(here: Stage, job: Job) -> None:
-    """Until its place knows that it is gone."""
+    """Until its place knows that it is gone, or has begun it again by itself."""
     here.lose(job)
-    while here.launcher.status(job).status not in _OVER:
+    while not here.restarts and here.launcher.status(job).status not in _OVER:
         time.sleep(LOOK / 4)
 
 
@@ -152,7 +152,7 @@ def _wait(here: Stage, job: Job) -> Job:
     until = time.monotonic() + SECONDS
     while (now := here.launcher.status(job)).status not in _OVER:
         if time.monotonic() > until:
-            _lose(here, job)
+            here.lose(job)
             return replace(now, status="failed", reason=f"it has not ended within {SECONDS:.0f} s")
         time.sleep(LOOK / 2)
     return now

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from promises import Promises
+from promises import Promises, Several
 
-from inflame import remote
+from inflame import remote, store
 from inflame.errors import UserError
 from inflame.infra.launcher import NOT_OK, OK
 from inflame.infra.loopback.kubernetes import Kubernetes as Control
+from inflame.infra.loopback.kubernetes import config
 from inflame.infra.loopback.server import Server
 from inflame.infra.places.kubernetes import Kubernetes
 from inflame.records import Job, JobSpec, Package
@@ -36,36 +37,15 @@ def server(control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         pytest.skip("needs kubectl")
     monkeypatch.setattr(remote, "PAUSE", 0.01)
     with Server(control) as found:
-        about = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "here", "cluster": {"server": found.url}}],
-            "users": [{"name": "me", "user": {"token": "x"}}],
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
-            "current-context": "here",
-        }
-        (tmp_path / "kubeconfig").write_text(json.dumps(about))
+        (tmp_path / "kubeconfig").write_text(json.dumps(config(found.url)))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-        monkeypatch.setenv("HOME", str(tmp_path))  # kubectl keeps what it has discovered
+        monkeypatch.setenv("KUBECACHEDIR", str(tmp_path))  # kubectl keeps what it has discovered
         yield found
 
 
 @pytest.fixture
 def place(server: Server, tmp_path: Path) -> Kubernetes:
     return Kubernetes({"claim": f"shared:{tmp_path}"})
-
-
-@pytest.fixture
-def spec(model: Path, tmp_path: Path) -> Spec:
-    def make(*words: str, **more: Any) -> JobSpec:
-        return JobSpec(**{"model": str(model), "arguments": words, "output": str(tmp_path / "out"), **more})
-
-    return make
-
-
-@pytest.fixture
-def packed(package: Packed, tmp_path: Path) -> Package:
-    return package(str(tmp_path / "shared"))
 
 
 def _request(spot: bool) -> dict[str, Any]:
@@ -101,26 +81,6 @@ def test_request(spot: bool, model: Path, golden: Callable[[Path, str], None], t
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_two_machines_from_end_to_end(
-    place: Kubernetes, spec: Spec, packed: Package, wait: Wait, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from inflame.infra.bootstrap import where
-
-    monkeypatch.setenv("TOKEN", "hush")
-    words = ("who=JOB_COMPLETION_INDEX", "name=two words and 'quotes' $HOME", "--json")
-    request = place.request(spec(*words, count=2, environment=("TOKEN",)), packed)
-    assert "hush" not in json.dumps(request)
-    job = wait(place, place.send(request))
-    assert (job.status, job.code) == ("done", 0)
-    folder = place.fetch(job)
-    found = [json.loads((folder / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
-    assert found[0]["job"]["arguments"] == list(words)
-    assert [one["environment"]["TOKEN"] for one in found] == ["hush", "hush"]
-    assert [where(one["environment"], one["job"]["count"])[:2] for one in found] == [(0, 2), (1, 2)]
-    assert sorted(place.logs(job)) == ["Grüße, line one"] * 2 + ["line two"] * 2
-    assert place.cancel(job).status == "done"
-
-
 def test_a_pod_that_is_taken_away_is_made_anew(
     place: Kubernetes,
     control: Control,
@@ -135,6 +95,63 @@ def test_a_pod_that_is_taken_away_is_made_anew(
     control.take_away(job.id)
     assert wait(place, job).status == "done"
     assert seen(place.fetch(job))["resumed"]
+
+
+def test_a_node_that_is_lost_takes_no_job_with_it(
+    place: Kubernetes,
+    control: Control,
+    spec: Spec,
+    packed: Package,
+    wait: Wait,
+    at_work: Callable[..., None],
+) -> None:
+    """It had no time to save: the pod that is made anew begins where the output stands."""
+    asked = spec("sleep=60")
+    job = place.send(place.request(asked, packed))
+    at_work(place, job)
+    assert not store.exists(f"{asked.output}/run/saved")
+    store.write(f"{asked.output}/run/saved", "")  # the next one goes on from here
+    control.lose(job.id)
+    assert wait(place, job).status == "done"
+    assert [(pod.lost, pod.phase) for pod in control.pods.values()] == [(True, "Failed"), (False, "Succeeded")]
+
+
+def test_kubectl_evicts_pods_and_deletes_jobs(
+    place: Kubernetes, control: Control, spec: Spec, packed: Package, wait: Wait, at_work: Callable[..., None]
+) -> None:
+    def kubectl(*words: str, given: str = "") -> None:
+        subprocess.run(["kubectl", *words], input=given, text=True, check=True, capture_output=True, timeout=30)
+
+    job = place.send(place.request(spec("sleep=60"), packed))
+    at_work(place, job)
+    (first,) = control.pods
+    kubectl("create", "--raw", f"/api/v1/namespaces/default/pods/{first}/eviction", "--filename", "-", given="{}")
+    assert wait(place, job).status == "done"
+    assert [pod.lost for pod in control.pods.values()] == [True, False]
+    kubectl("delete", "job", job.id)
+    assert "deleted" in place.status(job).reason
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"metadata": {"name": "My_Job"}}, "is no name"),
+        ({"volumes": [{"name": "other", "emptyDir": {}}]}, 'Not found: "shared"'),
+        ({"volumes": [{"name": "shared", "emptyDir": {}, "sort": "of"}]}, "sort"),
+    ],
+)
+def test_what_an_api_server_refuses(
+    change: dict[str, Any], told: str, place: Kubernetes, control: Control, spec: Spec, packed: Package
+) -> None:
+    if told == "sort":
+        pytest.importorskip("kubernetes_validate")
+    request = place.request(spec(), packed)
+    job = request["manifest"]["items"][0]
+    job["metadata"] |= change.get("metadata", {})
+    job["spec"]["template"]["spec"] |= {key: value for key, value in change.items() if key == "volumes"}
+    with pytest.raises(UserError, match=told):
+        place.send({**request, "name": job["metadata"]["name"]})
+    assert not control.kept
 
 
 def test_deleted_behind_our_back_and_no_such_image(
@@ -168,8 +185,9 @@ def test_refusals(
         place.request(spec(output=""))
 
 
-class TestPromises(Promises):
+class TestPromises(Promises, Several):
     failed = "FailJob"
+    who, first, platform = "JOB_COMPLETION_INDEX", "127.0.0.1", "kubernetes"
 
     def names(self, place: Kubernetes, control: Control) -> list[str]:
         return [name for kind, name in control.kept if kind == "jobs"]

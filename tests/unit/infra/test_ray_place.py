@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,10 +18,11 @@ import pytest
 from promises import Promises
 
 import inflame
-from inflame import host, remote, store
+from inflame import remote, store
 from inflame.errors import SettingError, UserError
 from inflame.infra import attempts, jobs, launch
 from inflame.infra.launcher import NOT_OK, OK
+from inflame.infra.loopback import ray as loopback
 from inflame.infra.loopback.server import Answer, Asked, Server
 from inflame.infra.places.ray import Ray
 from inflame.records import Job, JobSpec, Package
@@ -33,19 +31,6 @@ Wait = Callable[..., Job]
 Spec = Callable[..., JobSpec]
 Packed = Callable[[str], Package]
 NAMES = re.compile(r"inflame-[\w-]+")
-
-
-@pytest.fixture
-def spec(model: Path, tmp_path: Path) -> Spec:
-    def make(*words: str, **more: Any) -> JobSpec:
-        return JobSpec(**{"model": str(model), "arguments": words, "output": str(tmp_path / "out"), **more})
-
-    return make
-
-
-@pytest.fixture
-def packed(package: Packed, tmp_path: Path) -> Package:
-    return package(str(tmp_path / "shared"))
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["plain", "many"])
@@ -153,64 +138,13 @@ class Front:
         """The cluster goes on."""
 
 
-def _free() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def cluster() -> Iterator[tuple[str, str]]:
     """The dashboard's address and the token of a head with two CPUs."""
-    pytest.importorskip("ray")
-    pytest.importorskip("aiohttp_cors", reason="needs Ray's dashboard: pip install 'ray[default]'")
-    token = secrets.token_hex(32)
-    dashboard = _free()
-    program = str(Path(sys.executable).parent / "ray")
-    words = ["start", "--head", "--block", "--port", str(_free()), "--dashboard-host", "127.0.0.1", "--num-cpus", "2"]
-    words += ["--dashboard-port", str(dashboard), "--ray-client-server-port", str(_free()), "--disable-usage-stats"]
-    words += ["--dashboard-agent-listen-port", str(_free()), "--dashboard-agent-grpc-port", str(_free())]
-    words += ["--min-worker-port", "21000", "--max-worker-port", "21999", "--object-store-memory", "80000000"]
-    given = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PYTHONWARNINGS": "ignore"}
-    given["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    log = tmp_path_factory.mktemp("ray") / "log.txt"
-    with log.open("wb") as out:
-        head = subprocess.Popen(
-            [program, *words], env=given, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        _up(dashboard, token, head, log)
-        yield f"http://127.0.0.1:{dashboard}", token
-    finally:
-        groups = host.groups(head.pid)
-        head.send_signal(signal.SIGTERM)
-        try:
-            head.wait(30)
-        except subprocess.TimeoutExpired:
-            head.kill()
-        for group in groups:
-            try:
-                os.killpg(group, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-
-
-def _up(dashboard: int, token: str, head: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it knows of its machine."""
-    asked = urllib.request.Request(
-        f"http://127.0.0.1:{dashboard}/api/v0/nodes?detail=1", headers={"Authorization": f"Bearer {token}"}
-    )
-    until = time.monotonic() + 90
-    while True:
-        assert head.poll() is None, log.read_text()
-        assert time.monotonic() < until, log.read_text()
-        try:
-            with urllib.request.urlopen(asked, timeout=10) as answer:
-                if b"ALIVE" in answer.read():
-                    return
-        except OSError:
-            pass
-        time.sleep(0.2)
+    if not loopback.possible():
+        pytest.skip("needs Ray with its dashboard: pip install 'ray[default]'")
+    with loopback.head(cpus=2) as found:
+        yield found.url, found.token
 
 
 @pytest.fixture

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from inflame import remote
 from inflame.infra import attempts, rehearse
 from inflame.infra.launcher import NOT_OK, OK, UNKNOWN
-from inflame.infra.loopback import stage
+from inflame.infra.loopback import ray, slurmctld, stage
 from inflame.infra.pack import bare, wheel
 from inflame.records import JobSpec
 
@@ -54,6 +56,7 @@ def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "inflame.toml").write_text(SETTINGS)
     monkeypatch.setattr(stage, "BEAT", "0.2")
     monkeypatch.setattr(attempts, "BEAT", 0.2)
+    monkeypatch.setattr(remote, "PAUSE", 0.01)
     monkeypatch.setattr(wheel, "files", lambda: dict(INFLAME))
     for name in list(os.environ):
         if name.startswith(("AWS_", "GOOGLE_", "AZURE_", "CLEARML_", "RAY_")):
@@ -123,10 +126,58 @@ def test_what_would_fail_there_fails_here(tiny: Path) -> None:
     assert (rows["job"].state, rows["job"].text, rows["job"].remedy) == (NOT_OK, "it is broken", "mend it")
 
 
-@pytest.mark.slow
-def test_a_place_without_a_control_plane_is_tried_as_a_job_of_this_machine(tiny: Path, tmp_path: Path) -> None:
+def test_kubernetes_makes_the_pod_anew_and_the_job_goes_on(tiny: Path, home: Path) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    before = dict(os.environ)
+    rows = found(tiny, "kubernetes", output="az://box/inflame")
+    _went_well(rows)
+    assert "kubernetes's control plane" in rows["request"].text
+    assert dict(os.environ) == before
+    assert not list((home / "cache" / "rehearsals").iterdir())
+
+
+def test_slurm_has_a_stand_in(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurmctld, "possible", lambda: False)
     rows = found(tiny, "slurm", output=str(tmp_path / "shared"))
+    _went_well(rows)
+    assert "stands in for Slurm" in rows["request"].text
+
+
+def test_what_a_script_names() -> None:
+    script = "#!/bin/sh\n#SBATCH --partition=gpu-long,cpu\n#SBATCH -C a100&ib*2\nsrun --partition=other true\n"
+    assert stage._named(script, "--partition=|-p ?") == ["gpu-long", "cpu"]
+    assert stage._named(script, "--constraint=|-C ?") == ["a100", "ib", "2"]
+
+
+@pytest.mark.slow
+def test_a_real_slurm_has_what_the_script_names(tiny: Path, tmp_path: Path) -> None:
+    if not slurmctld.possible():
+        pytest.skip("needs Slurm (apt-get install slurm-wlm munge) and root")
+    settings = 'partition = "gpu-long"\noptions = "--constraint=a100&ib --qos=high"'
+    (tmp_path / "inflame.toml").write_text(f"[on.slurm]\n{settings}\n")
+    rows = found(tiny, "slurm", output=str(tmp_path / "shared"), machine="gpu-small", count=2)
+    _went_well(rows)
+    assert "a Slurm 2" in rows["request"].text
+
+
+@pytest.mark.slow
+def test_a_real_ray_goes_on(tiny: Path, tmp_path: Path) -> None:
+    if not ray.possible():
+        pytest.skip("needs Ray with its dashboard: pip install 'ray[default]'")
+    rows = found(tiny, "ray", output=str(tmp_path / "shared"), machine="cpu-medium")
+    _went_well(rows)
+    assert "a Ray 2" in rows["request"].text
+
+
+@pytest.mark.slow
+def test_a_place_without_a_control_plane_is_tried_as_a_job_of_this_machine(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "possible", lambda: False)
+    rows = found(tiny, "ray", output=str(tmp_path / "shared"))
     assert (rows["request"].state, rows["job"].state, rows["resume"].state) == (UNKNOWN, OK, OK)
+    assert "pip install" in rows["request"].remedy
 
 
 def test_a_bare_python_has_what_the_image_has(home: Path) -> None:

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from promises import Several
 
 from inflame.errors import NetworkError, UserError
 from inflame.infra.launcher import NOT_OK, OK
+from inflame.infra.loopback import slurmctld
 from inflame.infra.places.slurm import Slurm
 from inflame.records import Job, JobSpec, Package
 
 Wait = Callable[..., Job]
 Spec = Callable[..., JobSpec]
 Packed = Callable[[str], Package]
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun")
-
-
-@pytest.fixture
-def spec(model: Path, tmp_path: Path) -> Spec:
-    def make(*words: str, **more: Any) -> JobSpec:
-        return JobSpec(**{"model": str(model), "arguments": words, "output": str(tmp_path / "out"), **more})
-
-    return make
 
 
 @pytest.mark.parametrize("spot", [False, True], ids=["plain", "spot"])
@@ -74,98 +63,43 @@ def test_without_slurm_it_is_said(spec: Spec, monkeypatch: pytest.MonkeyPatch) -
 # --- a real cluster ------------------------------------------------------------------------------
 
 
-def _free() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """slurmctld and two slurmd, with a munge of their own."""
-    if os.geteuid() != 0 or not all(shutil.which(name) for name in PROGRAMS):
+def cluster() -> Iterator[Path]:
+    """The configuration of a cluster of two nodes."""
+    if not slurmctld.possible():
         pytest.skip("needs Slurm (apt-get install slurm-wlm munge) and root")
-    folder = tmp_path_factory.mktemp("slurm")
-    for up in (folder, *folder.parents[:3]):
-        up.chmod(0o755)
-    (folder / "key").write_bytes(os.urandom(1024))
-    (folder / "key").chmod(0o400)
-    for name in ("state", "n1", "n2", "munge"):
-        (folder / name).mkdir(mode=0o755)
-    ports = [_free() for _ in range(3)]
-    nodes = "".join(
-        f"NodeName=n{number} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 Port={port} CPUs=8\n"
-        for number, port in enumerate(ports[1:], 1)
-    )
-    (folder / "slurm.conf").write_text(
-        "ClusterName=here\nSlurmctldHost=localhost(127.0.0.1)\nSlurmUser=root\nSlurmdUser=root\n"
-        f"SlurmctldPort={ports[0]}\nStateSaveLocation={folder}/state\nSlurmdSpoolDir={folder}/%n\n"
-        f"SlurmctldPidFile={folder}/ctld.pid\nSlurmdPidFile={folder}/%n.pid\n"
-        f"SlurmctldLogFile={folder}/ctld.log\nSlurmdLogFile={folder}/%n.log\n"
-        f"AuthType=auth/munge\nAuthInfo=socket={folder}/munge/socket\nCredType=cred/munge\n"
-        "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nSelectType=select/cons_tres\n"
-        "SelectTypeParameters=CR_CPU\nReturnToService=2\nKillWait=20\nMpiDefault=none\nSwitchType=switch/none\n"
-        f"SlurmdParameters=config_overrides\n{nodes}PartitionName=all Nodes=n1,n2 Default=YES State=UP\n"
-    )
-    munge = [f"--{one}={folder}/{two}" for one, two in (("key-file", "key"), ("socket", "munge/socket"))]
-    munge += [f"--{one}={folder}/munge/{one}" for one in ("pid-file", "log-file", "seed-file")]
-    config = ["-D", "-f", str(folder / "slurm.conf")]
-    commands = [["munged", "--foreground", *munge], ["slurmctld", *config]]
-    commands += [["slurmd", *config, "-N", name] for name in ("n1", "n2")]
-    children = []
-    for command in commands:
-        children.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        time.sleep(1)
-    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    try:
-        deadline = time.monotonic() + 30
-        while subprocess.run(["sinfo", "-h", "-o", "%D%t"], capture_output=True, text=True).stdout.strip() != "2idle":
-            if time.monotonic() > deadline:
-                pytest.skip(f"Slurm doesn't come up here: {(folder / 'ctld.log').read_text()[-800:]}")
-            time.sleep(0.5)
-        yield folder
-    finally:
+    with slurmctld.cluster(2) as found:
+        os.environ["SLURM_CONF"] = str(found.config)
+        yield found.config
         del os.environ["SLURM_CONF"]
-        for child in reversed(children):
-            child.terminate()
-            child.wait(20)
 
 
 @pytest.fixture
 def place(cluster: Path, tmp_path: Path) -> Slurm:
-    return Slurm({"logs": str(tmp_path / "logs"), "options": "--cpus-per-task=1 --mem=0"})
-
-
-@pytest.fixture
-def packed(package: Packed, tmp_path: Path) -> Package:
-    return package(str(tmp_path / "shared"))
+    return Slurm({"logs": str(tmp_path / "logs")})
 
 
 @pytest.mark.slow
-def test_a_job_on_two_nodes(
-    place: Slurm, spec: Spec, packed: Package, wait: Wait, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from inflame.infra.bootstrap import where
+class TestTwoNodes(Several):
+    who, first, platform = "SLURM_NODEID", "127.0.0.1", "slurm"
 
-    monkeypatch.setenv("TOKEN", "hush")
-    monkeypatch.setenv("OTHER", "stays here")
-    words = ("who=SLURM_NODEID", "name=two words and 'quotes' $HOME", "--json")
-    request = place.request(spec(*words, count=2, environment=("TOKEN",)), packed)
-    assert "hush" not in json.dumps(request)
-    job = wait(place, place.send(request))
-    assert (job.status, job.code) == ("done", 0), list(place.logs(job))
-    folder = place.fetch(job)
-    found = [json.loads((folder / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
-    assert found[0]["job"]["arguments"] == list(words)
-    assert [one["environment"]["TOKEN"] for one in found] == ["hush", "hush"]
-    assert "OTHER" not in found[0]["environment"]
-    clusters = [where(one["environment"]) for one in found]
-    assert [(one.rank, one.machines, one.host, one.platform) for one in clusters] == [
-        (0, 2, "n1", "slurm"),
-        (1, 2, "n1", "slurm"),
-    ]
-    assert len({one.port for one in clusters}) == 1
-    assert sorted(place.logs(job)) == ["Grüße, line one"] * 2 + ["line two"] * 2
+
+@pytest.mark.slow
+def test_a_power_cut_is_without_a_word(
+    place: Slurm,
+    cluster: Path,
+    spec: Spec,
+    packed: Package,
+    wait: Wait,
+    at_work: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    job = place.send(place.request(spec("sleep=60"), packed))
+    at_work(place, job)
+    slurmctld.Cluster(cluster.parent, 2).lose(job.id)
+    ended = wait(place, job)
+    assert (ended.status, ended.code) == ("failed", 137)
+    assert not (tmp_path / "out" / "run" / "saved").exists()
 
 
 @pytest.mark.slow
@@ -195,7 +129,9 @@ def test_failure_stop_and_sending_twice(
 
 
 @pytest.mark.slow
-def test_what_the_cluster_refuses(place: Slurm, spec: Spec, packed: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_cluster_refuses(
+    place: Slurm, cluster: Path, spec: Spec, packed: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert {one.what: one.state for one in place.check(spec())} == {"cluster": OK, "output": OK}
     found = {one.what: one for one in place.check(spec(count=3))}
     assert found["cluster"].state == NOT_OK, found
@@ -205,9 +141,8 @@ def test_what_the_cluster_refuses(place: Slurm, spec: Spec, packed: Package, mon
     gone = place.status(Job(id="4711", backend="slurm", status="running", output=spec().output))
     assert (gone.status, gone.code) == ("failed", 137)
     monkeypatch.setattr("inflame.infra.places.slurm._TIMEOUT", 3)
-    config = Path(os.environ["SLURM_CONF"])
-    elsewhere = config.with_name("elsewhere.conf")
-    elsewhere.write_text(config.read_text().replace("SlurmctldPort=", "SlurmctldPort=1#"))
+    elsewhere = cluster.with_name("elsewhere.conf")
+    elsewhere.write_text(cluster.read_text().replace("SlurmctldPort=", "SlurmctldPort=1#"))
     monkeypatch.setenv("SLURM_CONF", str(elsewhere))
     with pytest.raises(NetworkError):
         place.send(place.request(spec(), packed))

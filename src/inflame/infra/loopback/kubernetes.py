@@ -1,15 +1,20 @@
-"""A Kubernetes API server on this machine, as far as `kubectl` and Indexed Jobs need one. Pods are processes."""
+"""A Kubernetes API server on this machine, as far as `kubectl` and Indexed Jobs need one. Pods are containers where
+their image is here, else processes. Where kubernetes-validate is installed, the schemas of Kubernetes judge objects.
+"""
 
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 import shutil
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from inflame.infra.command import PREEMPTED
 from inflame.infra.loopback.machine import Machine
 from inflame.infra.loopback.server import Answer, Asked
 
@@ -21,7 +26,11 @@ _RESOURCES = {
     "batch/v1": (("jobs", "Job"),),
     "authorization.k8s.io/v1": (("selfsubjectaccessreviews", "SelfSubjectAccessReview"),),
 }
+VERSION = "1.32.0"
+GRACE = 30.0
 _VERBS = ["create", "get", "list", "patch", "delete"]
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of pods, hosts and labels
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 class _Pod:
@@ -30,6 +39,20 @@ class _Pod:
         self.machine: Machine | None = None
         self.lines: list[str] = []
         self.phase, self.waiting = "Pending", ""
+        self.lost = False
+
+    def evict(self) -> None:
+        """Ends it, with notice; it is made anew elsewhere."""
+        self.lost = True
+        self.stop()
+
+    def stop(self) -> None:
+        if self.machine is not None:
+            self.machine.stop(GRACE)
+
+    def kill(self) -> None:
+        if self.machine is not None:
+            self.machine.kill()
 
     def about(self) -> dict[str, Any]:
         state = {"waiting": {"reason": self.waiting, "message": "no such image"}} if self.waiting else {"running": {}}
@@ -74,6 +97,8 @@ class Kubernetes:
             kept = self.kept.get((kind, name))
             if kept is None:
                 return _error(404, "NotFound", f'{kind}.batch "{name}" not found')
+            if asked.method == "DELETE":
+                return self._delete(kind, name)
             if asked.method == "PATCH":
                 kept["spec"] |= asked.json()["spec"]
                 self._suspend(name)
@@ -89,23 +114,27 @@ class Kubernetes:
 
     def take_away(self, name: str) -> None:
         """Takes the nodes of a job's pods away, with notice; the pods are made anew."""
-        for pod in self.pods.values():
-            if pod.job == name and pod.machine:
-                pod.machine.stop(30)
+        for pod in self._at_work(name):
+            pod.evict()
+
+    def lose(self, name: str) -> None:
+        """Ends the nodes of a job's pods without a word, as a power cut does; the pods are made anew."""
+        for pod in self._at_work(name):
+            pod.lost = True
+            pod.kill()
 
     def forget(self, name: str) -> None:
         """Deletes a job behind everybody's back."""
         del self.kept["jobs", name]
-        for pod in self.pods.values():
-            if pod.job == name and pod.machine:
-                pod.machine.kill()
+        for pod in self._at_work(name):
+            pod.kill()
 
     def close(self) -> None:
         """Ends all pods."""
         self.kept.clear()
         for pod in list(self.pods.values()):
             if pod.machine:
-                pod.machine.kill()
+                pod.kill()
                 pod.machine.wait(10)
 
     # --- the calls -------------------------------------------------------------------------------
@@ -118,6 +147,9 @@ class Kubernetes:
         pod = self.pods.get(name)
         if pod is None:
             return _error(404, "NotFound", f'pods "{name}" not found')
+        if asked.method == "DELETE" or part == "eviction":
+            pod.evict()
+            return Answer(status=201 if part else 200, body={"kind": "Status", "apiVersion": "v1", "status": "Success"})
         if part == "log":
             text = "".join(f"{line}\n" for line in pod.lines)
             return Answer(body=text.encode(), headers={"Content-Type": "text/plain"})
@@ -128,6 +160,9 @@ class Kubernetes:
         name = about["metadata"]["name"]
         if (kind, name) in self.kept:
             return _error(409, "AlreadyExists", f'{kind} "{name}" already exists')
+        wrong = _wrong(about)
+        if wrong:
+            return _error(422, "Invalid", f'{about["kind"]} "{name}" is invalid: {wrong}')
         if asked.query.get("dryRun"):
             return Answer(status=201, body=about)
         if kind == "secrets":  # which keep what is said in plain
@@ -140,18 +175,29 @@ class Kubernetes:
                 threading.Thread(target=self._run, args=(name, index), daemon=True).start()
         return Answer(status=201, body=about)
 
+    def _delete(self, kind: str, name: str) -> Answer:
+        """Of a job also its pods."""
+        about = self.kept[kind, name]
+        if kind == "jobs":
+            self.forget(name)
+        else:
+            del self.kept[kind, name]
+        return Answer(body=about)
+
     def _suspend(self, name: str) -> None:
         if self.kept["jobs", name]["spec"].get("suspend"):
-            for pod in self.pods.values():
-                if pod.job == name and pod.machine:
-                    pod.machine.stop(30)
+            for pod in self._at_work(name):
+                pod.stop()
+
+    def _at_work(self, name: str) -> list[_Pod]:
+        return [pod for pod in list(self.pods.values()) if pod.job == name and pod.phase == "Running"]
 
     # --- the pods --------------------------------------------------------------------------------
 
     def _run(self, name: str, index: int) -> None:
-        """The pod of one index, made anew as long as it is taken away."""
+        """The pod of one index, made anew as often as it is taken away."""
         about = self.kept["jobs", name]
-        for turn in range(about["spec"]["backoffLimit"] + 1):
+        for turn in itertools.count():
             pod = _Pod(f"{name}-{index}-{turn}", name, index)
             with self._lock:
                 self.pods[pod.name] = pod
@@ -163,11 +209,11 @@ class Kubernetes:
                     return
                 if code == 0:
                     self._succeeded(about)
-                if code != 75:
-                    if code:
-                        rule = "matching FailJob rule at index 2"
-                        text = f"Container training for pod default/{pod.name} failed with exit code {code} {rule}"
-                        _conclude(about, "Failed", "PodFailurePolicy", text)
+                    return
+                if code != PREEMPTED and not pod.lost:
+                    rule = "matching FailJob rule at index 2"
+                    text = f"Container training for pod default/{pod.name} failed with exit code {code} {rule}"
+                    _conclude(about, "Failed", "PodFailurePolicy", text)
                     return
 
     def _succeeded(self, about: dict[str, Any]) -> None:
@@ -196,10 +242,52 @@ class Kubernetes:
         pod.machine = Machine(container["command"], variables, {str(folder): folder}, pod.lines.append, image=image)
         pod.phase = "Running"
         if about["spec"].get("suspend"):
-            pod.machine.stop(30)
+            pod.machine.stop(GRACE)
         code = pod.machine.wait() or 0
         pod.phase = "Failed" if code else "Succeeded"
         return code
+
+
+def config(url: str, context: str = "") -> dict[str, Any]:
+    """A kubeconfig that leads to the control plane at `url`, whatever its context is called."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "here", "cluster": {"server": url}}],
+        "users": [{"name": "me", "user": {"token": "loopback"}}],
+        "contexts": [{"name": context or "here", "context": {"cluster": "here", "user": "me"}}],
+        "current-context": context or "here",
+    }
+
+
+def _wrong(about: dict[str, Any]) -> str:
+    """What the API server would refuse of an object; empty where nothing is wrong."""
+    if not _NAME.fullmatch(about["metadata"]["name"]):
+        return f"metadata.name: {about['metadata']['name']} is no name of letters, digits and '-', of at most 63"
+    if find_spec("kubernetes_validate") is not None:
+        import kubernetes_validate
+
+        try:
+            kubernetes_validate.validate(about, VERSION, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            return str(error.message)
+    return _wrong_pod(about["spec"]["template"]["spec"]) if about["kind"] == "Job" else ""
+
+
+def _wrong_pod(pod: dict[str, Any]) -> str:
+    """What no schema says: names that must fit each other."""
+    volumes = {volume["name"] for volume in pod.get("volumes", ())}
+    for number, container in enumerate(pod["containers"]):
+        where = f"spec.template.spec.containers[{number}]"
+        for mount in container.get("volumeMounts", ()):
+            if mount["name"] not in volumes:
+                return f'{where}.volumeMounts.name: Not found: "{mount["name"]}"'
+            if not mount["mountPath"].startswith("/") or ":" in mount["mountPath"]:
+                return f"{where}.volumeMounts.mountPath: {mount['mountPath']!r} is no absolute path"
+        for one in container.get("env", ()):
+            if not _VARIABLE.fullmatch(one["name"]):
+                return f"{where}.env.name: {one['name']!r} is no name of a variable"
+    return ""
 
 
 def _conclude(about: dict[str, Any], kind: str, reason: str, message: str) -> None:
@@ -210,7 +298,8 @@ def _conclude(about: dict[str, Any], kind: str, reason: str, message: str) -> No
 def _discovery(path: str) -> dict[str, Any] | None:
     """What there is, as `kubectl` asks before anything else."""
     if path == "/version":
-        return {"major": "1", "minor": "32", "gitVersion": "v1.32.0"}
+        major, minor, _ = VERSION.split(".")
+        return {"major": major, "minor": minor, "gitVersion": f"v{VERSION}"}
     if path == "/api":
         return {"kind": "APIVersions", "versions": ["v1"]}
     if path == "/apis":

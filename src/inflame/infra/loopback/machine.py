@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -126,6 +126,27 @@ class Machine:
             self._ended.set()
 
 
+def passed() -> dict[str, str]:
+    """What a machine has of our own environment."""
+    return {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_SERVICES)}
+
+
+def cut(pids: Iterable[int]) -> None:
+    """Ends processes, and all below them, without a word, as a power cut does."""
+    for pid in {one for root in pids for one in host.tree(root)}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def told(pid: int, *words: str) -> bool:
+    """Whether a process began with all these in its environment, as `NAME=value` or the beginning of it."""
+    try:
+        given = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it has gone, or is somebody else's
+        return False
+    return all(any(one.startswith(word.encode()) for one in given) for word in words)
+
+
 @lru_cache(maxsize=1)
 def _containers() -> str:
     """`podman` or `docker`, whichever can run containers here; empty where none can."""
@@ -152,8 +173,7 @@ def _plain(
             text = text.replace(there, str(folder))
         return text
 
-    passed = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_SERVICES)}
-    return [here(word) for word in command], {**passed, **{name: here(value) for name, value in variables.items()}}
+    return [here(word) for word in command], {**passed(), **{name: here(value) for name, value in variables.items()}}
 
 
 def _contained(

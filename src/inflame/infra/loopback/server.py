@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -94,6 +94,15 @@ class Server:
             return self.control.refuse(fault)
         answer = self.control.answer(asked)
         return None if fault == "cut" else answer
+
+
+def ports(count: int) -> list[int]:
+    """So many ports of this machine that nobody listens at."""
+    with ExitStack() as held:
+        found = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in found]
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:

@@ -1,4 +1,5 @@
-"""A place to rehearse at: the place's own launcher sends its own request, and its control plane here runs the job.
+"""A place to rehearse at: the place's own launcher sends its own request, and its control plane here runs the job. Of
+Slurm and of Ray that is the real one, begun for the rehearsal, where it is installed.
 
 What the job keeps is kept in a folder. Buckets of S3 and of Google keep their names, and are served from there; the
 outputs of the others give way to a folder. Places that are not in STAGES get a packaged job of this machine.
@@ -7,25 +8,29 @@ outputs of the others give way to a folder. Places that are not in STAGES get a 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 from inflame import plugins, store
+from inflame.errors import RunError
 from inflame.infra import jobs
 from inflame.infra.launch import Plan
 from inflame.infra.launcher import Launcher
 from inflame.infra.local import Local
 from inflame.infra.loopback.buckets import Buckets
-from inflame.infra.loopback.machine import STAGE
+from inflame.infra.loopback.machine import STAGE, passed
 from inflame.infra.loopback.server import Control, Server
 from inflame.infra.pack import package
-from inflame.records import Job, JobSpec
+from inflame.infra.places import Place
+from inflame.records import Job, JobSpec, dumps
 
 BEAT = "0.5"  # seconds between two signs of life: a killed machine is missed sooner
 _ALONE = {  # nothing that a machine elsewhere wouldn't have, and no keys that could reach anything
@@ -51,13 +56,16 @@ class Runs(Control, Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Where a job is rehearsed. `output`: the folder that its output is here; `lose`: takes its machines away without
-    a word; `real`: whether the request is that of its place."""
+    a word; `restarts`: whether its place then begins it again by itself. `taker`: who takes the request that would be
+    sent, empty where nobody does; `remedy`: what would help."""
 
     launcher: Launcher
     request: dict[str, Any]
     output: Path
     lose: Callable[[Job], None]
-    real: bool
+    restarts: bool = False
+    taker: str = ""
+    remedy: str = ""
 
 
 @contextmanager
@@ -77,17 +85,22 @@ def stage(plan: Plan, spec: JobSpec, folder: Path, python: Path) -> Iterator[Sta
     }
     # The data of a job are read where they are: on the sample, nothing is mounted.
     spec = replace(spec, inputs=())
-    with _surroundings(common):
-        if plan.backend in STAGES:
-            with STAGES[plan.backend](plan, spec, folder) as found:
-                yield found
-        else:
-            with _here(plan, spec, folder, python) as found:
-                yield found
+    lacking = _lacking(plan.backend)
+    own = plan.backend in STAGES and not lacking
+    begun = STAGES[plan.backend](plan, spec, folder) if own else _here(plan, spec, folder, python, lacking)
+    with _surroundings(common), begun as found:
+        yield found
+
+
+def _lacking(backend: str) -> str:
+    """How to get what the backend's stage needs; empty where it is here."""
+    from inflame.infra.loopback import ray
+
+    return "" if backend != "ray" or ray.possible() else "To rehearse with a Ray here: pip install 'ray[default]'"
 
 
 @contextmanager
-def _here(plan: Plan, spec: JobSpec, folder: Path, python: Path) -> Iterator[Stage]:
+def _here(plan: Plan, spec: JobSpec, folder: Path, python: Path, remedy: str = "") -> Iterator[Stage]:
     """A packaged job of this machine."""
     local, place = Local(python), str(folder / "place")
     spec = replace(spec, output=store.join(place, "jobs", plan.id), count=1, machine="")
@@ -99,7 +112,7 @@ def _here(plan: Plan, spec: JobSpec, folder: Path, python: Path) -> Iterator[Sta
                 os.killpg(group, signal.SIGKILL)
 
     try:
-        yield Stage(launcher=local, request=request, output=Path(spec.output), lose=lose, real=plan.backend == "local")
+        yield Stage(launcher=local, request=request, output=Path(spec.output), lose=lose, remedy=remedy)
     finally:
         for job in local.sent():  # they are of no use to anybody
             shutil.rmtree(store.home() / "jobs" / job, ignore_errors=True)
@@ -110,7 +123,7 @@ def _sagemaker(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
     from inflame.infra.loopback.aws import Aws
     from inflame.infra.loopback.sagemaker import SageMaker
 
-    aws, region = Aws(folder / "buckets"), _settings(plan)["region"]
+    aws, region = Aws(folder / "buckets"), _own(plan).settings["region"]
     with Server(aws) as server:
         services: dict[str, str | None] = {"AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": server.url, "AWS_DEFAULT_REGION": region}
         place, root = _place(plan, spec, "s3", folder, aws.buckets)
@@ -147,7 +160,7 @@ def _vertexai(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
 def _azureml(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
     from inflame.infra.loopback.azureml import AzureML
 
-    told = _settings(plan)
+    told = _own(plan).settings
     control = AzureML(folder / "azure", workspace=told["workspace"])
     if told["compute"]:  # a cluster of the user's is there already
         nodes = {"properties": {"scaleSettings": {"maxNodeCount": spec.count}}}
@@ -161,11 +174,86 @@ def _azureml(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
 def _clearml(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
     from inflame.infra.loopback.clearml import ClearML
 
-    control = ClearML(folder / "clearml", queues=(_settings(plan)["queue"],))
+    control = ClearML(folder / "clearml", queues=(_own(plan).settings["queue"],))
     keys = {"CLEARML_API_ACCESS_KEY": control.key, "CLEARML_API_SECRET_KEY": control.key}
     with _surroundings(keys), Server(control) as server:
         root = folder / "place"
         yield _sent_by_its_own(plan, spec, control, server, root.as_uri(), root)
+
+
+@contextmanager
+def _kubernetes(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
+    """Buckets of S3 keep their names; any other output is a claim that the pods see."""
+    from inflame.infra.loopback.aws import Aws
+    from inflame.infra.loopback.kubernetes import Kubernetes, config
+
+    aws, control, own = Aws(folder / "buckets"), Kubernetes(folder / "cluster"), _own(plan)
+    with Server(aws) as storage, Server(control) as server:
+        place, root = folder.as_uri() + "/place", folder / "place"
+        if plan.place.startswith("s3://"):
+            place, root = _place(plan, spec, "s3", folder, aws.buckets)
+        services: dict[str, str | None] = {
+            "KUBECONFIG": str(folder / "config"),
+            "KUBECACHEDIR": str(folder / "kubectl"),
+        }
+        store.write(folder / "config", dumps(config(server.url, own.settings["context"])))
+        if place == plan.place:
+            services |= {**_ALONE, "AWS_ENDPOINT_URL": storage.url, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+        else:
+            own = type(own)({**own.settings, "claim": f"rehearsal:{root}"})
+        with _surroundings(services):
+            yield _sent(plan, spec, own, control.lose, place, root, restarts=True)
+
+
+@contextmanager
+def _slurm(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
+    own, root = _own(plan), folder / "place"
+    own = type(own)({**own.settings, "logs": str(folder / "logs")})
+    with ExitStack() as stack:
+        lose, taker = _slurm_of_ours(stack, plan.request["script"], spec.count, folder)
+        yield _sent(plan, spec, own, lose, str(root), root, taker=taker)
+
+
+def _slurm_of_ours(stack: ExitStack, script: str, nodes: int, folder: Path) -> tuple[Callable[[str], None], str]:
+    """A Slurm with the partitions and features that the script names, or what stands in for one: what takes a job's
+    nodes away, and who takes the job."""
+    from inflame.infra.loopback import slurm, slurmctld
+
+    if slurmctld.possible():
+        told = {name: value for name, value in passed().items() if name != "PATH"}
+        with suppress(RunError):  # daemons that are there and won't begin: the next best is taken
+            cluster = stack.enter_context(
+                slurmctld.cluster(
+                    nodes,
+                    partitions=_named(script, "--partition=|-p ?"),
+                    features=_named(script, "--constraint=|-C ?"),
+                    variables=told,
+                )
+            )
+            stack.enter_context(_surroundings({"SLURM_CONF": str(cluster.config)}))
+            return cluster.lose, f"a Slurm {cluster.version()} of this machine"
+    control = slurm.Slurm(folder / "slurm")
+    commands = slurm.commands(folder / "bin", stack.enter_context(Server(control)).url)
+    stack.enter_context(_surroundings({"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}))
+    return control.lose, "what stands in for Slurm here (no queue, no limits)"
+
+
+def _named(script: str, option: str) -> list[str]:
+    """The words in the values of an option of sbatch."""
+    values = re.findall(rf"^#SBATCH (?:{option})(\S+)", script, re.MULTILINE)
+    return [word for value in values for word in re.findall(r"[\w-]+", value)]
+
+
+@contextmanager
+def _ray(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
+    from inflame.infra.loopback import ray
+
+    root, size = folder / "place", plan.request["machines"]
+    with ExitStack() as stack:
+        head = stack.enter_context(ray.head(cpus=spec.count * size["cores"], gpus=spec.count * size["gpus"]))
+        stack.enter_context(_surroundings({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token}))
+        taker = f"a Ray {metadata.version('ray')} of this machine"
+        yield _sent(plan, spec, _own(plan).at(head.url), lambda _: head.lose(), str(root), root, taker=taker)
 
 
 def _place(plan: Plan, spec: JobSpec, scheme: str, folder: Path, buckets: Buckets) -> tuple[str, Path]:
@@ -182,25 +270,44 @@ STAGES: Mapping[str, Callable[[Plan, JobSpec, Path], AbstractContextManager[Stag
     "vertexai": _vertexai,
     "azureml": _azureml,
     "clearml": _clearml,
+    "kubernetes": _kubernetes,
+    "slurm": _slurm,
+    "ray": _ray,
 }
 
 
 def _sent_by_its_own(plan: Plan, spec: JobSpec, control: Runs, server: Server, place: str, root: Path) -> Stage:
-    """The place's own launcher with the user's settings, at the address of the control plane. `place` is at `root`."""
+    """The place's own launcher with the user's settings, at the address of the control plane."""
+    return _sent(plan, spec, _own(plan).at(server.url), control.lose, place, root)
+
+
+def _sent(
+    plan: Plan,
+    spec: JobSpec,
+    launcher: Place,
+    lose: Callable[[str], None],
+    place: str,
+    root: Path,
+    *,
+    taker: str = "",
+    restarts: bool = False,
+) -> Stage:
+    """The stage of a launcher whose place is here. The job's place is at `root`; `lose` takes the name of a job."""
     package.upload(plan.luggage, str(root))
-    launcher = type(jobs.launcher(plan.backend))({**_settings(plan), "endpoint": server.url})  # type: ignore[call-arg]
     spec = replace(spec, output=store.join(place, "jobs", plan.id))
     return Stage(
         launcher=launcher,
         request=launcher.request(spec, plan.luggage.package(place)),
         output=root / "jobs" / plan.id,
-        lose=lambda job: control.lose(job.id),
-        real=True,
+        lose=lambda job: lose(job.id),
+        restarts=restarts,
+        taker=taker or f"{plan.backend}'s control plane here",
     )
 
 
-def _settings(plan: Plan) -> dict[str, str]:
-    found: dict[str, str] = jobs.launcher(plan.backend).settings  # type: ignore[attr-defined]
+def _own(plan: Plan) -> Place:
+    found = jobs.launcher(plan.backend)
+    assert isinstance(found, Place)
     return found
 
 
