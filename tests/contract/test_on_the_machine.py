@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -113,9 +114,12 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(tmp_path: Path, model: Path) -> Start:
-    """Starts the job on so many machines of a provider: their processes, and the job's output."""
+    """Starts the job on so many machines of a provider: their processes, and the job's output. `hosts`: network
+    namespaces, one for each; `more`: variables that they have besides."""
 
-    def begin(provider: str, count: int, *words: str) -> tuple[list[subprocess.Popen[str]], str]:
+    def begin(
+        provider: str, count: int, *words: str, hosts: Sequence[str] = (), **more: str
+    ) -> tuple[list[subprocess.Popen[str]], str]:
         place = (tmp_path / "bucket").as_uri()
         data = "s3://somewhere/data.csv"
         mounted = tmp_path / "mounted.csv"
@@ -136,9 +140,11 @@ def start(tmp_path: Path, model: Path) -> Start:
                 **told,
                 "INFLAME_INPUT_0": str(mounted),
                 **PROVIDERS[provider](tmp_path, rank, count, port),
+                **more,
             }
             how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            found.append(subprocess.Popen(command(plan.package.archive), env=given, **how))
+            there = ["ip", "netns", "exec", hosts[rank]] if hosts else []
+            found.append(subprocess.Popen([*there, *command(plan.package.archive)], env=given, **how))
         return found, plan.spec.output
 
     return begin
@@ -171,7 +177,39 @@ def test_everything_arrives_on_one_machine(provider: str, start: Start) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_two_machines_meet(provider: str, start: Start) -> None:
-    machines, output = start(provider, 2)
+    _met(*start(provider, 2))
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """Two network namespaces with nothing but a cable between them: 10.99.0.1 and 10.99.0.2."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("needs root and iproute2: network namespaces are made")
+    names = [f"inflame-{os.getpid()}-{number}" for number in (1, 2)]
+    lines = [f"netns add {name}" for name in names]
+    lines += [f"link add cable netns {names[0]} type veth peer name cable netns {names[1]}"]
+    for number, name in enumerate(names, 1):
+        lines += [f"-n {name} addr add 10.99.0.{number}/24 dev cable", f"-n {name} link set cable up"]
+        lines += [f"-n {name} link set lo up"]
+    try:
+        for line in lines:
+            done = subprocess.run(["ip", *line.split()], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"no network namespaces here: ip {line}: {done.stderr.strip()}")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+@pytest.mark.slow
+def test_two_hosts_meet_over_their_cable(hosts: list[str], start: Start) -> None:
+    """Each has its own addresses; the loopback of one is not that of the other."""
+    _met(*start("elsewhere", 2, hosts=hosts, MASTER_ADDR="10.99.0.1", GLOO_SOCKET_IFNAME="cable"))
+
+
+def _met(machines: list[subprocess.Popen[str]], output: str) -> None:
+    """Two machines have trained as one."""
     said = [process.communicate(timeout=110)[0] for process in machines]
     assert [process.returncode for process in machines] == [0, 0], said
     for rank in ("0", "1"):
