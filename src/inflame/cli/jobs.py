@@ -357,8 +357,9 @@ def place(words: Namespace) -> int:
         print(as_json({"ok": well, "findings": [one.to_json() for one in looked], "rights": rights}, indent=1))
         return 0 if well else 1
     print(_findings(looked) if looked else f"{words.on} needs nothing that could be looked at.")
-    for who, text in rights.items():
-        print(f"\n{bold(f'rights: {who}')}\n{text if isinstance(text, str) else json.dumps(text, indent=2)}")
+    for who, given in rights.items():
+        text = "\n".join(given) if isinstance(given, list) else json.dumps(given, indent=2, ensure_ascii=False)
+        print(f"\n{bold(f'rights: {who}')}\n{text}")
     return 0 if well else 1
 
 

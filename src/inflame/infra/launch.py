@@ -46,7 +46,7 @@ def plan(spec: JobSpec, backend: str, *, limit: int | None = None) -> Plan:
     """
     found: Launcher = jobs.launcher(backend)
     app(spec)
-    machine = machines.find(spec.machine, backend) if spec.machine or backend not in machines.FREE else _any()
+    machine = machines.find(spec.machine, backend) if spec.machine or backend not in machines.UNSIZED else _any()
     place = spec.output or _default(backend)
     _demand_place(spec, backend, place)
     _demand_reachable(spec, backend)

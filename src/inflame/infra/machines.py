@@ -18,6 +18,7 @@ from inflame.records import JobSpec, Record
 FILE = "machines.toml"
 DEFAULT = "cpu-small"
 FREE = ("local", "ray", "slurm", "kubernetes", "clearml")  # machines that are there already, and are not ours to price
+UNSIZED = ("local", "ray", "clearml")  # whose jobs take what is there, where no machine is named
 _OURS = ("cpu-", "gpu-")  # how names of ours begin: one that begins so and isn't known is misspelt
 
 

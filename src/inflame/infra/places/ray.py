@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from inflame import store
-from inflame.errors import SettingError, UserError
+from inflame.errors import NetworkError, SettingError, UserError
 from inflame.infra import machines, places
 from inflame.infra.command import PREEMPTED, VARIABLE, command, variables
 from inflame.infra.launcher import ENDED, OK, Finding, app
@@ -216,9 +216,11 @@ class Ray(Place):
     def _version(self) -> str:
         try:
             found: dict[str, Any] = self.rest.get(f"{self._base()}/api/version")
-        except Absent as error:
+        except (Absent, NetworkError) as error:
             raise UserError(
-                f"No head of a Ray cluster answers there: {error}", where=self._base(), remedy=_REMEDIES["wrong"]
+                f"No head of a Ray cluster answers at {self._base()}: {error}",
+                where=self._base(),
+                remedy=f'Say where its head is: address = "http://HEAD:{_PORT}" below [on.{NAME}], or set RAY_ADDRESS.',
             ) from error
         return str(found.get("ray_version", "?"))
 

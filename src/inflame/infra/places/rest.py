@@ -70,7 +70,7 @@ class Rest:
             except self._requests.exceptions.RequestException as error:
                 if once and not isinstance(error, self._requests.exceptions.ConnectTimeout):
                     raise Unsure from error
-                said = f"{type(error).__name__}: {error}"
+                said = _cause(error)
             else:
                 if answer.status_code < 300:
                     return answer.json() if answer.content else {}
@@ -122,6 +122,12 @@ class Rest:
 def _for_good(said: str) -> bool:
     """Providers answer alike when too much is asked and when too much is wanted; waiting helps against the first."""
     return re.search(r"quota|limit .*exceeded", said, re.IGNORECASE) is not None and "per minute" not in said
+
+
+def _cause(error: Exception) -> str:
+    """What has happened to a connection, without all that it passed through: `[Errno 111] Connection refused`."""
+    reason = getattr(error.args[0], "reason", error) if error.args else error
+    return str(reason).rpartition(": ")[2]
 
 
 def _said(answer: Any) -> str:

@@ -50,7 +50,9 @@ _STATES = {
     "TIMEOUT": "failed",
     "DEADLINE": "failed",
 }
+_ELSEWHERE = "Log in to a node of the cluster, and work from there."
 _REFUSALS = (
+    ("configuration source", "has no cluster here", _ELSEWHERE),
     ("invalid partition", "has no such partition", "Set partition below [on.slurm]: sinfo lists them."),
     ("invalid account|account or partition", "doesn't know this account", "Set account below [on.slurm]."),
     (
@@ -225,9 +227,7 @@ def _ask(words: list[str], *, given: str = "", both: bool = False) -> str:
     """What a command of Slurm's prints, with `both` also on stderr. UserError, or NetworkError where no controller
     answers."""
     if shutil.which(words[0]) is None:
-        raise UserError(
-            f"There is no {words[0]} here.", where=NAME, remedy="Log in to a node of the cluster, and work from there."
-        )
+        raise UserError(f"There is no {words[0]} here.", where=NAME, remedy=_ELSEWHERE)
     try:
         done = subprocess.run(
             words, input=given, capture_output=True, text=True, timeout=_TIMEOUT, check=False, env=os.environ
@@ -240,6 +240,7 @@ def _ask(words: list[str], *, given: str = "", both: bool = False) -> str:
     if _FAR.search(said):
         raise NetworkError(f"Slurm's controller could not be asked: {said}", where=NAME, remedy="Try again.")
     for pattern, what, remedy in _REFUSALS:
-        if re.search(pattern, said):
-            raise UserError(f"Slurm {what}: {said}", where=NAME, remedy=remedy)
+        lines = [line for line in said.splitlines() if re.search(pattern, line)]
+        if lines:
+            raise UserError(f"Slurm {what}: {lines[0]}", where=NAME, remedy=remedy)
     raise UserError(f"{words[0]} failed: {said}", where=NAME, remedy="Correct what it names.")
