@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from inflame import host
+from inflame.errors import RunError
 
 # What a fresh machine has, and what leads to stand-ins of services on this one.
 _PASSED = (
@@ -47,6 +48,10 @@ _SERVICES = (
     "https_proxy",
     "PIP_",
 )
+
+
+class Down(RunError):
+    """A service of this machine's own is not installed, or doesn't come up."""
 
 
 class Machine:

@@ -16,9 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from inflame import host
-from inflame.errors import RunError
 from inflame.infra.command import VARIABLE
-from inflame.infra.loopback.machine import cut, passed, told
+from inflame.infra.loopback.machine import Down, cut, passed, told
 from inflame.infra.loopback.server import ports
 
 PATIENCE = 90.0  # seconds for the head to know of its machine
@@ -64,9 +63,11 @@ def possible() -> bool:
 
 @contextmanager
 def head(*, cpus: int = 2, gpus: int = 0) -> Iterator[Head]:
-    """The cluster, as long as the block lasts, with so many cores and GPUs, whatever this machine has. RunError where
+    """The cluster, as long as the block lasts, with so many cores and GPUs, whatever this machine has. Down where
     it doesn't come up.
     """
+    if not possible():
+        raise Down("Ray with its dashboard is not installed here.", remedy="pip install 'ray[default]'")
     # Its sockets have short names only in a folder that has one.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         dashboard, *others = ports(5)
@@ -99,5 +100,5 @@ def _until_up(found: Head, process: subprocess.Popen[bytes], log: Path) -> None:
     while not found.up():
         if process.poll() is not None or time.monotonic() > deadline:
             said = " ".join(log.read_text(errors="replace")[-500:].split())
-            raise RunError(f"No head of Ray's comes up here: {said}", remedy="Try it alone: ray start --head --block")
+            raise Down(f"No head of Ray's comes up here: {said}", remedy="Try it alone: ray start --head --block")
         time.sleep(0.2)

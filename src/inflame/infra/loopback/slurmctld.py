@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from inflame.errors import RunError
-from inflame.infra.loopback.machine import cut, told
+from inflame.infra.loopback.machine import Down, cut, told
 from inflame.infra.loopback.server import ports
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo")
@@ -59,7 +58,7 @@ class Cluster:
 
 
 def possible() -> bool:
-    """Whether it can run here."""
+    """Whether it is installed here, and may run."""
     return os.geteuid() == 0 and all(map(shutil.which, PROGRAMS))
 
 
@@ -72,8 +71,10 @@ def cluster(
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """The cluster, as long as the block lasts: nodes with these features, in a default partition and in those, that are
-    called by their addresses. `variables`: what every task has besides. RunError where it doesn't come up.
+    called by their addresses. `variables`: what every task has besides. Down where it doesn't come up.
     """
+    if not possible():
+        raise Down("Slurm is not installed here, or you are not root.", remedy="apt-get install slurm-wlm munge")
     with ExitStack() as stack:  # its sockets have short names only in a folder that has one
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True)))
         found = Cluster(folder, nodes)
@@ -165,5 +166,5 @@ def _until(there: Callable[[], bool], folder: Path) -> None:
         if time.monotonic() > deadline:
             said = [path.read_text(errors="replace")[-300:] for path in sorted(folder.glob("*.log"))]
             text = " ".join(" ".join(said).split())
-            raise RunError(f"Slurm doesn't come up here: {text}", remedy="See what its daemons say: slurmctld -D -vvv")
+            raise Down(f"Slurm doesn't come up here: {text}", remedy="See what its daemons say: slurmctld -D -vvv")
         time.sleep(0.1)

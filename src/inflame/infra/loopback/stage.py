@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from inflame import plugins, store
-from inflame.errors import RunError
 from inflame.infra import jobs
 from inflame.infra.launch import Plan
 from inflame.infra.launcher import Launcher
 from inflame.infra.local import Local
 from inflame.infra.loopback.buckets import Buckets
-from inflame.infra.loopback.machine import STAGE, passed
+from inflame.infra.loopback.machine import STAGE, Down, passed
 from inflame.infra.loopback.server import Control, Server
 from inflame.infra.pack import package
 from inflame.infra.places import Place
@@ -85,18 +84,14 @@ def stage(plan: Plan, spec: JobSpec, folder: Path, python: Path) -> Iterator[Sta
     }
     # The data of a job are read where they are: on the sample, nothing is mounted.
     spec = replace(spec, inputs=())
-    lacking = _lacking(plan.backend)
-    own = plan.backend in STAGES and not lacking
-    begun = STAGES[plan.backend](plan, spec, folder) if own else _here(plan, spec, folder, python, lacking)
-    with _surroundings(common), begun as found:
-        yield found
-
-
-def _lacking(backend: str) -> str:
-    """How to get what the backend's stage needs; empty where it is here."""
-    from inflame.infra.loopback import ray
-
-    return "" if backend != "ray" or ray.possible() else "To rehearse with a Ray here: pip install 'ray[default]'"
+    begin = STAGES.get(plan.backend)
+    with ExitStack() as stack:
+        stack.enter_context(_surroundings(common))
+        try:
+            found = stack.enter_context(begin(plan, spec, folder)) if begin else None
+        except Down as error:  # its place may be well all the same
+            found = stack.enter_context(_here(plan, spec, folder, python, f"{error.message} {error.remedy}"))
+        yield found or stack.enter_context(_here(plan, spec, folder, python))
 
 
 @contextmanager
@@ -219,19 +214,14 @@ def _slurm_of_ours(stack: ExitStack, script: str, nodes: int, folder: Path) -> t
     nodes away, and who takes the job."""
     from inflame.infra.loopback import slurm, slurmctld
 
-    if slurmctld.possible():
-        told = {name: value for name, value in passed().items() if name != "PATH"}
-        with suppress(RunError):  # daemons that are there and won't begin: the next best is taken
-            cluster = stack.enter_context(
-                slurmctld.cluster(
-                    nodes,
-                    partitions=_named(script, "--partition=|-p ?"),
-                    features=_named(script, "--constraint=|-C ?"),
-                    variables=told,
-                )
-            )
-            stack.enter_context(_surroundings({"SLURM_CONF": str(cluster.config)}))
-            return cluster.lose, f"a Slurm {cluster.version()} of this machine"
+    told = {name: value for name, value in passed().items() if name != "PATH"}
+    partitions, features = _named(script, "--partition=|-p ?"), _named(script, "--constraint=|-C ?")
+    with suppress(Down):  # the next best is taken
+        cluster = stack.enter_context(
+            slurmctld.cluster(nodes, partitions=partitions, features=features, variables=told)
+        )
+        stack.enter_context(_surroundings({"SLURM_CONF": str(cluster.config)}))
+        return cluster.lose, f"a Slurm {cluster.version()} of this machine"
     control = slurm.Slurm(folder / "slurm")
     commands = slurm.commands(folder / "bin", stack.enter_context(Server(control)).url)
     stack.enter_context(_surroundings({"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}))
