@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import resource
@@ -14,6 +15,7 @@ _PAGE = 1 << 21  # bytes of a large page
 _HEAP = 3 << 29  # bytes of the heap that may get large pages; more than 2^31 would be given back at once
 _SEVERAL = "TORCHELASTIC_RUN_ID"  # set by torchrun, whose child is each of several processes
 _GPU = re.compile(r"/dev/nvidia\d+")
+_CARD = re.compile(r"\d+|(?:GPU|MIG)-\S+")  # what CUDA_VISIBLE_DEVICES calls one
 
 
 def cores() -> int:
@@ -23,6 +25,26 @@ def cores() -> int:
         quota, period = (_CGROUP / "cpu.max").read_text().split()
         allowed = min(allowed, round(int(quota) / int(period)))
     return max(1, allowed)
+
+
+def gpus() -> list[str]:
+    """The GPUs of NVIDIA that this process may use, by names that CUDA_VISIBLE_DEVICES takes: what that variable says
+    already, else those that the driver shows, and of one that is divided (MIG) its parts."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if said is not None:  # CUDA stops at the first name that is none
+        return list(itertools.takewhile(_CARD.fullmatch, (name.strip() for name in said.split(","))))
+    return list(_cards())
+
+
+@cache
+def _cards() -> tuple[str, ...]:
+    import subprocess
+
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
+        found = [re.findall(r"UUID: ((?:GPU|MIG)-[^)]+)", card) for card in re.split(r"(?m)^(?=GPU )", done.stdout)]
+        return tuple(name for names in found for name in (names[1:] or names))
+    return tuple(str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
 def memory() -> int | None:

@@ -198,6 +198,7 @@ class JobSpec(Record):
     model: str  # path of the model folder
     arguments: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()  # names of environment variables to pass on, never values
+    variables: tuple[str, ...] = ()  # NAME=value of further ones, for all to see
     machine: str = ""  # cpu-small … gpu-8, or a name of the provider's own
     count: int = 1
     image: str = ""

@@ -148,7 +148,6 @@ def test_a_grid_is_filled_and_each_trial_is_a_run(model: Path, home: Path) -> No
         (("seed=1,2", "--on", "moon"), "can't run on moon"),
         (("--space", "nowhere"), 'no space "nowhere"'),
         (("seed=1,2", "--storage", "sqlite:////no/such/folder/x.db"), "can't be used"),
-        (("seed=1,2", "--money", "3"), "needs the price"),
     ],
 )
 def test_what_can_not_be_is_refused_before_anything_starts(

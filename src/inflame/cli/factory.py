@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inflame.cli import pools
 from inflame.cli.show import as_json, table
 from inflame.errors import UserError
 
@@ -35,7 +36,9 @@ def sweep_words(parser: Parser) -> None:
         "  key=a,b,c   key=range(0,10,2)   key=interval(0,1)   key=range(1e-4,1e-2,log)\n"
         "Every key and value is checked before anything starts. The time is that of the whole sweep; in=60s\n"
         "is that of one trial. What was run before with the same settings, data and code is not run again.\n"
-        "Stopped or killed? The same command goes on; no trial is lost or run twice."
+        "Stopped or killed? The same command goes on; no trial is lost or run twice.\n"
+        "With --output each trial is a job of a place, as `inflame launch` sends it: packed once for all,\n"
+        "watched, stopped early, paid within --max-money, its run folder brought here."
     )
     parser.epilog = (
         "examples:\n"
@@ -44,7 +47,9 @@ def sweep_words(parser: Parser) -> None:
         "  inflame sweep mnist hyperparam.shift=0,1,2 hyperparam.ema=0,0.998 in=20s --objective val.low\n"
         "  inflame sweep mnist 'hyperparam.batch_size=range(16,512,log)' in=20s --trials 30 \\\n"
         "      --objective val.accuracy,seconds\n"
-        "  inflame sweep mnist --space lr --in 30m      conf/sweep/lr.yaml: a line `key: values` for each"
+        "  inflame sweep mnist --space lr --in 30m      conf/sweep/lr.yaml: a line `key: values` for each\n"
+        "  inflame sweep ./my_birds 'hyperparam.learning_rate=range(1e-4,1e-2,log)' in=30m --on sagemaker \\\n"
+        "      --machine gpu-small --output s3://bucket/inflame --workers 4 --max-money 20"
     )
     parser.takes_settings = True
     add = parser.add_argument
@@ -58,9 +63,6 @@ def sweep_words(parser: Parser) -> None:
         help="val.accuracy (default), val_loss, latency_ms … or two: a,b",
     )
     add("--sampler", metavar="NAME", default="", help="grid, random, qmc, tpe, gp, nsga (default: what suits)")
-    add("--workers", type=int, metavar="N", default=0, help="trials at a time (default: one for each core or GPU)")
-    add("--on", metavar="PLACE", default="local", help="local (default), or ray: a cluster")
-    add("--address", metavar="HOST", default="", help="with --on ray: the cluster (default: one made here)")
     add("--space", metavar="FILE", help="values from a YAML file, or of conf/sweep/FILE.yaml")
     add("--name", metavar="NAME", default="", help="name of the sweep (default: model and data)")
     add("--no-stopping", action="store_true", help="every trial runs to its end")
@@ -68,8 +70,7 @@ def sweep_words(parser: Parser) -> None:
     add("--hang", metavar="TIME", default="5m", help="a trial that says nothing for so long has failed (5m)")
     add("--storage", metavar="URI", default="", help="journal in a database: sqlite:///…, postgresql+psycopg://…")
     add("--sampler-seed", type=int, metavar="N", default=0, help="other points with another N (default: 0)")
-    add("--money", type=float, metavar="X", help="stop when it has cost so much, at --price")
-    add("--price", type=float, metavar="X", help="what an hour of this machine costs")
+    pools.add_words(parser)
 
 
 def sweep(words: Namespace) -> int:
@@ -78,18 +79,19 @@ def sweep(words: Namespace) -> int:
 
     wished = _wish(words)
     planned, axes = planning.plan(wished)
-    made, found = _driven(planned, axes, words.address)
+    made, found = _driven(planned, axes, words)
     _report(made, found, whole=words.json)
     return 0 if any(trial.state == "done" for trial in found) else 1
 
 
-def _driven(planned: Sweep, axes: Sequence[Axis], address: str) -> tuple[Sweep, list[Trial]]:
+def _driven(planned: Sweep, axes: Sequence[Axis], words: Namespace) -> tuple[Sweep, list[Trial]]:
     """The sweep in its folder, and its trials when all is done."""
     from inflame.factory import sweep as planning
     from inflame.factory.drive import drive
 
+    planned, plan = pools.planned(planned, axes)
     made = planning.begin(planned)
-    pool = _pool(made, address)
+    pool = pools.opened(made, plan, words, axes)
     _announce(made)
     with contextlib.redirect_stdout(sys.stderr), contextlib.closing(pool), _Line(made) as line:  # a cluster prints
         return made, drive(made, axes, pool, line)
@@ -120,21 +122,17 @@ def ablate_words(parser: Parser) -> None:
     add("--in", dest="budget", metavar="TIME", help="time of all runs together: 30m, 2h")
     add("--off", action="append", metavar="KEY=VALUE", default=[], help="a part, and the value that switches it off")
     add("--objective", metavar="NAME", default="val.accuracy", help="what is compared (default: val.accuracy)")
-    add("--workers", type=int, metavar="N", default=0, help="runs at a time (default: one for each core or GPU)")
-    add("--on", metavar="PLACE", default="local", help="local (default), or ray: a cluster")
-    add("--address", metavar="HOST", default="", help="with --on ray: the cluster (default: one made here)")
     add("--name", metavar="NAME", default="", help="name of the sweep that this is (default: model and data)")
     add("--hang", metavar="TIME", default="5m", help="a run that says nothing for so long has failed (5m)")
     add("--storage", metavar="URI", default="", help="journal in a database: sqlite:///…, postgresql+psycopg://…")
-    add("--money", type=float, metavar="X", help="stop when it has cost so much, at --price")
-    add("--price", type=float, metavar="X", help="what an hour of this machine costs")
+    pools.add_words(parser)
 
 
 def ablate(words: Namespace) -> int:
     """Prints a row for each part; 1 when no run came to its end."""
     from inflame.factory import ablate as parts
 
-    made, found = _driven(*parts.plan(_wish(words, "ablate"), words.seeds, words.off), words.address)
+    made, found = _driven(*parts.plan(_wish(words, "ablate"), words.seeds, words.off), words)
     whole, judged = parts.parts(made, found)
     if words.json:
         rows = [part.to_json() for part in judged]
@@ -175,6 +173,7 @@ def _wish(words: Namespace, verb: str = "sweep") -> Any:
         )
     folder, given = _target(targets[0])
     told = from_file(space_file(words.space, folder)) if getattr(words, "space", None) else []
+    job = pools.job(words, Path(folder))
     stopping = True if getattr(words, "stopping", False) else False if getattr(words, "no_stopping", True) else None
     return Wish(
         model=Path(folder),
@@ -182,10 +181,13 @@ def _wish(words: Namespace, verb: str = "sweep") -> Any:
         objective=words.objective,
         sampler=getattr(words, "sampler", ""),
         name=words.name,
-        budget=_budget(words),
+        budget=_budget(words, paid=job is None),
         most=getattr(words, "trials", None),
-        workers=words.workers,
+        workers=words.workers or (pools.AT_ONCE if job and words.on != "local" else 0),
         where=words.on,
+        job=job,
+        price=words.price,
+        max_money=words.max_money if job else None,
         stopping=stopping,
         storage=words.storage,
         hang=parse_duration(words.hang),
@@ -193,32 +195,20 @@ def _wish(words: Namespace, verb: str = "sweep") -> Any:
     )
 
 
-def _budget(words: Namespace) -> float | None:
-    """Seconds: the time that was given, and that which the money pays for, whichever is less."""
+def _budget(words: Namespace, *, paid: bool) -> float | None:
+    """Seconds: the time that was given, and (paid: of this machine) that which the money buys, whichever is less."""
     from inflame.config import parse_duration
 
     seconds: float | None = parse_duration(words.budget) if words.budget else None
-    if words.money is None:
+    for name, value in (("--max-money", words.max_money), ("--price", words.price)):
+        if value is not None and not value > 0:
+            raise UserError(f"{name} takes US dollars, more than 0, not {value:g}.", where=name, remedy=f"{name} 5")
+    if words.max_money is None or not paid:
         return seconds
-    if words.price is None or not words.price > 0 or not words.money > 0:
-        raise UserError("--money needs the price of an hour of this machine.", remedy="--money 5 --price 0.90")
-    paid = 3600.0 * float(words.money) / float(words.price)
-    return paid if seconds is None else min(seconds, paid)
-
-
-def _pool(made: Sweep, address: str) -> Any:
-    """The place where trials run."""
-    from inflame.factory.sweep import slots
-
-    if made.where == "local":
-        from inflame.infra.pools.warm import Warm
-
-        return Warm(slots(made.workers))
-    if made.where == "ray":
-        from inflame.infra.pools.ray import Ray
-
-        return Ray(address, workers=made.workers)
-    raise UserError(f"A sweep can't run on {made.where}.", remedy="--on local   or   --on ray")
+    if words.price is None:
+        raise UserError("--max-money needs the price of an hour of this machine.", remedy="--max-money 5 --price 0.90")
+    money = 3600.0 * float(words.max_money) / float(words.price)
+    return money if seconds is None else min(seconds, money)
 
 
 def _announce(made: Sweep) -> None:
@@ -227,8 +217,11 @@ def _announce(made: Sweep) -> None:
         f"{', '.join(f'{rung:g}' for rung in made.rungs)} {made.unit}" if made.rungs else "as long as the recipe takes"
     )
     until = [f"{made.budget:g} s" if made.budget else "", f"{made.most} trials" if made.most else ""]
+    until += [f"${made.max_money:g}" if made.max_money else ""]
+    price = f" at ${made.price:g} an hour" if made.price else ""
+    where = f" on {made.where}{price}" if made.where != "local" else ""
     _say(f"sweep    {made.folder}")
-    _say(f"plan     {made.sampler} over {', '.join(made.space)}; {made.workers} at a time; a trial: {per}")
+    _say(f"plan     {made.sampler} over {', '.join(made.space)}; {made.workers} at a time{where}; a trial: {per}")
     end = " or ".join(filter(None, until)) or "the grid is filled"
     _say(f"until    {end}; objective {' and '.join(made.objectives)}")
 
@@ -274,7 +267,8 @@ def _standing(made: Sweep, glance: Glance) -> str:
     parts += [f"{counts[state]} {state}" for state in ("stopped", "failed") if counts[state]]
     known = [trial for trial in ranked(made, glance.trials) if trial.values]
     top = f" · best {known[0].values[0]:.4f} (#{known[0].number})" if known else ""
-    return f"trials   {', '.join(parts)}{top} · {glance.seconds:.0f} s"
+    money = f" · ${glance.money:.2f}" if glance.money else ""
+    return f"trials   {', '.join(parts)}{top} · {glance.seconds:.0f} s{money}"
 
 
 def _columns() -> int:
@@ -289,14 +283,18 @@ def _report(made: Sweep, found: Sequence[Trial], *, whole: bool) -> None:
 
     order = ranked(made, found)
     top = best(made, found)
+    bills = [trial.cost for trial in found if trial.cost is not None]
+    cost = round(sum(bills), 4) if bills else None
     if whole:
-        plain = {"sweep": made.name, "folder": made.folder, "objectives": list(made.objectives)}
+        plain = {"sweep": made.name, "folder": made.folder, "objectives": list(made.objectives), "cost": cost}
         print(as_json({**plain, "best": [one.to_json() for one in top], "trials": [one.to_json() for one in found]}))
         return
     print(_table(made, order[:_SHOWN]))
     if len(order) > _SHOWN:
         print(f"… and {len(order) - _SHOWN} more")
     _say(f"tried    {len(found)} points in {made.seconds:.0f} s: " + _counted(found))
+    if cost is not None:
+        _say(f"cost     ${cost:.2f}, at ${made.price:g} for an hour of a machine at work")
     if set(made.space) == {"seed"}:
         _say(_seeds(made, found))
     elif len(made.objectives) > 1:

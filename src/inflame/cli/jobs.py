@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inflame.cli.show import as_json, bold, table
@@ -59,13 +60,7 @@ def launch(words: Namespace) -> int:
         _show(plan, quiet=words.json)
         return 0
     if not words.no_rehearsal and words.on != "local":
-        from inflame.infra import rehearse as rehearsing
-
-        done = rehearsing.rehearse(spec, words.on, say=_say)
-        if not words.json:
-            print(_findings(done.findings), file=sys.stderr)
-        rehearsing.demand_well(done)
-        launching.demand_affordable(spec, plan.machine, done.seconds)
+        launching.demand_affordable(spec, plan.machine, rehearsed(spec, words.on, quiet=words.json))
     for line in launching.report(plan.luggage):
         _say(line)
     sent = plan.send()
@@ -77,26 +72,57 @@ def launch(words: Namespace) -> int:
     return 0
 
 
+def rehearsed(spec: JobSpec, backend: str, *, quiet: bool) -> float | None:
+    """The seconds that the job is expected to take; RunError where it would fail. quiet: findings aren't printed."""
+    from inflame.infra import rehearse as rehearsing
+
+    done = rehearsing.rehearse(spec, backend, say=_say)
+    if not quiet:
+        print(_findings(done.findings), file=sys.stderr)
+    rehearsing.demand_well(done)
+    return done.seconds
+
+
 def _job_words(parser: Parser) -> None:
     parser.takes_settings = True
     add = parser.add_argument
     add("words", nargs="*", metavar="MODEL|DATA", help="what to train; settings as key=value")
-    add("--on", metavar="BACKEND", default="", help="where: " + ", ".join(_backends()))
-    add("--machine", metavar="NAME", default="", help="cpu-small … gpu-8, or a name of the provider's own")
+    add("--on", metavar="BACKEND", default="", help="where: " + ", ".join(backends()))
     add("--count", metavar="N", type=int, default=1, help="machines (default: 1)")
-    add("--spot", action="store_true", help="machines that may be taken away, for less money")
-    add(
-        "--output", metavar="URI", default="", help="where code, run folders and logs go: s3:// gs:// az:// or a folder"
-    )
+    place_words(parser, "where code, run folders and logs go: s3:// gs:// az:// or a folder")
     add("--in", dest="budget", metavar="TIME", help="the same as in=TIME")
     add("--max-time", metavar="TIME", help="the job saves and stops then: 90m, 2h")
     add("--max-money", metavar="X", type=float, help="the job saves and stops when it has cost so many US dollars")
+
+
+def place_words(parser: Parser, output: str) -> None:
+    """What is asked of a place for any job. output: the help of --output."""
+    add = parser.add_argument
+    add("--machine", metavar="NAME", default="", help="cpu-small … gpu-8, or a name of the provider's own")
+    add("--spot", action="store_true", help="machines that may be taken away, for less money")
+    add("--output", metavar="URI", default="", help=output)
     add("--image", metavar="IMAGE", default="", help="container image or environment (default: the provider's own)")
     add("--env", metavar="NAME", action="append", default=[], help="environment variable to pass on (several times)")
     add("--data", metavar="URI", action="append", default=[], help="input that the provider is to mount")
 
 
-def _backends() -> tuple[str, ...]:
+def placed(words: Namespace) -> JobSpec:
+    """What `place_words` say, of a job without a model."""
+    from inflame.records import JobSpec
+
+    return JobSpec(
+        model="",
+        environment=tuple(words.env),
+        machine=words.machine,
+        image=words.image,
+        inputs=tuple(words.data),
+        output=words.output,
+        spot=words.spot,
+    )
+
+
+def backends() -> tuple[str, ...]:
+    """The places that come with inflame."""
     from inflame.plugins import SEAMS
 
     return tuple(SEAMS["launcher"])
@@ -104,10 +130,9 @@ def _backends() -> tuple[str, ...]:
 
 def _spec(words: Namespace) -> JobSpec:
     from inflame.cli.model import _is_setting, _target
-    from inflame.records import JobSpec
 
     if not words.on:
-        raise UserError("Where should it run?", where="--on", remedy=f"--on BACKEND, one of: {', '.join(_backends())}")
+        raise UserError("Where should it run?", where="--on", remedy=f"--on BACKEND, one of: {', '.join(backends())}")
     if words.count < 1:
         raise UserError(f"--count takes a number of machines, 1 or more, not {words.count}.", remedy="--count 2")
     if words.max_money is not None and not words.max_money > 0:
@@ -121,16 +146,11 @@ def _spec(words: Namespace) -> JobSpec:
     settings = [word for word in words.words if _is_setting(word)]
     if any(word.startswith("output=") for word in settings):
         raise UserError("The job's output is named by --output.", where="output=", remedy="--output URI")
-    return JobSpec(
+    return replace(
+        placed(words),
         model=str(folder),
         arguments=(*given, *([f"in={words.budget}"] if words.budget else []), *settings),
-        environment=tuple(words.env),
-        machine=words.machine,
         count=words.count,
-        image=words.image,
-        inputs=tuple(words.data),
-        output=words.output,
-        spot=words.spot,
         max_time=_seconds(words.max_time) if words.max_time else None,
         max_money=words.max_money,
     )

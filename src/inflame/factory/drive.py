@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from inflame import store
-from inflame.config import axes
 from inflame.config.axes import Axis
 from inflame.errors import RunError, UserError
 from inflame.factory import objectives, stopping, watch
 from inflame.factory.journal import Journal
+from inflame.factory.limits import Limits
 from inflame.factory.stopping import Ladder
-from inflame.factory.sweep import gpus
 from inflame.factory.trials import LOCK, STATE, Sweep, Trial
 from inflame.factory.turns import Turns
+from inflame.factory.words import example, run_folder, run_folders, words
 from inflame.factory.working import Glance, Work, stopped_by_signals
 from inflame.infra.launcher import ENDED
 from inflame.infra.pools.pool import Pool
@@ -65,17 +65,17 @@ class Driver:
         self.sweep, self.axes, self.workers, self.show = sweep, varied, workers, show
         self.steps = Ladder(kind=sweep.unit, rungs=sweep.rungs)
         self.direction, self.several = sweep.directions[0], len(sweep.objectives) > 1
-        example = JobSpec(model=sweep.model, arguments=self._example())
+        like = JobSpec(model=sweep.model, arguments=example(sweep, varied))
         if not sweep.storage:  # else nothing is begun before the database has answered
-            workers.prepare(example)  # while we read and import
+            workers.prepare(like)  # while we read and import
         self.journal = Journal(sweep, varied)
-        workers.prepare(example)
+        workers.prepare(like)
         self.working: dict[int, Work] = {}
+        self.limits = Limits(sweep, len(workers.slots), self.money)
         self._host = f"{os.uname().nodename}:{store.home()}"
-        self.turns = Turns(sweep, varied, self.journal, self.left, self._host)
+        self.turns = Turns(sweep, varied, self.journal, self.limits.left, self._host)
         self.curves: list[stopping.Curve] = []
         self.usual, self._quick = 0.0, math.inf  # seconds between two rows, and of the last finished trial
-        self.earlier, self.began = sweep.seconds, time.monotonic()
         self._noted = self._shown = 0.0
 
     def run(self) -> list[Trial]:
@@ -90,13 +90,10 @@ class Driver:
             raise
         return list(self.journal.trials.values())
 
-    def seconds(self) -> float:
-        """How long the sweep has been worked on, all sittings together."""
-        return self.earlier + time.monotonic() - self.began
-
-    def left(self) -> float:
-        """Seconds of the sweep's time that are left."""
-        return float("inf") if self.sweep.budget is None else self.sweep.budget - self.seconds()
+    def money(self) -> float:
+        """US dollars that the trials have taken so far, as far as their place has a price."""
+        known = self.journal.trials | {number: work.trial for number, work in self.working.items()}
+        return sum(trial.cost or 0.0 for trial in known.values())
 
     # --- the loop --------------------------------------------------------------------------------
 
@@ -112,6 +109,8 @@ class Driver:
             self.workers.wait(_TURN)
 
     def _fill(self) -> None:
+        while self.turns.again and (why := self.limits.over()):
+            self._write(replace(self.turns.again.pop(), state="stopped", reason=why))
         for slot in range(len(self.workers.slots)):
             if slot in {work.slot for work in self.working.values()} or not self.workers.free(slot):
                 continue
@@ -124,7 +123,7 @@ class Driver:
 
     def _send(self, trial: Trial, slot: int) -> None:
         """Starts the trial, at the rung that it has; of seconds, each rung is a run of its own."""
-        run = self._run_folder(trial)
+        run = run_folder(self.sweep, trial)
         job = trial.job if trial.state == "running" and trial.job else f"{run.name}-{trial.attempt + 1}"
         started = replace(
             trial,
@@ -137,36 +136,14 @@ class Driver:
             reason="",
         )
         self.journal.write(started)
-        spec = JobSpec(model=self.sweep.model, arguments=self._words(started), output=str(run))
-        variables = {SWEEP: self.sweep.name, TRIAL: str(trial.number), REUSE: "1", **self._gpu(slot), **self._hasty()}
+        spec = JobSpec(model=self.sweep.model, arguments=words(self.sweep, started), output=str(run))
+        variables = {SWEEP: self.sweep.name, TRIAL: str(trial.number), REUSE: "1", **self._hasty()}
         request = self.workers.asked(self.workers.request(spec), name=job, slot=slot, variables=variables)
         self.working[trial.number] = Work(started, self.workers.send(request), slot, run)
-
-    def _run_folder(self, trial: Trial) -> Path:
-        rung = f"-{trial.rung + 1}" if self.steps.kind == "seconds" and trial.rung else ""
-        return folder_of_runs() / f"{self.sweep.name}.{trial.number:04}{rung}"
-
-    def _words(self, trial: Trial) -> tuple[str, ...]:
-        fixed = list(self.sweep.fixed)
-        if self.steps.kind == "seconds":
-            fixed = [*(word for word in fixed if not word.startswith("in=")), f"in={trial.budget}"]
-        return (*fixed, *(axes.text(key, value) for key, value in trial.settings.items()))
-
-    def _example(self) -> tuple[str, ...]:
-        """Words like those of a trial."""
-        varied = (axes.text(axis.key, axis.values[0] if axis.finite else axis.high) for axis in self.axes)
-        return (*self.sweep.fixed, *varied)
 
     def _hasty(self) -> dict[str, str]:
         """Trials of seconds needn't wait for the disk: what a power cut undoes is done again."""
         return {store.HASTY: "1"} if self._quick < _SECONDS else {}
-
-    def _gpu(self, slot: int) -> dict[str, str]:
-        count = gpus() if self.sweep.where == "local" else 0
-        if not count:
-            return {}
-        names = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
-        return {"CUDA_VISIBLE_DEVICES": names[slot % count]}
 
     def _harvest(self) -> None:
         for number, work in list(self.working.items()):
@@ -179,14 +156,15 @@ class Driver:
         """What came of a trial whose process has ended."""
         run = Run(path=work.run)
         state, status = run.state, run.read_status()
-        trial = replace(work.trial, seconds=self._spent(work, status))
+        trial = replace(work.trial, seconds=self._spent(work, status), cost=self._cost(work.trial))
         known = objectives.values(run, self.sweep.objectives)
         memory = watch.out_of_memory() > work.memory
+        kills = trial.kills + (2 if memory else 1)
         if state == "done" and status.get("state") == "done" and (job.code == 0 or known):
-            self._finished(trial, run, known)
+            self._finished(trial, run, known, time.time() - work.began)
         elif work.intent:
             self._write(replace(trial, state=work.intent))
-        elif job.code == _KILLED and (kills := trial.kills + (2 if memory else 1)) < RETRIES:
+        elif job.code == _KILLED and kills < RETRIES and not self.workers.resends:
             self.turns.again.append(replace(trial, kills=kills, state="waiting"))
         elif job.status == "stopped":
             self.turns.again.append(replace(trial, state="waiting"))  # somebody stopped it, not the sweep
@@ -194,7 +172,8 @@ class Driver:
             said, _ = self.workers.said(job)
             self._write(replace(trial, state="failed", reason=watch.reason(job, status, said, memory=memory)))
 
-    def _finished(self, trial: Trial, run: Run, known: tuple[float, ...]) -> None:
+    def _finished(self, trial: Trial, run: Run, known: tuple[float, ...], wall: float) -> None:
+        """A trial that has come to its end; wall: seconds since it was sent."""
         if not known:
             lacks = f"its run reports no {' and '.join(self.sweep.objectives)}"
             self._write(replace(trial, state="failed", reason=lacks))
@@ -203,7 +182,9 @@ class Driver:
         name = run.path.resolve().name
         reused = "" if taken.get("trial") == trial.number and taken.get("sweep") == self.sweep.name else f"is {name}"
         if trial.budget is not None and self.steps.kind == "seconds" and not reused:
-            self.turns.around = max(self.turns.around, min(trial.seconds - trial.budget + 0.5, 0.2 * trial.budget))
+            late = wall - trial.budget  # of which machines elsewhere take most, until they are there
+            around = late if self.workers.resends else min(trial.seconds - trial.budget + 0.5, 0.2 * trial.budget)
+            self.turns.around = max(self.turns.around, around)
         self._learn(run, trial)
         self._quick = trial.seconds
         longer = self.steps.kind == "seconds" and trial.rung < self.steps.top and not self.several
@@ -231,24 +212,29 @@ class Driver:
         run = float(status.get("seconds") or 0.0)
         if self.steps.kind != "seconds" or not work.trial.rung:
             return round(run, 3)
-        before = sum(
-            Run(path=self._run_folder(replace(work.trial, rung=rung))).seconds for rung in range(work.trial.rung)
-        )
+        before = sum(Run(path=folder).seconds for folder in run_folders(self.sweep, work.trial)[:-1])
         return round(before + run, 3)
+
+    def _cost(self, trial: Trial) -> float | None:
+        """US dollars of all the trial's runs, as far as their place has a price."""
+        known = [self.workers.cost(folder.name) for folder in run_folders(self.sweep, trial)]
+        priced = [cost for cost in known if cost is not None]
+        return round(sum(priced), 4) if priced else None
 
     # --- watching --------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        now, over = time.time(), self.left() <= 0
+        now, over = time.time(), self.limits.over()
         for work in self.working.values():
             if work.intent:
                 if now - work.told > GRACE:
                     self.workers.cancel(work.job, signal.SIGKILL)
                 continue
             if over:
-                self._stop(work, "stopped", "the time of the sweep was over")
+                self._stop(work, "stopped", over)
             elif now - work.looked > _LOOK:
                 work.looked = now
+                work.trial = replace(work.trial, cost=self._cost(work.trial))
                 self._watch(work, now)
 
     def _watch(self, work: Work, now: float) -> None:
@@ -326,7 +312,7 @@ class Driver:
                 f"The first {len(failed)} trials all failed; the last one: {failed[-1].reason}",
                 where=str(folder_of_runs() / failed[-1].run),
                 remedy="Try one by hand: inflame train "
-                + " ".join([Path(self.sweep.model).name, *self._words(failed[-1])]),
+                + " ".join([Path(self.sweep.model).name, *words(self.sweep, failed[-1])]),
             )
 
     # --- begin and end ---------------------------------------------------------------------------
@@ -354,8 +340,8 @@ class Driver:
             place = self.workers.place(job)
             slot = place if place in free else (free[0] if free else 0)
             free = [one for one in free if one != slot]
-            work = Work(trial, job, slot, self._run_folder(trial), intent="waiting" if trial.state == "waiting" else "")
-            self.working[trial.number] = work
+            intent = "waiting" if trial.state == "waiting" else ""
+            self.working[trial.number] = Work(trial, job, slot, run_folder(self.sweep, trial), intent=intent)
 
     def _interrupt(self) -> None:
         """Lets all trials save; they go on when the sweep does."""
@@ -391,9 +377,9 @@ class Driver:
         if force or now - self._shown > 0.5:
             self._shown = now
             working = [work.trial for work in self.working.values()]
-            self.show(Glance(list(self.journal.trials.values()), working, self.seconds()))
+            self.show(Glance(list(self.journal.trials.values()), working, self.limits.seconds(), self.money()))
 
     def _note(self, state: str) -> None:
         with suppress(OSError):
-            said = {"state": state, "seconds": round(self.seconds(), 3), "updated": round(time.time(), 3)}
+            said = {"state": state, "seconds": round(self.limits.seconds(), 3), "updated": round(time.time(), 3)}
             store.write(self.sweep.path / STATE, dumps(said))

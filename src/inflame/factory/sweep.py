@@ -9,10 +9,11 @@ import math
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from inflame import config, host, store
 from inflame.config import axes
@@ -20,19 +21,20 @@ from inflame.config.axes import Axes, Axis
 from inflame.errors import DataError, UserError, did_you_mean
 from inflame.factory import objectives, samplers, stopping
 from inflame.factory.trials import SWEEP, Sweep, folder_of_sweeps, list_sweeps
-from inflame.records import dumps
+from inflame.records import JobSpec, dumps
 
 SEED = "seed"
 TOP = 0.25  # share of the sweep's time that its longest trial may take, where nobody says how long one is
 LEAST = 3.0  # seconds that any training takes
 _FIXED_ALWAYS = ("output", "resume", "debug", "io.training_output")
 _SPACES = Path("conf") / "sweep"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """What somebody asks for. `budget` in seconds; `workers` 0: as many as suit the machine; `stopping` None: where it
-    saves time without falsifying a comparison."""
+    saves time without falsifying a comparison; `job`, `price` and `max_money` as in `Sweep`."""
 
     model: Path
     words: tuple[str, ...]
@@ -43,6 +45,9 @@ class Wish:
     most: int | None = None
     workers: int = 0
     where: str = "local"
+    job: JobSpec | None = None
+    price: float | None = None
+    max_money: float | None = None
     stopping: bool | None = None
     storage: str = ""
     hang: float = 300.0
@@ -55,7 +60,7 @@ def plan(wish: Wish) -> tuple[Sweep, list[Axis]]:
     _refuse_words(told)
     names, directions = objectives.understand(wish.objective.split(","), wish.model)
     found = samplers.choose(wish.sampler, told.axes, len(names), wish.most)
-    if wish.budget is None and wish.most is None and found != "grid":
+    if wish.budget is None and wish.most is None and wish.max_money is None and found != "grid":
         raise UserError(
             "Such a space has no end, and the sweep would have none.",
             remedy="Say how long, or how many trials: --in 30m   or   --trials 50",
@@ -75,8 +80,12 @@ def plan(wish: Wish) -> tuple[Sweep, list[Axis]]:
         seed=wish.seed,
         budget=wish.budget,
         most=wish.most,
-        workers=wish.workers or workers(),
+        workers=wish.workers or workers(told.settings.devices),
         where=wish.where,
+        job=wish.job,
+        price=wish.price,
+        max_money=wish.max_money,
+        devices=told.settings.devices,
         stopping=_prunes(wish, found, len(names)),
         unit=steps.kind,
         rungs=steps.rungs,
@@ -91,7 +100,8 @@ def begin(sweep: Sweep) -> Sweep:
     """The sweep in its folder: that of the unfinished one with the same words, else a new one."""
     for other in list_sweeps():
         if other.identity == sweep.identity and other.state != "done":
-            now = replace(other, budget=sweep.budget, most=sweep.most, workers=sweep.workers, hang=sweep.hang)
+            ends = {"budget": sweep.budget, "most": sweep.most, "price": sweep.price, "max_money": sweep.max_money}
+            now = replace(other, workers=sweep.workers, hang=sweep.hang, **ends)  # type: ignore[arg-type]
             if now != other and other.state != "running":
                 store.write(other.path / SWEEP, dumps({**now.to_json(), "folder": ""}))
             return now
@@ -125,24 +135,27 @@ def space_file(name: str, model: Path) -> Path:
     )
 
 
-def workers() -> int:
-    """How many trials at a time suit this machine: one for each GPU, or else for each core."""
-    return gpus() or host.cores()
-
-
-def gpus() -> int:
-    """How many GPUs of NVIDIA the driver shows to this process."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+def workers(each: int = 1) -> int:
+    """How many trials at a time suit this machine: one for each GPU (where a trial uses several, for so many), or else
+    for each core."""
+    return len(host.gpus()) // max(1, each) or host.cores()
 
 
 def slots(count: int) -> list[list[int]]:
     """The cores of each of `count` workers: as many for each, none twice while there are enough."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    share = max(1, len(cores) // count)
-    return [[cores[(slot * share + place) % len(cores)] for place in range(share)] for slot in range(count)]
+    return _dealt(cores, count, max(1, len(cores) // count))
+
+
+def cards(count: int, each: int = 1) -> list[list[str]]:
+    """The GPUs of each of `count` workers, by their names, `each` for each, none twice while there are enough; empty
+    lists where this machine has none."""
+    found = host.gpus()
+    return _dealt(found, count, min(max(1, each), len(found)))
+
+
+def _dealt(things: Sequence[T], count: int, each: int) -> list[list[T]]:
+    return [[things[(slot * each + place) % len(things)] for place in range(each)] for slot in range(count)]
 
 
 def _refuse_words(told: Axes) -> None:
@@ -181,7 +194,7 @@ def _share(wish: Wish, told: Axes, sampler: str, *, prunes: bool) -> float:
     """Seconds of a trial (with rungs: of the longest one) where only those of the sweep are known."""
     assert wish.budget is not None
     count = wish.most or (int(samplers.size(told.axes)) if sampler == "grid" else None)
-    at_once = wish.workers or workers()
+    at_once = wish.workers or workers(told.settings.devices)
     if count is None:
         return float(f"{max(LEAST, wish.budget * TOP):.4g}")
     each = wish.budget / math.ceil(count / at_once)
@@ -217,8 +230,9 @@ def _refuse_too_short(wish: Wish, steps: stopping.Ladder) -> None:
 
 
 def identity(sweep: Sweep, code: str) -> str:
-    """The hash of all that makes it this sweep; how many work at it and for how long doesn't."""
-    bystanders = ("folder", "workers", "where", "started", "identity", "budget", "most", "hang", "rungs", "words")
+    """The hash of all that makes it this sweep; how many work at it, for how long and for how much doesn't."""
+    ends = ("budget", "most", "price", "max_money", "hang")
+    bystanders = ("folder", "workers", "started", "identity", "rungs", "words", *ends)
     said = {name: value for name, value in sweep.to_json().items() if name not in bystanders}
     given: dict[str, Any] = {**said, "code": code, "rungs": sweep.rungs if sweep.unit == "epochs" else ()}
     return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from inflame import plugins, store
 from inflame.errors import DataError, did_you_mean
-from inflame.records import Record
+from inflame.records import JobSpec, Record
 from inflame.runs import lock
 
 SWEEP, STATE, JOURNAL, LOCK = "sweep.json", "state.json", "journal.log", "lock"
@@ -29,6 +30,7 @@ class Trial(Record):
     `run`: the run folder, "" before there is one. `reason`: why it was stopped or failed. `seconds`: of all sittings.
     `budget`: seconds or epochs of its last sitting (None: the recipe's own), `rung`: how many longer ones it has won.
     `job`: the id of its job, `attempt`: how many were started, `kills`: how many of them were killed. `host`: where.
+    `cost`: US dollars for machines elsewhere, None where nobody knows.
     """
 
     number: int
@@ -44,6 +46,7 @@ class Trial(Record):
     attempt: int = 0
     kills: int = 0
     host: str = ""
+    cost: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -59,7 +62,9 @@ class Sweep(Record):
     `own` what the recipe itself says of them, where that lies within the space; `budget` seconds and `most` trials in
     all, None where there is no limit; `storage` the uri of the journal, "" for the file in the folder; `rungs` the
     budgets that a trial may have one after the other, in `unit`s ("seconds", "epochs", "": the recipe's own); `hang`
-    seconds of silence that are too many."""
+    seconds of silence that are too many. `job`: what its trials have in common as jobs of the place `where`, None where
+    they are processes that share this home; `price` of an hour of one of them and `max_money` for all together in US
+    dollars, None where nobody knows or cares; `devices`: how many each of them trains on."""
 
     name: str
     folder: str
@@ -76,6 +81,10 @@ class Sweep(Record):
     most: int | None = None
     workers: int = 1
     where: str = "local"
+    job: JobSpec | None = None
+    price: float | None = None
+    max_money: float | None = None
+    devices: int = 1
     stopping: bool = True
     unit: str = ""
     rungs: tuple[float, ...] = ()
@@ -84,6 +93,17 @@ class Sweep(Record):
     identity: str = ""
     started: float = 0.0
     words: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The sweep that `to_json` described."""
+        job = JobSpec.from_json(value["job"]) if value.get("job") else None
+        return super(Sweep, cls).from_json({**value, "job": job})
+
+    @property
+    def mark(self) -> str:
+        """What tells its outputs from those of any other sweep, also of one with the same name and words."""
+        return hashlib.sha256(f"{self.identity} {self.started}".encode()).hexdigest()[:6]
 
     @property
     def path(self) -> Path:

@@ -76,11 +76,13 @@ def classes(run: Path) -> int:
 
 
 def reason(job: Job, status: Mapping[str, Any], said: str, *, memory: bool) -> str:
-    """Why a trial failed: what its run says, else how its process ended, and the last line of its log. memory: whether
-    there was too little of it meanwhile."""
+    """Why a trial failed: what its run says, else its place, else how its process ended, and the last line of its log.
+    memory: whether there was too little of it meanwhile."""
     told = str(status.get("error") or "") if status.get("state") == "failed" else ""
     if told:
         return " ".join(told.split())[:300]
+    if job.reason:
+        return job.reason
     if job.code is not None and job.code > 128:
         with suppress(ValueError):
             told = f"killed ({signal.Signals(job.code - 128).name}){', out of memory' if memory else ''}"

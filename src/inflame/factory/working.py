@@ -33,11 +33,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What a person who waits may see: the trials, those at work, seconds that are gone."""
+    """What a person who waits may see: the trials, those at work, seconds and US dollars that are gone."""
 
     trials: Sequence[Trial]
     working: Sequence[Trial]
     seconds: float
+    money: float = 0.0
 
 
 @contextmanager

@@ -191,7 +191,7 @@ class _Aboard:
         ours = {"INFLAME_CODE": str(self.work / ".inflame" / "code.json"), "PYTHONUNBUFFERED": "1"}
         home = {} if "INFLAME_HOME" in os.environ else {"INFLAME_HOME": str(self.work / ".inflame" / "home")}
         passed = {key: value for key, value in os.environ.items() if not key.startswith("INFLAME_JOB")}
-        return {"INFLAME_STARTED": repr(self.began), **passed, **home, **ours}
+        return {"INFLAME_STARTED": repr(self.began), **passed, **home, **self.job.get("variables", {}), **ours}
 
     # --- how it ended ----------------------------------------------------------------------------
 

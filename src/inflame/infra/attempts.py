@@ -128,10 +128,12 @@ def asked_to_stop(output: str, number: int) -> bool:
     return store.exists(store.join(output, TRIED, f"{number:03}.stop"))
 
 
-def lines(output: str, rank: int = 0, after: str = "") -> tuple[list[str], str]:
-    """The lines of the log pieces that come after the one called `after`, and the name of the last of them."""
+def lines(output: str, rank: int = 0, after: str = "", *, newest: bool = False) -> tuple[list[str], str]:
+    """The lines of the log pieces (newest: of the last piece alone) that come after the one called `after`, and the
+    name of the last of them."""
     folder = store.join(output, LOG, str(rank))
     names = [name for name in (store.listdir(folder) if store.exists(folder) else []) if name > after]
+    names = names[-1:] if newest else names
     found: list[str] = []
     for name in names:
         found += store.read_bytes(store.join(folder, name)).decode(errors="replace").splitlines()

@@ -67,5 +67,6 @@ def variables(spec: JobSpec, package: Package | None, *, price: float | None = N
         "attempts": ATTEMPTS,
         "tree": package.tree if package else "",
         "code": package.archive.rpartition("/code/")[0] if package else "",
+        **({"variables": dict(one.split("=", 1) for one in spec.variables)} if spec.variables else {}),
     }
     return {VARIABLE: json.dumps(job, ensure_ascii=True, sort_keys=True)}

@@ -93,7 +93,7 @@ def name(spec: JobSpec, backend: str, code: str) -> str:
     digest = hashlib.sha256(told.encode()).hexdigest()[:6]
     for number in range(1, 1000):
         called = f"{stem}-{digest}" if number == 1 else f"{stem}-{digest}-{number}"
-        found = _find(called)
+        found = find(called)
         if found is None or found.state != "done":
             return called
     raise UserError(f"The job {stem}-{digest} has been done a thousand times.", remedy="Say seed=N, to do another one.")
@@ -117,9 +117,16 @@ def submit(called: str, backend: str, spec: JobSpec, package: Package) -> Sent:
     return refresh(found)
 
 
+def find(called: str) -> Sent | None:
+    """The job of exactly that name; None where there is none."""
+    with _base() as base:
+        row = base.execute("select * from jobs where id = ?", (called,)).fetchone()
+    return None if row is None else _row(row)
+
+
 def get(called: str) -> Sent:
     """The job of that name, or of a name that begins so. Unknown: UserError with the nearest."""
-    found = _find(called)
+    found = find(called)
     if found is not None:
         return found
     known = [one.id for one in every()]
@@ -185,10 +192,12 @@ def logs(sent: Sent, after: str = "") -> tuple[list[str], str]:
     return lines, last
 
 
-def fetch(sent: Sent) -> Path:
-    """The run folder of the job, among the runs of this machine. DataError when it has left none."""
-    folder = places.fetched(sent.as_job())
-    mine = store.home() / "runs" / sent.id
+def fetch(sent: Sent, name: str = "") -> Path:
+    """The run folder of the job, among the runs of this machine, under its own name or another one. DataError when it
+    has left none."""
+    name = name or sent.id
+    folder = places.fetched(replace(sent.as_job(), id=name))
+    mine = store.home() / "runs" / name
     if folder != mine:
         with store.atomic_folder(mine) as temporary:
             shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lock", ".tmp-*"))
@@ -285,12 +294,6 @@ def _keep(old: Sent, now: Sent) -> Sent:
             ),
         )
     return now
-
-
-def _find(called: str) -> Sent | None:
-    with _base() as base:
-        row = base.execute("select * from jobs where id = ?", (called,)).fetchone()
-    return None if row is None else _row(row)
 
 
 def _row(row: sqlite3.Row) -> Sent:

@@ -51,7 +51,7 @@ def plan(spec: JobSpec, backend: str, *, limit: int | None = None) -> Plan:
     _demand_place(spec, backend, place)
     _demand_reachable(spec, backend)
     demand_affordable(spec, machine)
-    spec = replace(spec, arguments=_devices(spec, machine))
+    spec = replace(spec, arguments=words(spec, machine))
     luggage = package.collect(spec, place, **({} if limit is None else {"limit": limit}))
     called = jobs.name(spec, backend, luggage.name)
     spec = replace(spec, output=store.join(place, "jobs", called) if place else "")
@@ -134,8 +134,8 @@ def _demand_reachable(spec: JobSpec, backend: str) -> None:
             )
 
 
-def _devices(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
-    """All GPUs of a machine are used, where nothing else is said."""
+def words(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
+    """The job's arguments there: all GPUs of a machine are used, where nothing else is said."""
     said = any(word.startswith("devices=") for word in spec.arguments)
     more = (f"devices={machine.gpus}",) if not said and (machine.gpus or 0) > 1 else ()
     return (*spec.arguments, *more)

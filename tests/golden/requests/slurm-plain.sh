@@ -1,5 +1,5 @@
 #!/bin/sh
-#SBATCH --job-name=inflame-mnist-92b68ffae2d1
+#SBATCH --job-name=inflame-mnist-79a74acc83ca
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=2

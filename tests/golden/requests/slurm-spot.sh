@@ -1,5 +1,5 @@
 #!/bin/sh
-#SBATCH --job-name=inflame-mnist-774f42e4dbc0
+#SBATCH --job-name=inflame-mnist-378872c31320
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4

@@ -104,3 +104,42 @@ def test_a_process_is_known_by_its_birth_and_not_by_its_number() -> None:
     child.communicate(b"\n")
     assert not host.lives(child.pid, birth)
     assert host.born(child.pid) == ""
+
+
+_LISTED = """GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f)
+  MIG 3g.20gb     Device  1: (UUID: MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-7d8ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("0, 2", ["0", "2"]),
+        ("GPU-5d5b,MIG-GPU-5d5b/1/0", ["GPU-5d5b", "MIG-GPU-5d5b/1/0"]),
+        ("1,-1,0", ["1"]),  # CUDA stops at the first name that is none
+        ("", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_gpus_are_those_that_somebody_has_chosen(
+    monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert host.gpus() == expected
+
+
+def test_gpus_are_those_of_the_driver_and_the_parts_of_a_divided_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n[ $1 = -L ] && cat <<'END'\n{_LISTED}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    host._cards.cache_clear()
+    try:
+        assert [name[:8] for name in host.gpus()] == ["MIG-c6d4", "MIG-cba6", "GPU-7d8b"]
+    finally:
+        host._cards.cache_clear()

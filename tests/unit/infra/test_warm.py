@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from inflame.errors import DataError, UserError
+from inflame.factory.sweep import cards, slots
 from inflame.infra.launcher import ENDED
 from inflame.infra.pools.warm import Warm
 from inflame.records import Job, JobSpec
@@ -30,7 +31,7 @@ arrived = {
     "argv": sys.argv, "token": os.environ.get("TOKEN"), "threads": os.environ.get("OMP_NUM_THREADS"),
     "cores": sorted(os.sched_getaffinity(0)), "parent": os.getppid(), "session": os.getsid(0), "pid": os.getpid(),
     "dice": float(numpy.random.random()), "alive": threading.active_count(), "warm": "colorsys" in before,
-    "name": __name__, "cwd": os.getcwd(), "stdin": sys.stdin.read(),
+    "name": __name__, "cwd": os.getcwd(), "stdin": sys.stdin.read(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
 }
 (run / "words.json").write_text(json.dumps(arrived))
 def save(*_):
@@ -103,6 +104,18 @@ def test_words_variables_cores_and_output_arrive(pool: Warm, model: Path) -> Non
     assert told[0]["dice"] != told[1]["dice"], "not the same numbers in every fork"
     assert list(pool.logs(done[0])) == ["Grüße, line one", '{"a": 1}']
     assert pool.said(done[0])[0] == "Grüße, line one"
+
+
+def test_each_job_sees_the_gpus_of_its_slot(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,MIG-b,7")
+    with Warm(slots(3), cards(3)) as pool:
+        sent = [wait(pool, send(pool, model, slot=slot)) for slot in (0, 1, 2)]
+        told = [arrived(pool, one) for one in sent]
+        assert [Warm(slots(3), cards(3)).place(one) for one in sent] == [0, 1, 2], "also where they share a core"
+    assert [one["gpus"] for one in told] == ["GPU-a", "MIG-b", "7"]
+    assert told[0]["parent"] == told[2]["parent"], "the process that they are forked from has none of its own"
+    with Warm(slots(1)) as pool:
+        assert arrived(pool, wait(pool, send(pool, model)))["gpus"] == "GPU-a,MIG-b,7", "as it is, where nobody deals"
 
 
 def test_what_the_first_job_imports_the_next_ones_have(pool: Warm, model: Path) -> None:

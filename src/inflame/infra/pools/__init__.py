@@ -1,1 +1,1 @@
-"""Where the trials of a sweep run: warm processes of this machine or of the nodes of a Ray cluster."""
+"""Where the trials of a sweep run: warm processes of this machine or of a Ray cluster's nodes, or jobs of any place."""

@@ -16,6 +16,7 @@ class Pool(Launcher):
     (of its environment)."""
 
     slots: list[list[int]]
+    resends = False  # whether the pool itself begins a job again that was killed, as often as makes sense
 
     @abstractmethod
     def cancel(self, job: Job, number: int = signal.SIGTERM) -> Job:
@@ -40,6 +41,10 @@ class Pool(Launcher):
     @abstractmethod
     def place(self, job: Job) -> int | None:
         """The slot that the job has."""
+
+    def cost(self, run: str) -> float | None:
+        """US dollars that the jobs of the run folder of that name have taken so far; None where nobody knows."""
+        return None
 
     def free(self, slot: int) -> bool:
         """Whether a slot that has no job can take one now."""

@@ -30,15 +30,17 @@ NEVER = 128 + signal.SIGTERM  # of a job that was never begun: the zygote was ki
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 _YOUNG = 2.0  # seconds that a job may take to get hold of its lock
 _staying: list[subprocess.Popen[bytes]] = []  # zygotes that wait for their last jobs
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 class Warm(Pool):
-    """Jobs of one model folder. `slots` are the cores of each job that may run at a time. Leaving the `with` lets the
-    process go that they are forked from; jobs that are at work stay."""
+    """Jobs of one model folder. `slots` are the cores of each job that may run at a time, `gpus` the names of its GPUs.
+    Leaving the `with` lets the process go that they are forked from; jobs that are at work stay."""
 
-    def __init__(self, slots: Sequence[Sequence[int]] = ()) -> None:
+    def __init__(self, slots: Sequence[Sequence[int]] = (), gpus: Sequence[Sequence[str]] = ()) -> None:
         self.slots = [list(slot) for slot in slots]
+        self._gpus = [",".join(names) for names in gpus]
         self._zygote: subprocess.Popen[bytes] | None = None
         self._app = ""
         self._ordered: dict[str, int] = {}  # the zygote that was told of each job
@@ -94,12 +96,14 @@ class Warm(Pool):
             return self.status(job)
         words = request["words"] + ([] if request["output"] else [f"output={output}"])
         cores = self.slots[request["slot"]] if request["slot"] is not None and self.slots else []
-        _write(folder / JOB, dumps({**job.to_json(), "command": [request["app"], *words], "cores": cores}))
+        gpus = self._names(request["slot"])
+        about = {**job.to_json(), "command": [request["app"], *words], "cores": cores, "gpus": gpus}
+        _write(folder / JOB, dumps(about))
         order = {
             "folder": str(folder),
             "words": words,
             "cwd": str(Path.cwd()),
-            "environment": {**_environment(len(cores)), **request["variables"]},
+            "environment": {**_environment(len(cores)), **({_VISIBLE: gpus} if gpus else {}), **request["variables"]},
             "cores": cores,
         }
         self._order(request["app"], order)
@@ -174,9 +178,14 @@ class Warm(Pool):
         return (store.home() / "jobs" / job.id / JOB).is_file()
 
     def place(self, job: Job) -> int | None:
-        """The slot whose cores the job has."""
-        cores = _described(_folder(job)).get("cores")
-        return self.slots.index(cores) if cores in self.slots else None
+        """The slot whose cores and GPUs the job has."""
+        told = _described(_folder(job))
+        has = told.get("cores"), told.get("gpus", "")
+        return next((slot for slot, cores in enumerate(self.slots) if (cores, self._names(slot)) == has), None)
+
+    def _names(self, slot: int | None) -> str:
+        """The GPUs of the slot, as CUDA_VISIBLE_DEVICES has them; empty where it has none of its own."""
+        return self._gpus[slot] if slot is not None and slot < len(self._gpus) else ""
 
     def _order(self, app: str, order: dict[str, Any]) -> None:
         line = json.dumps(order).encode() + b"\n"
