@@ -13,19 +13,20 @@ from inflame import plugins
 from inflame.cli import places
 from inflame.cli.model import bundle_of
 from inflame.cli.show import as_json
-from inflame.errors import UserError
+from inflame.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from inflame.cli.words import Parser
+    from inflame.web.settings import Settings
     from inflame.web.slots import Where
     from inflame.web.trials import Plan
 
 
 def serve_words(parser: Parser) -> None:
     """The runs, and where to listen."""
-    parser.usage = "inflame serve [RUN…] [--port N] [--host ADDRESS] [--shadow RUN | --canary RUN=SHARE] [--open]"
+    parser.usage = "inflame serve [RUN…] [--port N] [--shadow RUN | --canary RUN=SHARE] [--on ray]"
     parser.description = (
         "A website of your models: pictures or texts in, by drop, paste, camera or file; calibrated answers\n"
         'out, or "I have not seen anything like this", with the nearest training items, heat maps, and a chat\n'
@@ -41,6 +42,7 @@ def serve_words(parser: Parser) -> None:
         "  inflame serve\n"
         "  inflame serve auto-butterflies-001 mnist-digits-002 --port 8080\n"
         "  inflame serve photos --canary auto-photos-007=10%\n"
+        "  inflame serve photos --on ray --replicas 4 --log postgresql://db.example/log\n"
         "  curl -F file=@photo.jpg http://127.0.0.1:8000/v1/classify\n"
         "  INFLAME_WEB_TOKEN=$(openssl rand -hex 16) inflame serve --host 0.0.0.0 --name flowers.example"
     )
@@ -60,6 +62,8 @@ def serve_words(parser: Parser) -> None:
     parser.add_argument("--shadow", metavar="RUN", help="a model that answers silently beside the first")
     parser.add_argument("--canary", metavar="RUN=SHARE", help="one that answers a share of the clients of the first")
     parser.add_argument("--runtime", default="", metavar="NAME", help="what runs the nets (default: by measurement)")
+    parser.add_argument("--on", default="", metavar="ray", help="as replicas of Ray Serve (RAY_ADDRESS: the cluster)")
+    parser.add_argument("--replicas", type=int, default=2, metavar="N", help="so many with --on ray (default: 2)")
     parser.add_argument("--proxy", action="store_true", help="believe X-Forwarded-For of the proxy in front")
     parser.add_argument("--open", action="store_true", help="open a browser")
 
@@ -81,7 +85,9 @@ def serve(words: Namespace) -> int:
     )
     if words.runtime:
         plugins.demand("runtime", words.runtime)
-    from inflame.web import slots
+    if words.on:
+        return _on_ray(words, folders, settings)
+    from inflame.web import memory, slots
     from inflame.web.served import Served
 
     plan = _plan(words)
@@ -102,7 +108,34 @@ def serve(words: Namespace) -> int:
         import webbrowser
 
         webbrowser.open(address)
+    memory.keep()
     made.run(sockets=[socket])
+    return 0
+
+
+def _on_ray(words: Namespace, folders: dict[str, Where], settings: Settings) -> int:
+    """Replicas on a cluster, until Ctrl-C or SIGTERM."""
+    import signal
+    import threading
+
+    from inflame.web import slots
+
+    if words.on != "ray":
+        raise UserError(f'Nothing serves on "{words.on}".{did_you_mean(words.on, ["ray"])}', remedy="--on ray")
+    if words.shadow or words.canary:
+        raise UserError("Trials run beside one website only.", where="--shadow, --canary", remedy="Leave --on out.")
+    if words.replicas < 1:
+        raise UserError("There must be a replica.", where=f"--replicas {words.replicas}", remedy="--replicas 2")
+    on_ray = plugins.need("inflame.web.on_ray", "ray", "--on ray")
+    with plugins.need("inflame.web.server", "web", "The website").listen(settings) as free:
+        settings = dataclasses.replace(settings, port=free.getsockname()[1])
+    places = {name: slots.place(where).absolute() for name, where in folders.items()}
+    with on_ray.Deployment(places, settings, words.replicas):
+        end = threading.Event()
+        for which in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(which, lambda *_: end.set())
+        _tell(words, places, f"http://{words.host if words.host != '0.0.0.0' else 'localhost'}:{settings.port}/")
+        end.wait()
     return 0
 
 
