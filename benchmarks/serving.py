@@ -1,11 +1,11 @@
 """How many pictures a second the website answers, and how long one takes: against an offline loop over the same files,
 plain FastAPI applications, and LitServe and Ray Serve where they are installed in .peers/litserve and .peers/ray.
 
-    python -m benchmarks.serving BUNDLE PHOTOS [--seconds 8] [--rounds 2]
+    python -m benchmarks.serving BUNDLE PHOTOS [--seconds 2] [--rounds 6]
 
 All get the same requests: one JPEG of about 60 kB in a form, over kept connections from 1, 16 or 32 clients on the same
-machine. Rounds alternate, so that a machine that is busy otherwise is so for all; the processor time of a request says
-more than its rate where others work as well. BUNDLE is one of pictures.
+machine. All run all the time and are asked in turn, a few seconds each and in both orders, so that a machine that is
+busy otherwise is so for all; the processor time of a request says more than its rate then. BUNDLE is one of pictures.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import final
 
 from PIL import Image
 
@@ -70,7 +71,7 @@ class Site:
     def __init__(self, bundle, kind): self.engine = ENGINES[kind](bundle)
     @app.post("/predict")
     async def predict(self, file: UploadFile): return self.engine([await file.read()])[0]
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 serve.start(http_options={"port": int(sys.argv[2])})
 serve.run(Site.bind(sys.argv[1], sys.argv[3]))
 time.sleep(10_000)
@@ -209,27 +210,56 @@ def status(file: io.BufferedReader) -> int:
     return code
 
 
-def offline(bundle: Path, files: list[bytes], seconds: float) -> tuple[float, float]:
-    """Pictures a second in the best of two ways, in batches and one by one from as many threads as there are cores; and
-    the milliseconds of one alone."""
-    from inflame.model.engine.bundle import Predictor
+@final
+class Offline:
+    """The same files by our Predictor without any server: from as many threads as there are cores, one by one, which is
+    the quickest way, or from as many as there are clients where these are fewer."""
 
-    predictor = Predictor(bundle)
-    rates = []
-    for size, threads in ((32, 1), (1, host.cores())):
-        groups = [files[start : start + size] for start in range(0, len(files), size)]
-        predictor.predict(groups[0])
-        began, count = time.monotonic(), 0
-        with ThreadPoolExecutor(threads) as pool:
-            while time.monotonic() - began < seconds / 2:
-                count += sum(map(len, pool.map(predictor.predict, groups)))
-        rates.append(count / (time.monotonic() - began))
-    alone = []
-    for content in files * 2:
-        start = time.perf_counter()
-        predictor.predict([content])
-        alone.append(time.perf_counter() - start)
-    return max(rates), 1000 * statistics.median(alone)
+    def __init__(self, bundle: Path) -> None:
+        from inflame.model.engine.bundle import Predictor
+
+        self._predictor = Predictor(bundle)
+
+    def load(self, files: list[bytes], clients: int, seconds: float) -> tuple[float, ...]:
+        """As `load`, with the milliseconds of the processor for one."""
+        taken: list[float] = []
+        began, cost, end = time.monotonic(), time.process_time(), time.monotonic() + seconds
+
+        def work(turn: int) -> None:
+            while time.monotonic() < end:
+                start = time.perf_counter()
+                self._predictor.predict([files[turn % len(files)]])
+                taken.append(time.perf_counter() - start)
+                turn += 1
+
+        with ThreadPoolExecutor(min(clients, host.cores())) as pool:
+            list(pool.map(work, range(min(clients, host.cores()))))
+        taken.sort()
+        cost = 1000 * (time.process_time() - cost) / len(taken)
+        most = 1000 * taken[int(0.99 * (len(taken) - 1))]
+        return len(taken) / (time.monotonic() - began), 1000 * statistics.median(taken), most, 0, cost
+
+
+@final
+class Online:
+    """One server that runs."""
+
+    def __init__(self, kind: str, bundle: Path, content: bytes, stack: ExitStack) -> None:
+        began = time.monotonic()
+        self._port, self._path, self._pid = stack.enter_context(server(kind, bundle))
+        warm(self._port, self._path, content)
+        print(f"{kind}: first answer {time.monotonic() - began:.1f} s after its start, {memory(self._pid):.0f} MB")
+
+    def load(self, files: list[bytes], clients: int, seconds: float) -> tuple[float, ...]:
+        """As `load`, with the milliseconds of the processor for one request."""
+        before = processor(self._pid)
+        rate, *times = load(self._port, self._path, files, clients, seconds)
+        return rate, *times, 1000 * (processor(self._pid) - before) / (rate * seconds)
+
+    @property
+    def memory(self) -> float:
+        """Megabytes."""
+        return memory(self._pid)
 
 
 def processor(pid: int) -> float:
@@ -254,38 +284,32 @@ def main() -> None:
     words = argparse.ArgumentParser()
     words.add_argument("bundle", type=Path)
     words.add_argument("photos", type=Path)
-    words.add_argument("--seconds", type=float, default=8.0)
-    words.add_argument("--rounds", type=int, default=2)
+    words.add_argument("--seconds", type=float, default=2.0, help="of one load; those of all alternate")
+    words.add_argument("--rounds", type=int, default=6)
     words.add_argument("--clients", type=int, nargs="*", default=[1, 16, 32])
-    words.add_argument("--only", default="", help="a part of the name of those that are measured")
+    words.add_argument("--without", nargs="*", default=[], help="names of peers that are left out")
     given = words.parse_args()
     files = photos(given.photos)
     print(f"{len(files)} JPEGs of {sum(map(len, files)) / len(files) / 1000:.0f} kB, {os.cpu_count()} cores\n")
-    kinds = ["inflame", *(kind for kind, (python, *_) in PEERS.items() if python.exists())]
-    kinds = [kind for kind in kinds if given.only.lower() in kind.lower()]
-    found: dict[str, dict[int, list[tuple[float, ...]]]] = {kind: {} for kind in kinds}
-    loops = []
-    for _ in range(given.rounds):
-        loops.append(offline(given.bundle, files, given.seconds))
-        for kind in kinds:
-            began = time.monotonic()
-            with server(kind, given.bundle) as (port, path, pid):
-                warm(port, path, files[0])
-                print(f"{kind}: first answer {time.monotonic() - began:.1f} s after its start, {memory(pid):.0f} MB")
-                for clients in given.clients:
-                    before = processor(pid)
-                    rate, *times = load(port, path, files, clients, given.seconds)
-                    cost = 1000 * (processor(pid) - before) / (rate * given.seconds)
-                    found[kind].setdefault(clients, []).append((rate, *times, cost))
-                print(f"{kind}: {memory(pid):.0f} MB after the load")
-    print("\n| | clients | requests/s | p50 ms | p99 ms | failed | processor ms |\n|---|---|---|---|---|---|---|")
-    rate, alone = (statistics.mean(values) for values in zip(*loops, strict=True))
-    print(f"| offline loop (one alone) | - | {rate:.0f} | {alone:.1f} | | | |")
-    for kind, results in found.items():
-        for clients, rounds in results.items():
-            rate, half, most, failed, cost = (statistics.mean(values) for values in zip(*rounds, strict=True))
-            print(f"| {kind} | {clients} | {rate:.0f} | {half:.1f} | {most:.1f} | {failed:.0f} | {cost:.1f} |")
-    print("\n" + json.dumps({"offline": loops, "served": found}))
+    found: dict[str, list[tuple[float, ...]]] = {}
+    with ExitStack() as stack:
+        kinds: dict[str, Offline | Online] = {"offline loop": Offline(given.bundle)}
+        for kind in ["inflame", *(one for one, (python, *_) in PEERS.items() if python.exists())]:
+            if kind not in given.without:
+                kinds[kind] = Online(kind, given.bundle, files[0], stack)
+        for turn in range(given.rounds):
+            for clients in given.clients:
+                for kind, one in list(kinds.items())[:: -1 if turn % 2 else 1]:
+                    found.setdefault(f"{kind} | {clients}", []).append(one.load(files, clients, given.seconds))
+        for kind, one in kinds.items():
+            if isinstance(one, Online):
+                print(f"{kind}: {one.memory:.0f} MB after the load")
+    print("\nmedians of all rounds")
+    print("| | clients | requests/s | p50 ms | p99 ms | failed | processor ms |\n|---|---|---|---|---|---|---|")
+    for name, rows in found.items():
+        rate, half, most, failed, cost = (statistics.median(values) for values in zip(*rows, strict=True))
+        print(f"| {name} | {rate:.1f} | {half:.1f} | {most:.1f} | {failed:.0f} | {cost:.1f} |")
+    print("\n" + json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -37,10 +37,10 @@ def test_three_times_what_it_can_answer(bear: Bear) -> None:
     found = bear("overload", "--minutes", "0.2", "--rest", "4")
     assert set(found["over"]["answers"]) <= {"200", "429", "503", "504"}
     assert found["over"]["answers"]["200"] > 50
-    assert found["over"]["p99"] < 3 * found["full"]["p99"] + 1000  # half a second in the queue, and a busy machine
+    assert found["over"]["p99"] < 3 * found["full"]["p99"] + 2000  # a second in the queue, and a busy machine
     assert found["next"]["status"] == 200
     before, after = found["MB"]
-    assert after < 1.05 * before + 30
+    assert after < before + 100  # 256 connections, and what they send; a leak would be thousands of bodies
 
 
 def test_new_versions_and_old_ones_again(bear: Bear) -> None:

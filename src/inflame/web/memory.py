@@ -6,7 +6,7 @@ import ctypes
 from contextlib import suppress
 
 _MAPPED = 16 * 2**20  # bytes; what is larger goes back to the system as soon as it is free
-_SPARE = 64 * 2**20  # bytes that may be kept
+_SPARE = 32 * 2**20  # bytes that may be kept
 
 
 def keep() -> None:
@@ -15,5 +15,6 @@ def keep() -> None:
     much more, for trainings. Only glibc knows how."""
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
+        library.malloc_trim(0)  # what starting has left
         library.mallopt(-3, _MAPPED)  # M_MMAP_THRESHOLD
         library.mallopt(-1, _SPARE)  # M_TRIM_THRESHOLD

@@ -139,7 +139,6 @@ def main(link: Link) -> None:
     began = link.receive()
     if began is None:
         return
-    memory.keep()
     asked = began[0]
     try:
         settings = Settings(pixels=asked["pixels"], runtime=asked["runtime"])
@@ -147,6 +146,7 @@ def main(link: Link) -> None:
     except InflameError as error:
         link.send(parcels.error_told(error))
         return
+    memory.keep()
     _limit()
     link.send(told(model))
     Process(link, model, asked["workers"]).run()

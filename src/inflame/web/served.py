@@ -17,8 +17,9 @@ from inflame.web.problems import Problem
 from inflame.web.settings import Settings
 from inflame.web.worker import Away, Died, Worker
 
-_LONG = 0.004  # seconds for one answer: what takes longer gains nothing by large batches on a processor
-_FEW = 2  # of such in a batch: with eight a MobileNetV2 answered a quarter fewer requests, and took more memory
+_LONG = (
+    0.004  # seconds for one answer: what takes longer gains nothing by batches on a processor, and is asked for alone
+)
 _SUSPECT = 2  # processes that may die while they read one content
 
 
@@ -50,7 +51,7 @@ class Served:
     @property
     def most(self) -> int:
         """How many things at once are worth it."""
-        return self.settings.batch if self.seconds < _LONG else min(_FEW, self.settings.batch)
+        return self.settings.batch if self.seconds < _LONG else 1
 
     @property
     def small(self) -> bool:

@@ -29,6 +29,7 @@ from inflame.web.answers import Answer
 _DAY = 86_400.0
 _ROOM = 10_000  # answers that may wait for the disk
 _SHARED = 2_000  # links at a time, of some 100 kB each
+_GATHERED = 0.05  # seconds for which answers are put together into one transaction
 _LATELY = 5_000  # answers that are remembered as they were
 _CLASSES = 200_000  # of all of these together
 _SHARES = "CREATE TABLE IF NOT EXISTS shares (id TEXT PRIMARY KEY, result TEXT, until REAL, picture BLOB) WITHOUT ROWID"
@@ -50,6 +51,7 @@ class Store:
         self._classes = 0  # of those
         self._lock = threading.Lock()
         self._waiting: queue.Queue[_Job | threading.Event | None] = queue.Queue(_ROOM)
+        self._hurry = threading.Event()  # somebody waits for the disk
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
 
@@ -147,12 +149,14 @@ class Store:
         """Returns when all that was kept is on disk."""
         done = threading.Event()
         self._waiting.put(done, timeout=10)
+        self._hurry.set()
         if not done.wait(15):
             raise StorageError("The log takes too long.", where=self.log.place, remedy="Try again in a while.")
 
     def close(self) -> None:
         """Writes what waits, and closes."""
         self._waiting.put(None)
+        self._hurry.set()
         self._writer.join(10)
         self.log.close()
 
@@ -165,6 +169,9 @@ class Store:
     def _write(self) -> None:
         while True:
             jobs = [self._waiting.get()]
+            if isinstance(jobs[0], tuple):
+                self._hurry.wait(_GATHERED)
+            self._hurry.clear()
             while len(jobs) < 500 and not self._waiting.empty():
                 jobs.append(self._waiting.get())
             try:
