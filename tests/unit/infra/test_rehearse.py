@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import pytest
 
 from inflame import remote
 from inflame.infra import attempts, rehearse
-from inflame.infra.launcher import NOT_OK, OK, UNKNOWN
+from inflame.infra.launcher import NOT_OK, OK, UNKNOWN, Finding
 from inflame.infra.loopback import ray, slurmctld, stage
 from inflame.infra.pack import bare, wheel
-from inflame.records import JobSpec
+from inflame.records import Job, JobSpec
 
 INFLAME = wheel.files()
 ROLE = "arn:aws:iam::123456789012:role/inflame"
@@ -33,7 +34,7 @@ workspace = "w"
 account = "a"
 compute = "mine"
 """
-OUTPUTS = {"vertexai": "gs://bucket/inflame", "azureml": "az://box/inflame", "clearml": "s3://bucket/inflame"}
+OUTPUTS = {"vertexai": "gs://bucket/inflame", "azureml": "az://box/inflame", "clearml": "az://box/inflame"}
 
 # Saves, and then works until it is killed; the second time it goes on and ends.
 APP = """
@@ -122,7 +123,7 @@ def test_what_its_place_would_refuse_is_found(tiny: Path) -> None:
 
 @pytest.mark.slow
 def test_what_would_fail_there_fails_here(tiny: Path) -> None:
-    rows = found(tiny, "clearml", "broken=1", output="s3://bucket/inflame")
+    rows = found(tiny, "clearml", "broken=1", output="az://box/inflame")
     assert (rows["job"].state, rows["job"].text, rows["job"].remedy) == (NOT_OK, "it is broken", "mend it")
 
 
@@ -142,6 +143,39 @@ def test_slurm_has_a_stand_in(tiny: Path, tmp_path: Path, monkeypatch: pytest.Mo
     rows = found(tiny, "slurm", output=str(tmp_path / "shared"))
     _went_well(rows)
     assert "stands in for Slurm" in rows["request"].text
+
+
+@pytest.fixture(scope="module")
+def fetcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package by which a job fetches its code from a bucket, where it can be had."""
+    folder = tmp_path_factory.mktemp("wheels")
+    words = [sys.executable, "-m", "pip", "download", "-q", "--dest", str(folder), "obstore"]
+    if subprocess.run(words, capture_output=True, timeout=60).returncode:
+        pytest.skip("needs a package index, or a wheel of obstore")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "place"),
+    [("kubernetes", "s3://bucket/inflame"), ("kubernetes", "gs://bucket/inflame"), ("clearml", "s3://bucket/in")],
+)
+def test_a_bucket_keeps_its_name_and_the_code_is_fetched_from_it(
+    backend: str, place: str, fetcher: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "kubernetes" and shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(fetcher))
+    judged, outputs = rehearse._judge, []
+
+    def judge(here: stage.Stage, job: Job, *, fresh: bool) -> list[Finding]:
+        outputs.append(here.request["output"])
+        return judged(here, job, fresh=fresh)
+
+    monkeypatch.setattr(rehearse, "_judge", judge)
+    _went_well(found(tiny, backend, output=place))
+    assert outputs[0].startswith(f"{place}/jobs/tiny-")
 
 
 def test_what_a_script_names() -> None:

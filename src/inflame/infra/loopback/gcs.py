@@ -1,4 +1,5 @@
-"""Google Cloud Storage on this machine: as much of its JSON API as gcsfs needs, led here by `STORAGE_EMULATOR_HOST`.
+"""Google Cloud Storage on this machine: of its JSON API as much as gcsfs needs, led here by `STORAGE_EMULATOR_HOST`;
+of its XML API what obstore needs to read.
 
 Without a token: emulators ask for none.
 """
@@ -20,6 +21,7 @@ from inflame.infra.loopback.server import Answer, Asked
 _PLACE = re.compile(
     r"(/download|/upload)?/storage/v1/b(?:/([^/]+)(?:/o(?:/([^/]+))?)?)?(?:/rewriteTo/b/([^/]+)/o/([^/]+))?"
 )
+_READ = re.compile(r"/([^/]+)/(.+)")  # of its XML API
 _PAGE = 1000
 
 
@@ -44,7 +46,7 @@ class Gcs:
         """Buckets: make, get. Objects: get, put (whole, in pieces, or only where nothing is), copy, delete, list."""
         found = _PLACE.fullmatch(asked.path)
         if not found:
-            return _error(404, f"{asked.path} is not known here.")
+            return self._read(asked)
         way, *names = found.groups()
         bucket, key, other, copy = (unquote(name or "") for name in names)
         if not bucket:
@@ -69,6 +71,14 @@ class Gcs:
 
     def close(self) -> None:
         """Nothing runs."""
+
+    def _read(self, asked: Asked) -> Answer:
+        """`/bucket/key`, as the XML API has it."""
+        found = _READ.fullmatch(asked.path)
+        file = self.buckets.file(unquote(found[1]), unquote(found[2])) if found and asked.method == "GET" else None
+        if file is None:
+            return _error(404, f"{asked.path} is not known here.")
+        return ranged(file, asked) or _error(416, "The requested range is not satisfiable.")
 
     def _object(self, bucket: str, key: str, asked: Asked, *, content: bool, copy: tuple[str, str]) -> Answer:
         file = self.buckets.file(bucket, key)

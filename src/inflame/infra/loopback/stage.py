@@ -1,8 +1,7 @@
 """A place to rehearse at: the place's own launcher sends its own request, and its control plane here runs the job. Of
 Slurm and of Ray that is the real one, begun for the rehearsal, where it is installed.
 
-What the job keeps is kept in a folder. Buckets of S3 and of Google keep their names, and are served from there; the
-outputs of the others give way to a folder. Places that are not in STAGES get a packaged job of this machine.
+What the job keeps is kept in a folder, see `kept`. Places that are not in STAGES get a packaged job of this machine.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from inflame.infra.launch import Plan
 from inflame.infra.launcher import Launcher
 from inflame.infra.local import Local
 from inflame.infra.loopback.buckets import Buckets
+from inflame.infra.loopback.kept import ALONE, google, kept, placed, surroundings
 from inflame.infra.loopback.machine import STAGE, Down, passed
 from inflame.infra.loopback.server import Control, Server
 from inflame.infra.pack import package
@@ -32,17 +32,6 @@ from inflame.infra.places import Place
 from inflame.records import Job, JobSpec, dumps
 
 BEAT = "0.5"  # seconds between two signs of life: a killed machine is missed sooner
-_ALONE = {  # nothing that a machine elsewhere wouldn't have, and no keys that could reach anything
-    "AWS_ACCESS_KEY_ID": "rehearsal",
-    "AWS_SECRET_ACCESS_KEY": "rehearsal",
-    "AWS_SESSION_TOKEN": None,
-    "AWS_PROFILE": None,
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_ENDPOINT_URL_S3": None,
-    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-}
 
 
 class Runs(Control, Protocol):
@@ -86,7 +75,7 @@ def stage(plan: Plan, spec: JobSpec, folder: Path, python: Path) -> Iterator[Sta
     spec = replace(spec, inputs=())
     begin = STAGES.get(plan.backend)
     with ExitStack() as stack:
-        stack.enter_context(_surroundings(common))
+        stack.enter_context(surroundings(common))
         try:
             found = stack.enter_context(begin(plan, spec, folder)) if begin else None
         except Down as error:  # its place may be well all the same
@@ -121,12 +110,12 @@ def _sagemaker(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
     aws, region = Aws(folder / "buckets"), _own(plan).settings["region"]
     with Server(aws) as server:
         services: dict[str, str | None] = {"AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": server.url, "AWS_DEFAULT_REGION": region}
-        place, root = _place(plan, spec, "s3", folder, aws.buckets)
+        place, root = placed(plan, spec, "s3", folder, aws.buckets)
         if place == plan.place:
-            services |= {**_ALONE, "AWS_ENDPOINT_URL": server.url, "AWS_REGION": region}
+            services |= {**ALONE, "AWS_ENDPOINT_URL": server.url, "AWS_REGION": region}
         elif plugins.need("boto3", "aws", "The place sagemaker").session.Session().get_credentials() is None:
-            services |= _ALONE  # requests must be signed; that there are no keys is found when the place is looked at
-        with _surroundings(services):
+            services |= ALONE  # requests must be signed; that there are no keys is found when the place is looked at
+        with surroundings(services):
             control = SageMaker(folder / "machines")
             aws.join(control)
             yield _sent_by_its_own(plan, spec, control, server, place, root)
@@ -140,14 +129,8 @@ def _vertexai(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
     control = VertexAI(folder / "google")
     buckets = Buckets(control.gcs)
     with Server(Gcs(buckets)) as storage, Server(control) as server:
-        place, root = _place(plan, spec, "gs", folder, buckets)
-        services = {
-            "GOOGLE_APPLICATION_CREDENTIALS": None,
-            "STORAGE_EMULATOR_HOST": storage.url,
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it asks Google what kind of bucket it is
-            "NO_GCE_CHECK": "true",  # and whether this machine is Google's
-        }
-        with _surroundings(services if place == plan.place else {}):
+        place, root = placed(plan, spec, "gs", folder, buckets)
+        with surroundings(google(storage) if place == plan.place else {}):
             yield _sent_by_its_own(plan, spec, control, server, place, root)
 
 
@@ -171,42 +154,37 @@ def _clearml(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
 
     control = ClearML(folder / "clearml", queues=(_own(plan).settings["queue"],))
     keys = {"CLEARML_API_ACCESS_KEY": control.key, "CLEARML_API_SECRET_KEY": control.key}
-    with _surroundings(keys), Server(control) as server:
-        root = folder / "place"
-        yield _sent_by_its_own(plan, spec, control, server, root.as_uri(), root)
+    with ExitStack() as stack:
+        place, root = kept(stack, plan, spec, folder)
+        stack.enter_context(surroundings(keys))
+        server = stack.enter_context(Server(control))
+        yield _sent_by_its_own(plan, spec, control, server, place, root)
 
 
 @contextmanager
 def _kubernetes(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
-    """Buckets of S3 keep their names; any other output is a claim that the pods see."""
-    from inflame.infra.loopback.aws import Aws
+    """An output that is no bucket is a claim that the pods see."""
     from inflame.infra.loopback.kubernetes import Kubernetes, config
 
-    aws, control, own = Aws(folder / "buckets"), Kubernetes(folder / "cluster"), _own(plan)
-    with Server(aws) as storage, Server(control) as server:
-        place, root = folder.as_uri() + "/place", folder / "place"
-        if plan.place.startswith("s3://"):
-            place, root = _place(plan, spec, "s3", folder, aws.buckets)
-        services: dict[str, str | None] = {
-            "KUBECONFIG": str(folder / "config"),
-            "KUBECACHEDIR": str(folder / "kubectl"),
-        }
-        store.write(folder / "config", dumps(config(server.url, own.settings["context"])))
-        if place == plan.place:
-            services |= {**_ALONE, "AWS_ENDPOINT_URL": storage.url, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
-        else:
+    control, own = Kubernetes(folder / "cluster"), _own(plan)
+    with ExitStack() as stack:
+        place, root = kept(stack, plan, spec, folder)
+        if place != plan.place:
             own = type(own)({**own.settings, "claim": f"rehearsal:{root}"})
-        with _surroundings(services):
-            yield _sent(plan, spec, own, control.lose, place, root, restarts=True)
+        server = stack.enter_context(Server(control))
+        store.write(folder / "config", dumps(config(server.url, own.settings["context"])))
+        services = {"KUBECONFIG": str(folder / "config"), "KUBECACHEDIR": str(folder / "kubectl")}
+        stack.enter_context(surroundings(services))
+        yield _sent(plan, spec, own, control.lose, place, root, restarts=True)
 
 
 @contextmanager
 def _slurm(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
-    own, root = _own(plan), folder / "place"
-    own = type(own)({**own.settings, "logs": str(folder / "logs")})
+    own = type(_own(plan))({**_own(plan).settings, "logs": str(folder / "logs")})
     with ExitStack() as stack:
+        place, root = kept(stack, plan, spec, folder)
         lose, taker = _slurm_of_ours(stack, plan.request["script"], spec.count, folder)
-        yield _sent(plan, spec, own, lose, str(root), root, taker=taker)
+        yield _sent(plan, spec, own, lose, place, root, taker=taker)
 
 
 def _slurm_of_ours(stack: ExitStack, script: str, nodes: int, folder: Path) -> tuple[Callable[[str], None], str]:
@@ -220,11 +198,11 @@ def _slurm_of_ours(stack: ExitStack, script: str, nodes: int, folder: Path) -> t
         cluster = stack.enter_context(
             slurmctld.cluster(nodes, partitions=partitions, features=features, variables=told)
         )
-        stack.enter_context(_surroundings({"SLURM_CONF": str(cluster.config)}))
+        stack.enter_context(surroundings({"SLURM_CONF": str(cluster.config)}))
         return cluster.lose, f"a Slurm {cluster.version()} of this machine"
     control = slurm.Slurm(folder / "slurm")
     commands = slurm.commands(folder / "bin", stack.enter_context(Server(control)).url)
-    stack.enter_context(_surroundings({"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}))
+    stack.enter_context(surroundings({"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}))
     return control.lose, "what stands in for Slurm here (no queue, no limits)"
 
 
@@ -238,21 +216,13 @@ def _named(script: str, option: str) -> list[str]:
 def _ray(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
     from inflame.infra.loopback import ray
 
-    root, size = folder / "place", plan.request["machines"]
+    size = plan.request["machines"]
     with ExitStack() as stack:
+        place, root = kept(stack, plan, spec, folder)
         head = stack.enter_context(ray.head(cpus=spec.count * size["cores"], gpus=spec.count * size["gpus"]))
-        stack.enter_context(_surroundings({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token}))
+        stack.enter_context(surroundings({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token}))
         taker = f"a Ray {metadata.version('ray')} of this machine"
-        yield _sent(plan, spec, _own(plan).at(head.url), lambda _: head.lose(), str(root), root, taker=taker)
-
-
-def _place(plan: Plan, spec: JobSpec, scheme: str, folder: Path, buckets: Buckets) -> tuple[str, Path]:
-    """Where the job's things are kept, and where that is here. A bucket keeps its name; where the data are in buckets
-    too, which are not here, the services stay those of the user and the output gives way to a folder."""
-    if any(f"{scheme}://" in word for word in spec.arguments):
-        return (folder / "place").as_uri(), folder / "place"
-    bucket, _, prefix = plan.place.partition("://")[2].partition("/")
-    return plan.place, buckets.make(bucket) / prefix
+        yield _sent(plan, spec, _own(plan).at(head.url), lambda _: head.lose(), place, root, taker=taker)
 
 
 STAGES: Mapping[str, Callable[[Plan, JobSpec, Path], AbstractContextManager[Stage]]] = {
@@ -299,22 +269,3 @@ def _own(plan: Plan) -> Place:
     found = jobs.launcher(plan.backend)
     assert isinstance(found, Place)
     return found
-
-
-@contextmanager
-def _surroundings(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Environment variables that hold for the block; None takes one away."""
-    before = {name: os.environ.get(name) for name in values}
-    _set(values)
-    try:
-        yield
-    finally:
-        _set(before)
-
-
-def _set(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
