@@ -148,3 +148,84 @@ def test_charts_say_what_they_show() -> None:
     assert "90 %" in drawn
     assert chart.lines([("a", [])], label="", across="", up="") == ""
     assert chart.ticks(0.5, 0.5, 4) == [0.4, 0.6, 0.8, 1.0]
+
+
+def test_a_side_says_what_it_is_and_what_it_cost(made: Made, truth: list[int]) -> None:
+    names = [f"a-quite-long-name-{seed}" for seed in range(3)]
+    for seed, name in enumerate(names):
+        made(name, truth, truth, settings={"seed": seed}, cost={"cpu_s": 7.0, "gpu_s": 2.0, "wall_s": 5.0})
+    made("b", truth, truth, cost={"cpu_s": None, "gpu_s": 0.0, "wall_s": 3.0})
+    found = compare.compare(",".join(names), "b")
+    assert found.a.name == "a-quite-long-name-0 and 2 more"
+    assert (found.a.runs, found.a.seeds) == (tuple(names), (0, 1, 2))
+    assert [Path(folder).name for folder in found.a.folders] == names
+    assert (found.a.model, found.a.dataset, found.b.name) == ("tiny", "zoo", "b")
+    used = {name: found.a.cost[name] for name in ("cpu_s", "gpu_s", "wall_s")}
+    assert used == {"cpu_s": 21.0, "gpu_s": 6.0, "wall_s": 15.0}
+    assert found.b.cost["cpu_s"] == 0.0
+    assert found.a.cost["money"] == pytest.approx((21 * 0.025 + 6 * 3.5) / 3600)
+    assert found.a.cost["energy_wh"] == pytest.approx(1.2 * (21 * 6 + 6 * 500) / 3600)
+    assert compare.compare("a-quite-long-name-0,a-quite-long-name-1", "b").a.name == ",".join(names[:2])
+
+
+def test_settings_that_differ_are_short_and_what_is_no_recipe_is_left_out(made: Made, truth: list[int]) -> None:
+    long, other = "0123456789abcdef" * 4, "f" * 64
+    made("a", truth, truth, settings={"code": long, "hyperparam": {"x": [1, 2]}, "output": "here", "seed": 1})
+    made("b", truth, truth, settings={"code": other, "hyperparam": {"x": [1, 3]}, "output": "there", "seed": 2})
+    about = {"version": "w" * 64, "content": "c" * 16, "test": "items", "val": "items"}
+    made("c", truth, truth, settings={"code": other, "hyperparam": {"x": [1, 3]}, "seed": 2}, data=about)
+    found = {name: (one, two) for name, one, two in compare.compare("a", "b").settings}
+    assert found == {
+        "code of the model's folder": ("0123456789ab", "f" * 12),
+        "hyperparam.x": ([1, 2], [1, 3]),
+        "seed": (1, 2),
+    }
+    assert compare.compare("b", "c").settings == (("version of the data", "v" * 64, "w" * 64),)
+    several = compare.compare("a,b", "c").settings
+    assert ("hyperparam.x", "[1, 2], [1, 3]", [1, 3]) in several
+    assert "seed" not in [name for name, *_ in several], "of several runs it is drawn"
+    assert ("version of the data", "v" * 64, "w" * 64) in several
+
+
+def test_the_items_most_in_dispute_come_first(made: Made, truth: list[int], spoilt: Spoil) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = made("a", truth, truth)
+    made("b", truth, spoilt(truth, range(250)))
+    table = pq.read_table(folder / "predictions.parquet")
+    sure = table["suspect"].to_pylist()
+    sure[7], sure[3] = 0.999999, 0.99999
+    place = table.schema.get_field_index("suspect")
+    pq.write_table(table.set_column(place, "suspect", pa.array(sure)), folder / "predictions.parquet")
+    found = compare.compare("a", "b")
+    assert [item["uri"] for item in found.only_a[:2]] == ["test/00007.png", "test/00003.png"]
+    assert len(found.only_a) == compare.LISTED
+    assert found.items["only_a"] == 250
+    assert found.only_b == ()
+
+
+@pytest.mark.parametrize(("kind", "thing"), [("text", "texts"), ("image", "pictures"), ("", "items")])
+def test_things_have_their_name(kind: str, thing: str, made: Made, truth: list[int]) -> None:
+    (made("a", truth, truth) / "dataset.json").write_text(json.dumps({"kind": kind, "root": "/data"}))
+    made("b", truth, truth)
+    found = compare.compare("a", "b")
+    assert (found.thing, found.root) == (thing, "/data")
+    assert found.main.metric == found.by == "accuracy"
+    assert compare.compare("b", "a").root == ""
+
+
+def test_long_curves_are_thinned_and_epochs_stand_for_seconds(made: Made, truth: list[int]) -> None:
+    rows = [{"epoch": i, "val_accuracy": i / 1000, "val_loss": None} for i in range(1, 1001)]
+    (made("a", truth, truth) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made("b", truth, truth)
+    found = compare.compare("a", "b").curves["a"]
+    assert found["accuracy"][0][:3] == [(1.0, 0.001), (6.0, 0.006), (11.0, 0.011)]
+    assert len(found["accuracy"][0]) == compare.CURVE
+    assert found["loss"] == [[]]
+
+
+def test_a_run_named_twice_counts_once(made: Made, truth: list[int]) -> None:
+    made("a", truth, truth)
+    made("b", truth, truth)
+    assert compare.compare("a,a", "b").a.runs == ("a",)
