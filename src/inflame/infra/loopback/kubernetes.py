@@ -16,7 +16,7 @@ from typing import Any
 
 from inflame.infra.command import PREEMPTED
 from inflame.infra.loopback.machine import Machine
-from inflame.infra.loopback.server import Answer, Asked
+from inflame.infra.loopback.server import Answer, Asked, ports
 
 _PLACE = re.compile(
     r"/(?:api/v1|apis/[\w.]+/v1)/namespaces/([^/]+)/(jobs|pods|secrets|services)(?:/([^/]+))?(?:/(\w+))?"
@@ -72,6 +72,7 @@ class Kubernetes:
         self.folder, self._images = folder, images
         self.kept: dict[tuple[str, str], dict[str, Any]] = {}
         self.pods: dict[str, _Pod] = {}
+        self._meet: dict[str, int] = {}  # the port at which the pods of a job find each other
         self._lock = threading.RLock()
 
     def answer(self, asked: Asked) -> Answer:
@@ -171,6 +172,7 @@ class Kubernetes:
         self.kept[kind, name] = about
         if kind == "jobs":
             about["status"] = {}
+            (self._meet[name],) = ports(1)
             for index in range(about["spec"]["completions"]):
                 threading.Thread(target=self._run, args=(name, index), daemon=True).start()
         return Answer(status=201, body=about)
@@ -237,7 +239,7 @@ class Kubernetes:
             variables |= {key: base64.b64decode(value).decode() for key, value in data.items()}
         variables["JOB_COMPLETION_INDEX"] = str(pod.index)
         if "MASTER_ADDR" in variables:
-            variables["MASTER_ADDR"] = "127.0.0.1"  # there is no DNS of a cluster here
+            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self._meet[pod.job])}  # all pods are one host
         image = container["image"]
         pod.machine = Machine(container["command"], variables, {str(folder): folder}, pod.lines.append, image=image)
         pod.phase = "Running"

@@ -1,14 +1,13 @@
 """Slurm's commands on this machine, where Slurm itself is not: jobs are processes, at work at once. There is no queue,
 no limit and no cgroup; what partitions, accounts and nodes there are is not asked.
 
-The commands are small programs in a folder for PATH. They hand their words to the control plane, and say what it says;
-`srun` starts what it is told, once for each node, by itself.
+The commands are in a folder for PATH; what they do is in `slurm_command`.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
+import shlex
 import sys
 import threading
 from collections.abc import Sequence
@@ -16,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from inflame.infra.loopback import slurm_command
 from inflame.infra.loopback.machine import Machine
 from inflame.infra.loopback.server import Answer, Asked
 
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL: Slurm's KillWait
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
-_FAR = "Unable to contact slurm controller (connect failure)"
 _KNOWN = frozenset(
     "account acctg-freq array batch bb bbf begin chdir clusters comment constraint container contiguous core-spec "
     "cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline delay-boot dependency distribution error exclude "
@@ -34,49 +33,6 @@ _KNOWN = frozenset(
     "threads-per-core time time-min tmp tres-bind tres-per-task uid use-min-nodes verbose wait wait-all-nodes wckey "
     "wrap".split()
 )
-_CLIENT = """\
-import http.client, json, os, sys
-name = os.path.basename(sys.argv[0])
-given = sys.stdin.read() if name == "sbatch" else ""
-told = json.dumps({"words": [name, *sys.argv[1:]], "given": given, "environment": dict(os.environ)})
-try:
-    line = http.client.HTTPConnection(PLACE, timeout=50)
-    line.request("POST", "/", told)
-    said = json.loads(line.getresponse().read())
-except (OSError, http.client.HTTPException):
-    said = {"code": 1, "out": "", "err": name + ": error: FAR"}
-sys.stdout.write(said["out"])
-sys.stderr.write(said["err"])
-sys.exit(said["code"])
-"""
-_SRUN = """\
-import os, signal, subprocess, sys
-words = sys.argv[1:]
-while words[0].startswith("--"):
-    words.pop(0)
-left, worst = {}, 0
-def hand_on(number, _frame=None):
-    for task in left.values():
-        try:
-            os.kill(task.pid, number)
-        except ProcessLookupError:
-            pass
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
-    signal.signal(number, hand_on)
-for node in range(int(os.environ["SLURM_NNODES"])):
-    about = {"SLURM_NODEID": str(node), "SLURM_PROCID": str(node), "SLURM_LOCALID": "0"}
-    task = subprocess.Popen(words, env={**os.environ, **about})
-    left[task.pid] = task
-while left:
-    pid, status = os.wait()
-    left.pop(pid)
-    code = os.waitstatus_to_exitcode(status)
-    code = 128 - code if code < 0 else code
-    worst = max(worst, code)
-    if code:
-        hand_on(signal.SIGTERM)
-os._exit(worst)
-"""
 
 
 class _Refused(Exception):
@@ -130,7 +86,7 @@ class Slurm:
 
     def refuse(self, fault: str) -> Answer:
         """Slurm has one way to be out of reach."""
-        return _said(1, err=f"error: {_FAR}\n")
+        return _said(1, err=f"error: {slurm_command.FAR}\n")
 
     def take_away(self, number: str) -> None:
         """Takes a job's nodes for a better one, with notice; it is begun anew where it may be."""
@@ -226,11 +182,10 @@ class Slurm:
 def commands(folder: Path, url: str) -> Path:
     """Makes the commands, which ask the control plane at `url`; the folder for PATH."""
     folder.mkdir(parents=True, exist_ok=True)
-    place = url.partition("://")[2]
-    client = _CLIENT.replace("PLACE", json.dumps(place)).replace("FAR", _FAR)
+    words = [sys.executable, "-SI", slurm_command.__file__, url.partition("://")[2]]
     for name in (*COMMANDS, "srun"):
         file = folder / name
-        file.write_text(f"#!{sys.executable} -SE\n{_SRUN if name == 'srun' else client}", encoding="utf-8")
+        file.write_text(f'#!/bin/sh\nexec {shlex.join(words)} {name} "$@"\n', encoding="utf-8")
         file.chmod(0o755)
     return folder
 
