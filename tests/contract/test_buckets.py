@@ -3,6 +3,7 @@ our control planes have them, Azure's as Azurite has it; and a job is sent there
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
@@ -13,9 +14,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from inflame import store
+from inflame.artifact import grow, grow_bucket, manifest
+from inflame.artifact.contents import Contents
 from inflame.errors import DataError
 from inflame.infra import attempts, jobs, launch
 from inflame.infra.loopback.buckets import Buckets
@@ -112,6 +117,14 @@ def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
             return
 
 
+def _blobs(seed: int) -> bytes:
+    """A picture like no other."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((64, 64), Image.Resampling.BICUBIC).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
 PLACES = {"s3": _s3, "gs": _gs, "az": _az}
 
 
@@ -150,6 +163,23 @@ def test_large_files_go_in_pieces(place: str, tmp_path: Path) -> None:
     store.upload(tmp_path / "large", f"{place}/large")
     store.download(f"{place}/large", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == data
+
+
+def test_a_data_set_grows_there(place: str) -> None:
+    """Items in class folders, then what people named: version 2 refers to both, from any machine."""
+    for number, label in enumerate(["lime", "plum"] * 12):
+        store.write(f"{place}/photos/{label}/{number}.jpg", _blobs(number))
+    before = manifest.open(f"{place}/photos")
+    named = [grow.Named(content=_blobs(100 + number), label="owl") for number in range(5)]
+    made = grow.grow(before, named, new=("owl",))
+    assert made.folder == f"{place}/photos/.grown/v0002"
+    after = manifest.open(made.folder)
+    assert after.version == made.version
+    assert after.classes == ("lime", "plum", "owl")
+    new = [uri for uri in after.items["uri"].to_pylist() if uri.startswith(".grown/")]
+    assert {Contents(after.root).read(uri) for uri in new} == {one.content for one in named}
+    assert manifest.open(f"{place}/photos").version == before.version
+    assert grow_bucket.claim(after.root, 2) == 3
 
 
 def test_a_bucket_that_is_not_there_is_said(place: str) -> None:

@@ -17,6 +17,8 @@ from inflame.artifact import containers, listing
 from inflame.errors import DataError
 from inflame.records import Dataset, Fault
 
+GROWN = ".grown"  # a folder of a data set in a bucket with its grown versions (see grow_bucket.py): no class of it
+
 
 @dataclass(frozen=True, slots=True)
 class _File:
@@ -58,13 +60,23 @@ def folder(uri: str, *, skip_bad: bool = False) -> Dataset:
     shard: DataError that names it; with `skip_bad` a fault.
     """
     uri = uri.rstrip("/")
-    files = list(_listed(uri))
+    files = [file for file in _listed(uri) if GROWN not in file.name.split("/")]
     found = _shards(uri, files)
     if found:
         names = {file.name for file in files}
         beside = [brought(f"{uri}/{name}") for name in containers.NAMES if name in names]
         return containers.gathered(found, uri, beside, skip_bad=skip_bad)
     return _of_classes(uri, files)
+
+
+def states(uri: str) -> dict[str, tuple[int, int]]:
+    """The size of each file below the folder, and the number that changes with its content, by its name."""
+    return {file.name: (file.size, file.changed) for file in _listed(uri.rstrip("/"))}
+
+
+def is_grown(text: str) -> bool:
+    """Whether this is the address of a grown version in a bucket."""
+    return is_bucket(text) and f"/{GROWN}/" in text
 
 
 def _shards(uri: str, files: list[_File]) -> list[containers.Part]:

@@ -73,13 +73,16 @@ def divided(uri: str) -> tuple[str, str]:
 
 
 def stated(items: pa.Table, root: str | Path) -> pa.Table:
-    """The items with the size and time of change (ns) of the file that each is in: what the index knows it again by.
-    Of a file that isn't there both are -1."""
-    known: dict[str, tuple[int, int]] = {}
+    """The items with the size and time of change (ns; in a bucket a number that stands for it) of the file that each is
+    in: what the index knows it again by. Of a file that isn't there both are -1."""
+    away = store.local(root) is None
+    known: dict[str, tuple[int, int]] = buckets.states(str(root)) if away else {}
     states = []
     for uri in items["uri"].to_pylist():
         file = divided(uri)[0] or uri
-        if file not in known:
+        if away:
+            known.setdefault(file, (-1, -1))
+        elif file not in known:
             try:
                 state = listing.locate(root, file).stat()
                 known[file] = state.st_size, state.st_mtime_ns

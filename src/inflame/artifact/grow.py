@@ -6,7 +6,8 @@
       new-v0002/                    what was added
       growth.json                   what it grew from; of each new item who named it and when, or why it was left out
 
-The locked test split stays as it is unless that is asked for, and nothing that is nearly one of its items is learned.
+A set in a bucket grows there: see grow_bucket.py. The locked test split stays as it is unless that is asked for, and
+nothing that is nearly one of its items is learned.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,20 +28,18 @@ from numpy.typing import NDArray
 
 from inflame import store
 from inflame.artifact import (
-    checks,
+    akin,
+    buckets,
     contents,
     fetch,
+    grow_bucket,
     index,
     listing,
     magic,
     manifest,
     packed,
-    prose,
     split,
-    texts,
-    thumbs,
 )
-from inflame.artifact import twins as near
 from inflame.artifact.preprocess import pixels
 from inflame.errors import DataError, InflameError
 from inflame.records import Dataset, Preprocess, Record, dumps
@@ -67,7 +65,8 @@ class Named:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth(Record):
     """What a data set became. `added`: how many new items each split got; `left_out`: reason → how many; `new`: a row
-    for each thing that was named, {"sha256", "label", "split" ("" when left out), "why", "who", "time", "answer"}."""
+    for each thing that was named, {"sha256", "label", "split" ("" when left out), "why", "who", "time", "answer"};
+    `new_classes`: those that it didn't have before."""
 
     name: str
     number: int
@@ -78,6 +77,7 @@ class Growth(Record):
     added: Mapping[str, int]
     left_out: Mapping[str, int]
     new: tuple[Mapping[str, Any], ...] = ()
+    new_classes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,51 +97,96 @@ def home_of(name: str) -> Path:
     return store.home() / "grown" / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data")
 
 
-def grow(dataset: Dataset, found: Sequence[Named], *, test: bool = False, progress: Progress | None = None) -> Growth:
-    """The data set with what people named, as the next version in inflame's home; the same again makes no new one.
+def grow(
+    dataset: Dataset,
+    found: Sequence[Named],
+    *,
+    new: Sequence[str] = (),
+    test: bool = False,
+    progress: Progress | None = None,
+) -> Growth:
+    """The data set with what people named, as the next version in inflame's home, or in its bucket; the same again
+    makes no new one. new: names that may become classes of it.
 
     A new item goes to train or val, by its content, in the shares that these have; with `test` also to the test split.
     One that is nearly an item of val, or of test with `test`, goes beside it; nearly one of test is left out else.
-    Nothing that can be added, a class that the data doesn't have, items in a bucket: DataError.
+    Nothing that can be added, a class that the data doesn't have: DataError.
     """
+    more = tuple(name for name in new if name not in dataset.classes and any(one.label == name for one in found))
+    dataset = dataclasses.replace(dataset, classes=(*dataset.classes, *more))
     _demand(dataset, found)
     home = store.make_folder(home_of(dataset.name))
     with fetch.alone(home):
         store.sweep(home)  # what a killed one left
-        number = _next(home)
-        folder = home / f"v{number:04}"
         things = _things(dataset, found)
         _leave_known(dataset, things)
         _sides(dataset, things, test=test, progress=progress)
-        items = _joined(dataset, things, number)
-        version = manifest.version(items)
-        if (known := _made(home, version)) is not None:
+        version = manifest.version(_joined(dataset, things, 0))
+        if (known := next((one for one in _earlier(dataset) if one.version == version), None)) is not None:
             return known
         if not any(thing.side for thing in things):
             raise _nothing(things)
+        number = _number(dataset)
+        items = _joined(dataset, things, number)
         made = Growth(
             name=dataset.name,
             number=number,
-            folder=str(folder),
+            folder=_folder(dataset, number),
             parent=dataset.version,
             version=version,
             items=items.num_rows,
             added=dict(Counter(thing.side for thing in things if thing.side)),
             left_out=dict(Counter(thing.why for thing in things if thing.why)),
             new=tuple(map(_row, things)),
+            new_classes=more,
         )
-        with store.atomic_folder(folder) as part:
-            _lay(dataset, things, part, number)
-            manifest.save(dataclasses.replace(dataset, root="", items=items, version=version, faults=()), part)
-            (part / manifest.GROWTH).write_text(dumps(made), encoding="utf-8")
-        _remember(dataset, folder, items)
+        _write(dataset, dataclasses.replace(dataset, items=items, version=version, faults=()), things, made)
     return made
 
 
 def versions(name: str) -> list[Growth]:
-    """The grown versions of a data set, the oldest first."""
+    """The grown versions in inflame's home of a data set, the oldest first."""
     found = sorted(home_of(name).glob(f"v*/{manifest.GROWTH}"))
     return [Growth.from_json(json.loads(path.read_text(encoding="utf-8"))) for path in found]
+
+
+# --- here, or in a bucket --------------------------------------------------------------------------------------
+
+
+def _earlier(dataset: Dataset) -> list[Growth]:
+    if not _is_away(dataset):
+        return versions(dataset.name)
+    return [Growth.from_json(json.loads(text)) for text in grow_bucket.growths(dataset.root).values()]
+
+
+def _number(dataset: Dataset) -> int:
+    """The next one, which is nobody else's."""
+    home = home_of(dataset.name)
+    here = [int(path.name[1:]) for path in home.glob("v[0-9]*") if path.name[1:].isdigit()]
+    taken = grow_bucket.numbers(dataset.root) if _is_away(dataset) else here
+    number = max(taken, default=FIRST - 1) + 1
+    return grow_bucket.claim(dataset.root, number) if _is_away(dataset) else number
+
+
+def _folder(dataset: Dataset, number: int) -> str:
+    away = _is_away(dataset)
+    return grow_bucket.folder(dataset.root, number) if away else str(home_of(dataset.name) / f"v{number:04}")
+
+
+def _write(before: Dataset, after: Dataset, things: Sequence[_Thing], made: Growth) -> None:
+    if _is_away(before):
+        files = {_name(before, thing, made.number): thing.data for thing in things if thing.side}
+        grow_bucket.write(after, made.number, files, dumps(made))
+        return
+    with store.atomic_folder(made.folder) as part:
+        _lay(before, things, part, made.number)
+        manifest.save(dataclasses.replace(after, root=""), part)
+        (part / manifest.GROWTH).write_text(dumps(made), encoding="utf-8")
+    _remember(before, Path(made.folder), after.items)
+
+
+def _is_away(dataset: Dataset) -> bool:
+    return buckets.is_bucket(dataset.root)
 
 
 # --- what is taken ---------------------------------------------------------------------------------------------
@@ -149,24 +194,24 @@ def versions(name: str) -> list[Growth]:
 
 def _demand(dataset: Dataset, found: Sequence[Named]) -> None:
     root = store.local(dataset.root)
-    if root is None or not root.is_dir():
+    if not _is_away(dataset) and (root is None or not root.is_dir()):
         raise DataError(
-            f"The data set {dataset.name} is not on this machine: it can't grow here.",
+            f"The data set {dataset.name} is not where it was: it can't grow.",
             where=store.shown(dataset.root),
-            remedy="Copy it here first, train on the copy, and grow that.",
+            remedy="Put it back, or train on a copy and grow that.",
         )
     outside = next((uri for uri in dataset.items["uri"].to_pylist() if uri.startswith("../")), "")
     if outside:
         raise DataError(
             f"The item {outside} lies outside the folder of its data set, which can't grow therefore.",
-            where=str(root),
+            where=store.shown(dataset.root),
             remedy="Put the table beside or above its files.",
         )
     strange = sorted({one.label for one in found} - set(dataset.classes))
     if strange:
         raise DataError(
             f'The data set {dataset.name} has no class "{strange[0][:80]}".',
-            where=str(root),
+            where=store.shown(dataset.root),
             remedy=f"One of: {', '.join(dataset.classes[:20])}",
         )
 
@@ -218,7 +263,7 @@ def _sides(dataset: Dataset, things: Sequence[_Thing], *, test: bool, progress: 
     """Gives each thing its split, or the reason why it has none."""
     held = dataset.items.filter(pa.array([one != "train" for one in dataset.items["split"].to_pylist()], pa.bool_()))
     new = [thing for thing in things if not thing.why]
-    beside, together = _alike(dataset, held, new, progress)
+    beside, together, wrong = akin.akin(dataset, held, [(thing.named.content, thing.suffix) for thing in new], progress)
     sides = split.assign(
         listing.table(
             uri=[thing.sha256 for thing in new],
@@ -229,10 +274,10 @@ def _sides(dataset: Dataset, things: Sequence[_Thing], *, test: bool, progress: 
         together=together,
     )["split"].to_pylist()
     for place, (thing, side) in enumerate(zip(new, sides, strict=True)):
-        if thing.why:
-            continue
         twins = beside.get(place, set())
-        if "test" in twins and not test:
+        if place in wrong:
+            thing.why = wrong[place]
+        elif "test" in twins and not test:
             thing.why = "nearly an item of the test split"
         else:
             thing.side = "test" if "test" in twins else "val" if "val" in twins else side
@@ -245,62 +290,6 @@ def _shares(dataset: Dataset, *, test: bool) -> dict[str, float]:
     return {name: counts[name] / total for name in names if counts[name]} if total else {"train": 1.0}
 
 
-# --- what is nearly the same -------------------------------------------------------------------------------------
-
-
-def _alike(
-    dataset: Dataset, held: pa.Table, new: Sequence[_Thing], progress: Progress | None
-) -> tuple[dict[int, set[str]], NDArray[np.int64]]:
-    """The splits of the held-out items that each new thing is nearly, by its place; and pairs of new things that are
-    nearly the same."""
-    if not new:
-        return {}, near.NONE
-    count = held.num_rows
-    links = _texts_alike(dataset, held, new) if dataset.kind == "text" else _seen_alike(dataset, held, new, progress)
-    splits = held["split"].to_pylist()
-    beside: dict[int, set[str]] = {}
-    for first, second in links.tolist():
-        if first < count <= second:
-            beside.setdefault(second - count, set()).add(splits[first])
-    return beside, links[links[:, 0] >= count] - count
-
-
-def _texts_alike(dataset: Dataset, held: pa.Table, new: Sequence[_Thing]) -> NDArray[np.int64]:
-    read = contents.Contents(dataset.root).read
-    told = [read(uri) for uri in held["uri"].to_pylist()] + [thing.data for thing in new]
-    words = [texts.words(texts.decode(content)[0]) for content in told]
-    return prose.pairs(words, prose.sketches(prose.count(words)))
-
-
-def _seen_alike(
-    dataset: Dataset, held: pa.Table, new: Sequence[_Thing], progress: Progress | None
-) -> NDArray[np.int64]:
-    scans, small = _known(dataset, held)
-    lacking = [row for row, scan in enumerate(scans) if scan is None]
-    uris = held["uri"].to_pylist()
-    part = thumbs.empty(len(lacking))
-    read = checks.scan(dataset.root, [uris[row] for row in lacking], small=part, progress=progress)
-    for row, scan in zip(lacking, read, strict=True):
-        scans[row] = scan
-    small[lacking] = part
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        names = [f"{place}{thing.suffix}" for place, thing in enumerate(new)]
-        for name, thing in zip(names, new, strict=True):
-            (folder / name).write_bytes(thing.named.content)
-        mine = thumbs.empty(len(new))
-        looked = checks.scan(folder, names, small=mine)
-    for thing, scan in zip(new, looked, strict=True):
-        thing.why = f"can't be used: {scan.reason}" if scan.kind else ""
-    sizes = np.array([(scan.width, scan.height) for scan in (*scans, *looked) if scan is not None], dtype=np.int64)
-    return near.pairs(thumbs.grey(np.concatenate([small, mine])), sizes.reshape(-1, 2))
-
-
-def _known(dataset: Dataset, items: pa.Table) -> tuple[list[checks.Scan | None], Pixels]:
-    """What an earlier reading of these items found."""
-    return index.recall(f"{dataset.root}\0{dataset.name}", contents.stated(items, dataset.root))
-
-
 # --- writing it ------------------------------------------------------------------------------------------------
 
 
@@ -309,7 +298,8 @@ def _joined(dataset: Dataset, things: Sequence[_Thing], number: int) -> pa.Table
     taken = [thing for thing in things if thing.side]
     rows = len(packed.images(dataset)) if packed.is_packed(dataset) else -1
     names = [
-        f"{packed.IMAGES}#{rows + place}" if rows >= 0 else _name(thing, number) for place, thing in enumerate(taken)
+        f"{packed.IMAGES}#{rows + place}" if rows >= 0 else _name(dataset, thing, number)
+        for place, thing in enumerate(taken)
     ]
     new = listing.table(
         uri=names,
@@ -320,9 +310,10 @@ def _joined(dataset: Dataset, things: Sequence[_Thing], number: int) -> pa.Table
     return pa.concat_tables([dataset.items.select(list(listing.COLUMNS)), new.select(list(listing.COLUMNS))])
 
 
-def _name(thing: _Thing, number: int) -> str:
+def _name(dataset: Dataset, thing: _Thing, number: int) -> str:
+    folder = f"{buckets.GROWN}/v{number:04}" if _is_away(dataset) else f"new-v{number:04}"
     label = re.sub(r"[^\w.-]+", "-", thing.named.label).strip(".-") or "class"
-    return f"new-v{number:04}/{label}/{thing.sha256[:32]}{thing.suffix}"
+    return f"{folder}/{label}/{thing.sha256[:32]}{thing.suffix}"
 
 
 def _lay(dataset: Dataset, things: Sequence[_Thing], part: Path, number: int) -> None:
@@ -336,7 +327,7 @@ def _lay(dataset: Dataset, things: Sequence[_Thing], part: Path, number: int) ->
         place = listing.locate(root, name)
         (part / place.name).symlink_to(place.resolve())
     for thing in taken:
-        path = part / _name(thing, number)
+        path = part / _name(dataset, thing, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(thing.data)
 
@@ -366,15 +357,6 @@ def _remember(dataset: Dataset, folder: Path, items: pa.Table) -> None:
 
 
 # --- around ----------------------------------------------------------------------------------------------------
-
-
-def _next(home: Path) -> int:
-    return max((int(path.name[1:]) for path in home.glob("v[0-9]*") if path.name[1:].isdigit()), default=FIRST - 1) + 1
-
-
-def _made(home: Path, version: str) -> Growth | None:
-    """The grown version that holds exactly this, if it was made before."""
-    return next((one for one in versions(home.name) if one.version == version), None)
 
 
 def _row(thing: _Thing) -> dict[str, Any]:

@@ -192,6 +192,10 @@ def listed(data: str | Path, *, skip_bad: bool = False) -> Dataset:
         return _fetched(named)
     if isinstance(data, str) and buckets.is_one(text):
         return _of_file(text, buckets.brought(text), skip_bad=skip_bad)
+    if isinstance(data, str) and buckets.is_grown(text):
+        from inflame.artifact import grow_bucket
+
+        return grow_bucket.read(text)
     if isinstance(data, str) and buckets.is_bucket(text):
         return buckets.folder(text, skip_bad=skip_bad)
     path = store.local(text)

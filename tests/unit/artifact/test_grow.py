@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from inflame.artifact import grow, manifest, packed, version
+from inflame import store
+from inflame.artifact import grow, grow_bucket, manifest, packed, version
 from inflame.artifact.contents import Contents
 from inflame.errors import DataError
 from inflame.records import Dataset
@@ -174,7 +177,69 @@ def test_texts_of_a_table(tmp_path: Path) -> None:
     assert all(read(uri) for uri in after.items["uri"].to_pylist())
 
 
-def test_a_set_elsewhere_is_refused(photos: Path) -> None:
-    before = dataclasses.replace(manifest.open(photos), root="s3://bucket/photos")
-    with pytest.raises(DataError, match="not on this machine"):
+def test_a_set_that_is_gone_is_refused(photos: Path, tmp_path: Path) -> None:
+    before = dataclasses.replace(manifest.open(photos), root=str(tmp_path / "gone"))
+    with pytest.raises(DataError, match="not where it was"):
         grow.grow(before, [grow.Named(content=b"x", label="lime")])
+
+
+def test_what_is_none_of_the_classes_becomes_one(photos: Path) -> None:
+    before = manifest.open(photos)
+    named = [grow.Named(content=jpeg(900 + n), label="red <b> fig") for n in range(8)]
+    with pytest.raises(DataError, match='no class "red <b> fig"'):
+        grow.grow(before, named)
+    made = grow.grow(before, named, new=("red <b> fig", "nobody's"))
+    after = manifest.open(made.folder)
+    assert made.new_classes == ("red <b> fig",)
+    assert after.classes == (*before.classes, "red <b> fig")
+    assert after.version == made.version
+    assert {row["split"] for row in rows(after).values() if row["label"] == "red <b> fig"} <= {"train", "val"}
+    assert grow.grow(after, [grow.Named(content=jpeg(990), label="red <b> fig")]).number == 3
+
+
+def pictures(place: str, folder: Path) -> str:
+    """The class folders of `folder` in a bucket."""
+    for file in sorted(folder.rglob("*.jpg")):
+        store.write(f"{place}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+    return place
+
+
+@pytest.fixture
+def bucket(photos: Path) -> Iterator[str]:
+    """A data set in fsspec's memory, which is a bucket to inflame."""
+    import fsspec
+
+    name = f"/grow-{os.urandom(6).hex()}"
+    yield pictures(f"memory:/{name}", photos)
+    fsspec.filesystem("memory").rm(name, recursive=True)
+
+
+def test_a_set_in_a_bucket_grows_there(bucket: str) -> None:
+    before = manifest.open(bucket)
+    named = [grow.Named(content=jpeg(900 + n), label="lime", who=("ann",)) for n in range(9)]
+    tested = before.split("test").items.to_pylist()[0]
+    near = grow.Named(content=again(held(before, "test")), label=tested["label"])
+    made = grow.grow(before, [*named, near])
+    assert made.folder == f"{bucket}/.grown/v0002"
+    assert made.left_out == {"nearly an item of the test split": 1}
+    after = manifest.open(made.folder)
+    assert (after.version, after.root, after.name) == (made.version, before.root, before.name)
+    assert rows(before).items() <= rows(after).items()
+    new = [row for uri, row in rows(after).items() if uri.startswith(".grown/v0002/lime/")]
+    assert {Contents(after.root).read(row["uri"]) for row in new} == {one.content for one in named}
+    assert manifest.open(bucket).version == before.version, "the folder itself is as it was"
+    assert grow.grow(before, [*named, near]).folder == made.folder
+    again_grown = grow.grow(after, [grow.Named(content=jpeg(950), label="owl")], new=("owl",))
+    assert again_grown.number == 3
+    assert manifest.open(again_grown.folder).classes == (*before.classes, "owl")
+
+
+def test_several_machines_that_grow_a_bucket_get_a_number_each(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = manifest.open(bucket)
+    # What another machine has begun, and was killed in, or has not finished yet.
+    monkeypatch.setattr(grow_bucket, "numbers", lambda root: [])
+    assert grow_bucket.claim(bucket, 2) == 2
+    made = grow.grow(before, [grow.Named(content=jpeg(900), label="lime")])
+    assert made.number == 3
+    with pytest.raises(DataError):
+        manifest.open(f"{bucket}/.grown/v0002")
