@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from inflame.infra import jobs
 from inflame.infra.loopback.server import Server
 
 APP = """import sys
@@ -70,12 +72,17 @@ def driver(*words: str) -> subprocess.Popen[str]:
 def killed_when(there: Callable[[], bool], *words: str, seconds: float) -> None:
     """Begins the sweep, and kills its driver as soon as it has come so far."""
     with driver(*words) as begun:
-        end = time.monotonic() + seconds
-        while not there():
-            assert begun.poll() is None, begun.communicate()
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        wait_for(there, begun, seconds)
         begun.kill()
+
+
+def wait_for(there: Callable[[], bool], begun: subprocess.Popen[str], seconds: float) -> None:
+    """Until it is so, while the driver lives."""
+    end = time.monotonic() + seconds
+    while not there():
+        assert begun.poll() is None, begun.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def ended(*words: str, seconds: float) -> dict[str, Any]:
@@ -99,6 +106,21 @@ def test_a_killed_driver_goes_on_and_what_is_hopeless_is_stopped_there(model: Pa
     status = [json.loads((home / "runs" / one["run"] / "status.json").read_text()) for one in told["trials"]]
     assert [(one["sweep"], one["trial"]) for one in status] == [(told["sweep"], number) for number in range(3)]
     assert [one["state"] for one in status] == ["done", "done", "interrupted"]
+
+
+def test_ctrl_c_ends_the_jobs_and_the_same_command_goes_on(model: Path, tmp_path: Path, home: Path) -> None:
+    words = [str(model), "hyperparam.mood=one,two", f"hyperparam.beside={tmp_path}", "--workers", "2"]
+    words += ["--on", "local", "--output", (tmp_path / "place").as_uri()]
+    with driver(*words) as begun:
+        wait_for(lambda: len(list((home / "runs").glob("*/metrics.jsonl"))) == 2, begun, 60)
+        begun.send_signal(signal.SIGINT)
+        begun.communicate(timeout=60)
+    assert begun.returncode == 130
+    assert {one.state for one in jobs.every()} == {"stopped"}, "nothing that costs money is left"
+    (tmp_path / "go").touch()
+    told = ended(*words, seconds=60)
+    assert [(one["state"], one["attempt"]) for one in told["trials"]] == [("done", 2)] * 2
+    assert len(jobs.every()) == 4
 
 
 @pytest.mark.slow
