@@ -92,7 +92,9 @@ def test_without_a_cluster_it_is_said(spec: Spec, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(remote, "PAUSE", 0.001)
     (found,) = Ray({"address": "http://127.0.0.1:9"}).check(spec())
     assert (found.what, found.state) == ("login", NOT_OK)
-    assert found.remedy
+    assert found.text.startswith("No head of a Ray cluster answers at http://127.0.0.1:9")
+    assert found.text.endswith("in 6 tries: [Errno 111] Connection refused")
+    assert "RAY_ADDRESS" in found.remedy
 
 
 # --- a real cluster ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -58,6 +59,16 @@ def test_without_slurm_it_is_said(spec: Spec, monkeypatch: pytest.MonkeyPatch) -
         Slurm({}).send(Slurm({}).request(spec()))
     assert "Log in to a node" in refused.value.remedy
     assert Slurm({}).check(spec())[0].state == NOT_OK
+
+
+@pytest.mark.skipif(shutil.which("sinfo") is None, reason="needs Slurm's commands")
+def test_without_a_cluster_it_is_said(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slurm.conf").touch()
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    (found,) = Slurm({}).check(spec())
+    assert (found.what, found.state) == ("login", NOT_OK)
+    assert found.text == "Slurm has no cluster here: sinfo: fatal: Unable to process configuration file"
+    assert "Log in to a node" in found.remedy
 
 
 # --- a real cluster ------------------------------------------------------------------------------

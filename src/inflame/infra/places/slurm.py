@@ -52,7 +52,7 @@ _STATES = {
 }
 _ELSEWHERE = "Log in to a node of the cluster, and work from there."
 _REFUSALS = (
-    ("configuration source", "has no cluster here", _ELSEWHERE),
+    ("configuration (source|file)", "has no cluster here", _ELSEWHERE),
     ("invalid partition", "has no such partition", "Set partition below [on.slurm]: sinfo lists them."),
     ("invalid account|account or partition", "doesn't know this account", "Set account below [on.slurm]."),
     (
