@@ -3,6 +3,7 @@ grows, a challenger is trained by the recipe of before, and becomes the champion
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -17,7 +18,9 @@ import pytest
 from PIL import Image
 
 from inflame.artifact import grow, manifest
+from inflame.model.engine.predictor import Predictor
 from inflame.monitor import inbox
+from inflame.monitor.entries import Entry
 from inflame.monitor.log import Log
 
 pytestmark = pytest.mark.slow
@@ -139,6 +142,41 @@ def test_the_data_grows_and_the_better_model_serves(run: Path, answered: dict[st
     assert [one["action"] for one in entries] == ["promote", "promote"]
     assert entries[-1]["evidence"]["contest"]["better"]
     assert inflame("rollback", "numbers").startswith(run.name)
+
+
+def test_what_the_model_does_not_know_becomes_a_class(
+    digits: tuple[np.ndarray, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(HOME, "INFLAME_HOME", str(tmp_path / "home"))
+    nines = [png(picture) for picture, label in zip(*digits, strict=True) if label == "9"][:80]
+    for number, (picture, label) in enumerate(zip(*digits, strict=True)):
+        if label != "9":
+            (tmp_path / "eight" / label).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "eight" / label / f"{number:04}.png").write_bytes(png(picture))
+    run = json.loads(inflame("train", str(tmp_path / "eight"), "--in", "8s", "--json").splitlines()[-1])["run"]
+    predictor, found = Predictor(Path(run) / "bundle"), log()
+    found.register(predictor.version, predictor.classes, ())
+    for content, said in zip(nines, predictor.predict(nines, 1), strict=True):
+        name = hashlib.sha256(content).hexdigest()
+        found.add([Entry(id=name[:32], model=predictor.version, input=name, label=said.label, probability=0.5)])
+        found.keep(name, content)
+    names = [hashlib.sha256(content).hexdigest()[:32] for content in nines]
+    assert "kept     ann: nine" in inflame("inbox", "say", names[0], "+nine", "--model", run, "--as", "ann")
+    refused = inflame("monitor", "retrain", "--model", run, "--new-classes", code=2)
+    assert "No new class has enough items: nine: 1 of 20" in refused
+    for name in names[1:]:
+        inbox.say(found, name, "NINE", "ann", new=True)
+    found.close()
+    assert "no class nine: 80 inputs" in inflame("inbox", "list", "--model", run)
+
+    told: dict[str, Any] = json.loads(inflame("monitor", "retrain", "--model", run, "--new-classes", "--json"))
+    assert told["data"]["new_classes"] == ["nine"]
+    assert "test" not in told["data"]["added"]
+    recent = told["contest"]["bouts"]["recent"]
+    assert recent["champion"] == 0.0, "it doesn't know the class"
+    assert recent["challenger"] > 0.7
+    assert told["promoted"], told
+    assert Predictor(Path(told["run"]) / "bundle").classes[-1] == "nine"
 
 
 def test_the_alarm_is_rehearsed(run: Path) -> None:

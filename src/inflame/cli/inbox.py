@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inflame.cli import growing
 from inflame.cli.model import bundle_of
 from inflame.cli.show import as_json, bold, table
 from inflame.errors import DataError, UserError, did_you_mean
@@ -18,7 +19,6 @@ from inflame.errors import DataError, UserError, did_you_mean
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from inflame.artifact.grow import Growth, Named
     from inflame.cli.words import Parser
     from inflame.model.engine.predictor import Predictor
     from inflame.monitor.inbox import Candidate
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from inflame.records import Dataset
 
 _ACTS = ("look", "list", "say", "undo", "show", "accept")
-_KEYS = "1–9 the class · Enter: the first · 0 none of them · or its name · s skip · u undo · q end"
+_KEYS = (
+    "1–9 the class · Enter: the first · 0 none of them · or its name · +NAME something else · s skip · u undo · q end"
+)
 _WIDE, _HIGH = 56, 30  # of a picture in the terminal: columns, and half lines
 _LISTED = 20
 
@@ -38,6 +40,7 @@ def inbox_words(parser: Parser) -> None:
         "What a model was asked and people should see: where it was unsure, what is unlike its training,\n"
         "what visitors say is wrong, and some chosen at random, which give an honest accuracy. Only what was\n"
         "kept by consent can be shown. Several people may look; where they disagree the majority counts.\n"
+        "What is none of the classes gets a name: +NAME. It is kept aside until there is enough of it.\n"
         "accept makes the next version of the data of what is agreed on: nothing goes to the test split\n"
         "(unless --test), nothing that is nearly in it is learned, and a quarter is kept apart for\n"
         "inflame monitor retrain to compare models by. The same in the browser: /review of inflame serve."
@@ -47,6 +50,7 @@ def inbox_words(parser: Parser) -> None:
         "  inflame inbox                                    one after the other, keys 1 to 9\n"
         "  inflame inbox list --json\n"
         "  inflame inbox say 4f1c0a… monarch --as ann\n"
+        '  inflame inbox say 4f1c0a… "+red admiral"         something that the model has no class for\n'
         "  inflame inbox accept                             then: inflame train FOLDER"
     )
     add = parser.add_argument
@@ -56,6 +60,7 @@ def inbox_words(parser: Parser) -> None:
     add("--log", metavar="URI", default="", help="the log: a file or postgresql://… (default: in the home)")
     add("--comment", metavar="TEXT", default="", help="say: a remark that is kept with it")
     add("--test", action="store_true", help="accept: new items may go to the test split as well")
+    add("--new-classes", action="store_true", help="accept: what was named often enough becomes a class")
 
 
 def inbox(words: Namespace) -> int:
@@ -121,21 +126,24 @@ def _answered(
         box.skip(log, one.entry.id, who)
         return place + 1, said
     try:
-        box.say(log, one.entry.id, _meant(word, _ordered(predictor, one)), who)
+        label, new = _meant(word, _ordered(predictor, one))
+        box.say(log, one.entry.id, label, who, new=new)
     except UserError as error:
         print(error.explain(), file=sys.stderr)
         return place, said
     return place + 1, said + 1
 
 
-def _meant(word: str, classes: Sequence[str]) -> str:
-    """The class that a key or a name means; "" for none of them. Any other word: UserError."""
+def _meant(word: str, classes: Sequence[str]) -> tuple[str, bool]:
+    """The class that a key or a name means, "" for none of them; and whether the name is new. Else UserError."""
     if word == "0":
-        return ""
+        return "", False
     if word in classes:
-        return word
+        return word, False
+    if word.startswith("+"):
+        return word[1:], True
     if word.isascii() and word.isdigit() and 1 <= int(word[:3]) <= min(9, len(classes)):
-        return classes[int(word) - 1]
+        return classes[int(word) - 1], False
     raise UserError(f'"{word[:40]}" is no class.{did_you_mean(word[:40], classes)}', remedy=_KEYS)
 
 
@@ -204,7 +212,8 @@ def _list(words: Namespace) -> int:
         disputed = [
             {"answer": entry.id, "said": [vote.to_json() for vote in votes]} for entry, votes in labels.disputed
         ]
-        print(as_json({"waiting": waiting, "agreed": len(labels.accepted), "disputed": disputed}))
+        found = {"waiting": waiting, "agreed": len(labels.accepted), "disputed": disputed, "new": box.named(log)}
+        print(as_json(found))
         return 0
     seen = [one for one in every if one.entry.input in held]
     print(f"{len(seen)} to look at; {len(every) - len(seen)} more were not kept, so nobody can see them")
@@ -217,6 +226,7 @@ def _list(words: Namespace) -> int:
     for entry, votes in labels.disputed:
         told = ", ".join(f"{vote.who}: {vote.label or 'none of them'}" for vote in votes)
         print(f"disagreement  {entry.id[:8]}  {told}")
+    growing.tell_new(box.newcomers(log, predictor.classes))
     print(f"agreed   {len(labels.accepted)} inputs   next: inflame inbox accept")
     return 0
 
@@ -224,8 +234,9 @@ def _list(words: Namespace) -> int:
 def _say(words: Namespace, answer: str, label: str) -> int:
     from inflame.monitor import inbox as box
 
-    log = log_of(words)
-    said = box.say(log, _whole(log, answer), label if label != "none" else "", _who(words), words.comment)
+    log, new = log_of(words), label.startswith("+")
+    told = label[1:] if new else label if label != "none" else ""
+    said = box.say(log, _whole(log, answer), told, _who(words), words.comment, new=new)
     print(as_json(said.to_json()) if words.json else f"kept     {said.who}: {said.label or 'none of the classes'}")
     return 0
 
@@ -276,63 +287,16 @@ def _whole(log: Log, answer: str) -> str:
 
 
 def _accept(words: Namespace) -> int:
-    log = log_of(words)
-    made, facts = grown(log, dataset_of(words.model), test=words.test, quiet=words.json)
+    log, dataset = log_of(words), dataset_of(words.model)
+    new = growing.chosen(log, dataset.classes) if words.new_classes else ()
+    made, facts = growing.grown(log, dataset, new=new, test=words.test, quiet=words.json)
     if words.json:
-        print(as_json({**made.to_json(), **facts}))
+        print(as_json({**made.to_json(), **facts, "named": growing.left(log, dataset.classes, new)}))
         return 0
-    tell_growth(made, facts)
+    growing.tell(made, facts)
+    growing.tell_new(growing.left(log, dataset.classes, new))
     print(f"next     inflame train {made.folder}   or   inflame monitor retrain")
     return 0
-
-
-def grown(log: Log, dataset: Dataset, *, test: bool = False, quiet: bool = False) -> tuple[Growth, dict[str, int]]:
-    """The next version of the data, of what is agreed on; and how many inputs were not kept or are kept apart."""
-    from tqdm import tqdm
-
-    from inflame.artifact import grow
-
-    named, facts = agreed(log, dataset.classes)
-    with tqdm(desc="reading", unit=" items", delay=2, leave=False, disable=quiet or None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return grow.grow(dataset, named, test=test, progress=progress), facts
-
-
-def agreed(log: Log, classes: Sequence[str], *, apart: bool = False) -> tuple[list[Named], dict[str, int]]:
-    """What people agreed on and may be learned from, or with `apart` what is never learned from."""
-    from inflame.artifact.grow import Named
-    from inflame.monitor import inbox as box
-
-    found: list[Named] = []
-    facts = {"agreed": 0, "not_kept": 0, "apart": 0}
-    for one in box.labels(log).accepted:
-        if one.label not in classes:  # said about another model
-            continue
-        facts["agreed"] += 1
-        facts["apart"] += (aside := box.is_apart(one.entry.input))
-        if aside != apart:
-            continue
-        content = log.kept(one.entry.input)
-        facts["not_kept"] += content is None
-        if content is not None:
-            found.append(Named(content=content, label=one.label, who=one.who, time=one.time, answer=one.entry.id))
-    return found, facts
-
-
-def tell_growth(made: Growth, facts: dict[str, int]) -> None:
-    """For people."""
-    added = ", ".join(f"{count} to {name}" for name, count in made.added.items())
-    print(f"version  {made.number} of {made.name}: {made.items:,} items, {added}")
-    for why, count in made.left_out.items():
-        print(f"left out {count}: {why}")
-    if facts["not_kept"]:
-        print(f"left out {facts['not_kept']}: not kept, so there is nothing to learn from")
-    print(f"apart    {facts['apart']} of {facts['agreed']} agreed inputs, to compare models by")
-    print(f"data     {made.folder}")
 
 
 # --- what all need ---------------------------------------------------------------------------------------------

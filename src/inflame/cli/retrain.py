@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inflame import store
-from inflame.cli.inbox import agreed, grown, log_of, run_of, tell_growth
+from inflame.cli import growing
+from inflame.cli.inbox import log_of, run_of
 from inflame.cli.model import bundle_of
 from inflame.cli.show import as_json
 from inflame.errors import RunError, UserError
@@ -43,12 +44,14 @@ def retrain(words: Namespace) -> int:
 
     before = Run(path=run_of(words.model))
     dataset, log = manifest.load(before.path), log_of(words)
-    made, facts = grown(log, dataset, quiet=words.json)
+    new = growing.chosen(log, dataset.classes) if words.new_classes else ()
+    made, facts = growing.grown(log, dataset, new=new, quiet=words.json)
     if not words.json:
-        tell_growth(made, facts)
+        growing.tell(made, facts)
+        growing.tell_new(growing.left(log, dataset.classes, new))
     spec = _spec(before, made, words)
     after = Run(path=_sent(spec, words) if words.on else _trained(spec))
-    recent, _ = agreed(log, dataset.classes, apart=True)
+    recent, _ = growing.agreed(log, (*dataset.classes, *new), apart=True)
     found = _compared(bundle_of(words.model), after, dataset, recent, quiet=words.json)
     return _concluded(words, before, after, found, made, str(words.name or _name(words.model) or dataset.name))
 

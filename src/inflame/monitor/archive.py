@@ -17,7 +17,7 @@ from inflame import store
 from inflame.errors import DataError
 from inflame.model.engine.expected import Expected, Sample, joined
 from inflame.monitor.checking import Checked, line, rank
-from inflame.monitor.drift import LEAST, QUIET, Watch, Window, judge
+from inflame.monitor.drift import LEAST, QUIET, TOLERANCE, Watch, Window, judge
 from inflame.monitor.parquet import ROWS
 
 COLUMNS = ("model", "input", "time", "known", "kind", "latency", "probabilities", "embedding", "seen")
@@ -56,18 +56,18 @@ def days(uri: str) -> list[str]:
     return sorted(name.removeprefix("day=") for name in _listed(uri) if name.startswith("day="))
 
 
-def check(uri: str, expected: Expected, model: str, *, size: int) -> Checked:
+def check(uri: str, expected: Expected, model: str, *, size: int, tolerance: float = TOLERANCE) -> Checked:
     """Checks all windows of an exported log that are whole. `new` counts the entries, `foreign` those with other
-    classes or statistics. None of that model: DataError."""
+    classes or statistics. None of that model: DataError. tolerance: see `judge`."""
     watch, lines = Watch(), list[dict[str, Any]]()
     worst: tuple[str, Window] | None = None
     counted = {"new": 0, "foreign": 0}
     for part in windows(uri, expected, model, size, counted):
         if len(part) < size and (lines or len(part) < LEAST):
             break
-        window = judge(expected, part.sample, part.inputs)
+        window = judge(expected, part.sample, part.inputs, tolerance=tolerance)
         watch, level = watch.after(window)
-        lines.append(line(float(part.times[0]), float(part.times[-1]), float(np.median(part.latencies)), window, level))
+        lines.append(line(float(part.times[0]), float(part.times[-1]), part.latencies, window, level))
         if worst is None or rank(level) >= rank(worst[0]):
             worst = (level, window)
     if not counted["new"] and not counted["foreign"]:

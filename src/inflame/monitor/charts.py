@@ -9,13 +9,15 @@ from markupsafe import Markup
 
 from inflame.model.engine.drawings import Line, lines
 from inflame.monitor.overview import Overview, Span
+from inflame.monitor.speech import Say, english
 
 HOUR, DAY = 3_600.0, 86_400.0
 
 
-def charts(found: Overview) -> dict[str, Markup]:
+def charts(found: Overview, speak: Say = english) -> dict[str, Markup]:
     """By name: traffic, unknown, latency, classes and accuracy over time; those that have nothing to show are empty."""
-    unit, name = (DAY, "days from now") if found.until - found.since > 3 * DAY else (HOUR, "hours from now")
+    days = found.until - found.since > 3 * DAY
+    unit, name = (DAY, speak("days from now")) if days else (HOUR, speak("hours from now"))
 
     def across(when: float) -> float:
         return (when - found.until) / unit
@@ -26,31 +28,32 @@ def charts(found: Overview) -> dict[str, Markup]:
     made = {
         "traffic": lines(
             [Line(points=of_spans(lambda span: float(span.answers)), style="main")],
-            label="answers over time", x_name=name, y_name="answers",
+            label=speak("answers over time"), x_name=name, y_name=speak("answers"),
         ),
         "unknown": lines(
             [Line(points=of_spans(_unknown), style="main")],
-            label="share of answers about what the model does not know, over time", x_name=name, y_name="not known",
-            percent=True,
+            label=speak("share of answers about what the model does not know, over time"), x_name=name,
+            y_name=speak("not known"), percent=True,
         ),
         "latency": lines(
             [
                 Line(points=of_spans(lambda span: _milliseconds(span.median)), style="main"),
                 Line(points=of_spans(lambda span: _milliseconds(span.slow)), style="other"),
             ],
-            label="latency over time: the median, and what 95 of 100 answers stay below", x_name=name, y_name="ms",
+            label=speak("latency over time: the median, and what 95 of 100 answers stay below"),
+            x_name=name, y_name="ms",
         ),
         "classes": lines(
             [Line(points=of_spans(_share(one)), style=f"series{place}") for place, one in enumerate(found.classes, 1)],
-            label=f"share of the answers over time: {', '.join(found.classes)}", x_name=name, y_name="of the answers",
-            percent=True,
+            label=speak("share of the answers over time: {names}", names=", ".join(found.classes)), x_name=name,
+            y_name=speak("of the answers"), percent=True,
         ),
-        "accuracy": _accuracy(found, across, name),
+        "accuracy": _accuracy(found, across, name, speak),
     }  # fmt: skip
     return made if found.answers else dict.fromkeys(made, Markup(""))
 
 
-def _accuracy(found: Overview, across: Callable[[float], float], name: str) -> Markup:
+def _accuracy(found: Overview, across: Callable[[float], float], name: str, speak: Say) -> Markup:
     """The estimates of the windows that were checked, with their intervals."""
     guesses = [(across(one["to"]), one["accuracy"]) for one in found.windows if one.get("accuracy")]
     reliable = [(when, guess) for when, guess in guesses if guess["reliable"]]
@@ -66,9 +69,9 @@ def _accuracy(found: Overview, across: Callable[[float], float], name: str) -> M
             Line(points=of("low"), style="bound"),
             Line(points=of("high"), style="bound"),
         ],
-        label="estimated accuracy of the windows that were checked, with its interval",
+        label=speak("estimated accuracy of the windows that were checked, with its interval"),
         x_name=name,
-        y_name="estimated accuracy",
+        y_name=speak("estimated accuracy"),
         percent=True,
     )
 

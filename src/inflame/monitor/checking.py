@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from inflame.model.engine.expected import Expected
 from inflame.monitor import gather
-from inflame.monitor.drift import QUIET, RISK, Watch, Window, judge
+from inflame.monitor.drift import QUIET, RISK, TOLERANCE, Watch, Window, judge
 from inflame.monitor.entries import Entry
 from inflame.monitor.log import Log
 from inflame.records import Record
@@ -33,9 +37,18 @@ class Checked(Record):
         return {"level": self.level, "new": self.new, "foreign": self.foreign, "windows": list(self.windows)}
 
 
-def check(log: Log, expected: Expected, model: str, *, size: int, anew: bool = False, least: int = 10) -> Checked:
+def check(
+    log: Log,
+    expected: Expected,
+    model: str,
+    *,
+    size: int,
+    anew: bool = False,
+    least: int = 10,
+    tolerance: float = TOLERANCE,
+) -> Checked:
     """Checks the windows that are whole since the last check. What doesn't fill a window waits for the next check,
-    unless there was none before. anew: from the beginning of the log."""
+    unless there was none before. anew: from the beginning of the log. tolerance: see `judge`."""
     key = f"watch:{model}"
     state = {} if anew else log.noted(key, {})
     watch = Watch.from_json(state.get("watch", {}))
@@ -50,10 +63,10 @@ def check(log: Log, expected: Expected, model: str, *, size: int, anew: bool = F
         first = not history and not lines
         if len(good) < least or (len(group) < size and not first):
             break
-        window = judge(expected, gather.sample(good, len(expected.names)), [entry.input for entry in good])
+        sample, inputs = gather.sample(good, len(expected.names)), [entry.input for entry in good]
+        window = judge(expected, sample, inputs, tolerance=tolerance)
         watch, level = watch.after(window)
-        latency = sorted(entry.latency for entry in good)[len(good) // 2]
-        lines.append(line(good[0].time, good[-1].time, latency, window, level))
+        lines.append(line(good[0].time, good[-1].time, [entry.latency for entry in good], window, level))
         after = log.place_of(group[-1].id)
         if worst is None or rank(level) >= rank(worst[0]):
             worst = (level, window, tuple(good[row] for row in window.unlike))
@@ -68,9 +81,13 @@ def history(log: Log, model: str) -> list[dict[str, Any]]:
     return list(log.noted(f"watch:{model}", {}).get("windows", []))
 
 
-def line(begin: float, end: float, latency: float, window: Window, level: str) -> dict[str, Any]:
-    """What is remembered of a window: from when to when, the median latency, what was found."""
+def line(
+    begin: float, end: float, latencies: Sequence[float] | NDArray[np.float64], window: Window, level: str
+) -> dict[str, Any]:
+    """What is remembered of a window: from when to when, the latency (its median, and what 95 of 100 stay below), what
+    was found."""
     guess = window.estimate
+    middle, slow = np.quantile(latencies, [0.5, 0.95])
     return {
         "from": begin,
         "to": end,
@@ -81,7 +98,8 @@ def line(begin: float, end: float, latency: float, window: Window, level: str) -
         "unknown": window.unknown,
         "accuracy": guess.to_json() if guess is not None else None,
         "findings": [one.name for one in window.findings],
-        "latency": latency,
+        "latency": float(middle),
+        "slow": float(slow),
     }
 
 

@@ -19,14 +19,19 @@ from numpy.typing import NDArray
 from inflame.model.engine import shift
 from inflame.model.engine.estimate import Estimate, estimate
 from inflame.model.engine.expected import Expected, Sample, View
+from inflame.monitor.speech import Say, english
 from inflame.records import Record
 
 QUIET, CHANGED, RISK = "quiet", "input changed", "accuracy at risk"
 LEAST = 10  # items of a window: of less nothing can be said
-TOLERANCE = 0.03  # of accuracy that may be lost before it is called a risk
+TOLERANCE = 0.05  # of accuracy that may be lost before it is called a risk
 UNLIKE = 8  # pictures that are shown
 NEAR = 0.002  # 1 - cosine of embeddings: hardly another picture
 TOLD = 6  # findings that are told
+SAME = 0.2  # share of copies that somebody should look at
+COPES = "Look at the items most unlike the training. The model seems to cope; tell whoever sends them."
+NEVER = "Label {n} items like these: nothing of the kind was ever tested."
+DISTRUST = "Stop trusting the answers until {n} items like these are labelled, then train again."
 COMPARED = 2000  # items of a window that are looked through for near copies
 
 
@@ -51,6 +56,7 @@ class Window(Record):
     copies: float
     near: float
     advice: str
+    tolerance: float = TOLERANCE
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
@@ -58,13 +64,14 @@ class Window(Record):
         return {**found, "between_false_alarms": between_false_alarms(self.limits)}
 
 
-def judge(expected: Expected, sample: Sample, inputs: Sequence[str] = ()) -> Window:
-    """What is found in a window of `LEAST` items or more. inputs: their hashes, to find copies by."""
+def judge(expected: Expected, sample: Sample, inputs: Sequence[str] = (), *, tolerance: float = TOLERANCE) -> Window:
+    """What is found in a window of `LEAST` items or more. inputs: their hashes, to find copies by. tolerance: how much
+    accuracy may be lost before it is at risk."""
     view = expected.view(sample)
     found = shift.compare(expected, view, sample.known, sample.kinds if any(sample.kinds) else ())
     p = {"changed": shift.combined(found), "risk": shift.combined(found, shift.MODEL)}
     guess = estimate(expected, view, sample.known)
-    level = _level(expected, p, guess, found)
+    level = _level(expected, p, guess, found, tolerance)
     every = [one for one in found if one.p * one.share < expected.thresholds["changed"]]
     telling = tuple(sorted(every, key=lambda one: one.p * one.share)[:TOLD])
     classes = _classes(expected, view)
@@ -83,7 +90,8 @@ def judge(expected: Expected, sample: Sample, inputs: Sequence[str] = ()) -> Win
         unlike=tuple(strangeness(expected, view).argsort()[::-1][:UNLIKE].tolist()),
         copies=copies,
         near=near,
-        advice=_advice(level, guess, copies),
+        advice=advise(level, guess, copies),
+        tolerance=tolerance,
     )
 
 
@@ -112,7 +120,8 @@ class Watch(Record):
     def after(self, window: Window) -> tuple[Watch, str]:
         """The watch after one more window, and the level that both say together. A level that rang starts anew."""
         sums = {level: (1 + getattr(self, level)) * _evidence(window.p[level]) for level in ("changed", "risk")}
-        level, fallen = window.level, window.estimate is not None and _fallen(window.accuracy_before, window.estimate)
+        level, guess = window.level, window.estimate
+        fallen = guess is not None and _fallen(window.accuracy_before, guess, window.tolerance)
         if sums["risk"] >= 1 / window.limits["risk"] and fallen:
             level = RISK
         if level == QUIET and sums["changed"] >= 1 / window.limits["changed"]:
@@ -126,10 +135,16 @@ def _evidence(p: float) -> float:
     return 0.5 / math.sqrt(max(p, 1e-12))
 
 
-def _level(expected: Expected, p: dict[str, float], guess: Estimate | None, found: Sequence[shift.Finding]) -> str:
+def _level(
+    expected: Expected,
+    p: dict[str, float],
+    guess: Estimate | None,
+    found: Sequence[shift.Finding],
+    tolerance: float,
+) -> str:
     limits = expected.thresholds
     if p["risk"] < limits["risk"]:
-        if guess is not None and (not guess.reliable or _fallen(expected.accuracy, guess)):
+        if guess is not None and (not guess.reliable or _fallen(expected.accuracy, guess, tolerance)):
             return RISK
         # Without an estimator only what bears on the answers themselves counts.
         bearing = {"confidence", "entropy", "unknown", "classes"}
@@ -138,8 +153,9 @@ def _level(expected: Expected, p: dict[str, float], guess: Estimate | None, foun
     return CHANGED if min(p.values()) < limits["changed"] else QUIET
 
 
-def _fallen(before: float, guess: Estimate) -> bool:
-    return guess.accuracy < before - TOLERANCE
+def _fallen(before: float, guess: Estimate, tolerance: float) -> bool:
+    """Whether more than the tolerance is lost, in four of five such cases: half of a 90 % interval is that much."""
+    return (guess.accuracy + guess.high) / 2 < before - tolerance
 
 
 def _classes(expected: Expected, view: View) -> tuple[tuple[str, float, float], ...]:
@@ -165,16 +181,13 @@ def _copies(sample: Sample, inputs: Sequence[str]) -> tuple[float, float]:
     return copies, float(alike.any(axis=1).mean())
 
 
-def _advice(level: str, guess: Estimate | None, copies: float) -> str:
-    repeated = " Many items are the same: look at who sends them." if copies > 0.2 else ""
+def advise(level: str, guess: Estimate | None, copies: float, speak: Say = english) -> str:
+    """What to do about a window."""
+    repeated = " " + speak("Many items are the same: look at who sends them.") if copies > SAME else ""
     if level == QUIET:
-        return f"Nothing to do.{repeated}"
+        return speak("Nothing to do.") + repeated
     if level == CHANGED:
-        return (
-            f"Look at the items most unlike the training. The model seems to cope; tell whoever sends them.{repeated}"
-        )
+        return speak(COPES) + repeated
     if guess is None or not guess.reliable:
-        count = guess.label if guess is not None else 100
-        return f"Label {count} items like these: nothing of the kind was ever tested.{repeated}"
-    until = f"until {guess.label} items like these are labelled"
-    return f"Stop trusting the answers {until}, then train again.{repeated}"
+        return speak(NEVER, n=guess.label if guess is not None else 100) + repeated
+    return speak(DISTRUST, n=guess.label) + repeated

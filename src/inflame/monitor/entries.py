@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from inflame.records import Record
 
 Floats = NDArray[np.floating[Any]]
-SAID = ("right", "wrong", "label")  # what a verdict can be: two buttons of the website, and a class that was named
+NEW = "new"  # something that the model has no class for, by the name that a reviewer gives it
+SAID = ("right", "wrong", "label", NEW)  # what a verdict can be: two buttons of the website, a class, a new name
 VISITOR = "visitor"  # who speaks through the public pages: nobody is told from another, and nobody is believed blindly
 SHADOW = "shadow"  # the source of answers that nobody was given: those of a model that is tried beside another
 
@@ -104,8 +105,9 @@ def _half(vector: Floats) -> NDArray[np.float16]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict(Record):
     """What a person said of an answer. `answer` is the id of the entry, `said` one of `SAID`, `label` the class that it
-    is in truth ("" with "wrong" alone), `who` the one who says so, `asked`: whether they were asked about an answer
-    chosen at random, which is what makes an accuracy honest. `taken_back`: later, by the same person."""
+    is in truth ("" with "wrong" alone; with "new" a name that is no class), `who` the one who says so, `asked`: whether
+    they were asked about an answer chosen at random, which is what makes an accuracy honest. `taken_back`: later, by
+    the same person."""
 
     answer: str
     said: str
@@ -115,6 +117,16 @@ class Verdict(Record):
     comment: str = ""
     taken_back: bool = False
     time: float = field(default_factory=time.time)
+
+
+def plain(name: str) -> str:
+    """A name that somebody typed: without what can't be shown, 80 letters at most."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())[:80].rstrip()
+
+
+def alike(name: str) -> str:
+    """What two spellings of one name have in common: `Red panda`, `red_panda`."""
+    return " ".join(plain(name).replace("_", " ").casefold().split())
 
 
 def dumps(row: tuple[Any, ...]) -> str:

@@ -8,6 +8,7 @@ said: only from these an honest accuracy can be told. Who is asked about which i
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,8 +20,9 @@ from inflame.errors import UserError
 from inflame.model.engine.expected import Expected
 from inflame.monitor import gather
 from inflame.monitor.drift import NEAR, strangeness
-from inflame.monitor.entries import VISITOR, Entry, Verdict
+from inflame.monitor.entries import NEW, VISITOR, Entry, Verdict, alike, plain
 from inflame.monitor.log import Log
+from inflame.monitor.speech import english
 
 RANDOM = 10  # one answer of so many is asked about whatever it says
 TURN = 4  # and every so many items it is its turn
@@ -28,22 +30,33 @@ SECOND = 8  # one labelled answer of so many is shown to another reviewer as wel
 LOOKED = 2000  # the latest answers that are looked through
 APART = 4  # one agreed input of so many is never learned from: by these a champion and its challenger are compared
 SKIPPED = 1000  # answers that a reviewer left out, remembered
+ENOUGH = 20  # agreed inputs that were kept make a new class
 
+DISAGREE = "reviewers disagree"
+_Reason = tuple[str, tuple[str, str]]  # and the rivals that it names
+_NOBODY = ("", "")
 _STRANGE = (1.0, 3.0)  # deviations: as usual, and as unlike as it gets
 _TOLD = 0.5  # of uncertainty or strangeness: then it is given as the reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An answer that someone should look at. `why` in words; `random`: chosen by chance; `folded`: how many answers to
-    nearly the same input stand behind it; `votes`: what was said of it so far, by others."""
+    """An answer that someone should look at, for a `reason`, which may name two `rivals`, {a} and {b}; `random`: chosen
+    by chance; `folded`: how many answers to nearly the same input stand behind it; `votes`: what was said of it so far,
+    by others."""
 
     entry: Entry
-    why: str
+    reason: str
+    rivals: tuple[str, str] = ("", "")
     random: bool = False
     folded: int = 0
     votes: tuple[Verdict, ...] = ()
     worth: float = 0.0
+
+    @property
+    def why(self) -> str:
+        """The reason in words."""
+        return english(self.reason, a=self.rivals[0], b=self.rivals[1])
 
     def to_json(self) -> dict[str, Any]:
         """Without the arrays."""
@@ -66,12 +79,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """An input that reviewers agree on: its class, who said so, and when the last of them did."""
+    """An input that reviewers agree on: its class (`new`: or a name that was none when they said so), who said so, and
+    when the last of them did."""
 
     entry: Entry
     label: str
     who: tuple[str, ...]
     time: float
+    new: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +118,9 @@ def waiting(
     ]
     if not entries:
         return []
-    worth, why = _worth(entries, votes, expected, (log.model(model) or {}).get("classes", []))
+    worth, reasons = _worth(entries, votes, expected, (log.model(model) or {}).get("classes", []))
     order = np.argsort(-worth, kind="stable")
-    made = [_candidate(entries[row], why[row], float(worth[row]), votes) for row in order]
+    made = [_candidate(entries[row], reasons[row], float(worth[row]), votes) for row in order]
     chance = sorted((one for one in made if one.random), key=lambda one: _digest(one.entry.id))
     return _in_turn(_folded([one for one in made if not one.random]), chance)
 
@@ -120,15 +135,20 @@ def is_apart(input: str) -> bool:
     return _digest(f"apart {input}") % APART == 0
 
 
-def say(log: Log, answer: str, label: str, who: str, comment: str = "") -> Verdict:
-    """Keeps what a reviewer says of an answer: its class, or "" for none of the classes.
+def say(log: Log, answer: str, label: str, who: str, comment: str = "", *, new: bool = False) -> Verdict:
+    """Keeps what a reviewer says of an answer: its class, or "" for none of the classes. new: `label` is the name of
+    something that the model may have no class for; a class, or a name of before, is known again however it is spelt.
 
     No name, a name that is not a person's, an unknown answer or class: UserError.
     """
     who = reviewer(who)
     entry = log.find(answer)
+    if new and entry is not None:
+        classes = (log.model(entry.model) or {}).get("classes", [])
+        label = _spelt(label, [*classes, *named(log)])
+        new = label not in classes
     right = entry is not None and label == entry.label
-    said = "right" if right else "label" if label else "wrong"
+    said = NEW if new else "right" if right else "label" if label else "wrong"
     return log.verdict(
         Verdict(answer=answer, said=said, label=label, who=who, asked=is_random(answer), comment=comment)
     )
@@ -146,9 +166,9 @@ def undo(log: Log, who: str) -> Verdict | None:
     if not mine:
         return None
     last = max(mine, key=lambda verdict: verdict.time)
-    plain = {**last.to_json(), "taken_back": True}
-    plain.pop("time")
-    log.verdict(Verdict.from_json(plain))
+    told = {**last.to_json(), "taken_back": True}
+    told.pop("time")
+    log.verdict(Verdict.from_json(told))
     return last
 
 
@@ -171,15 +191,28 @@ def labels(log: Log) -> Labels:
             rejected += 1
             continue
         who = tuple(sorted(name for name, one in said.items() if one == names[0]))
-        accepted.append(
-            Accepted(entry=pairs[0][0], label=names[0], who=who, time=max(verdict.time for _, verdict in pairs))
-        )
+        new = any(verdict.said == NEW for _, verdict in pairs if verdict.who in who)
+        last = max(verdict.time for _, verdict in pairs)
+        accepted.append(Accepted(entry=pairs[0][0], label=names[0], who=who, time=last, new=new))
     return Labels(accepted=tuple(accepted), disputed=tuple(disputed), rejected=rejected)
+
+
+def named(log: Log) -> dict[str, int]:
+    """The names of new things that anybody gave, and how often, the most frequent first."""
+    return dict(Counter(verdict.label for _, verdict in log.verdicts() if verdict.said == NEW).most_common())
+
+
+def newcomers(log: Log, classes: Sequence[str]) -> dict[str, int]:
+    """The names of new things that are none of these classes, and how many inputs that were kept are agreed to be one,
+    the most frequent first."""
+    found = [one for one in labels(log).accepted if one.new and one.label not in classes]
+    held = log.held([one.entry.input for one in found])
+    return dict(Counter(one.label for one in found if one.entry.input in held).most_common())
 
 
 def reviewer(name: str) -> str:
     """The name of a reviewer, without what can't be shown. Nobody's, or that of all visitors: UserError."""
-    found = " ".join("".join(letter for letter in name if letter.isprintable()).split())[:80]
+    found = plain(name)
     if not found or found == VISITOR:
         raise UserError(
             "A reviewer needs a name of their own.", where=found, remedy="Say who looks: inflame inbox --as ann"
@@ -217,7 +250,7 @@ def _class(entry: Entry, verdict: Verdict) -> str:
 
 def _worth(
     entries: Sequence[Entry], votes: dict[str, list[Verdict]], expected: Expected | None, classes: Sequence[str]
-) -> tuple[NDArray[np.float64], list[str]]:
+) -> tuple[NDArray[np.float64], list[_Reason]]:
     """How much a look at each would teach, and why."""
     unsure = np.array([_unsure(entry) for entry in entries])
     strange = _strange(entries, expected)
@@ -249,27 +282,34 @@ def _strange(entries: Sequence[Entry], expected: Expected | None) -> NDArray[np.
     return found
 
 
-def _why(entry: Entry, unsure: float, strange: float, classes: Sequence[str], *, doubted: bool, disputed: bool) -> str:
+def _why(
+    entry: Entry, unsure: float, strange: float, classes: Sequence[str], *, doubted: bool, disputed: bool
+) -> _Reason:
     if disputed:
-        return "reviewers disagree"
+        return DISAGREE, _NOBODY
     if doubted:
-        return "a visitor says it is wrong"
+        return "a visitor says it is wrong", _NOBODY
     if not entry.known:
-        return "not known to the model"
+        return "not known to the model", _NOBODY
     if strange > max(unsure, _TOLD):
-        return "unlike what was trained on"
+        return "unlike what was trained on", _NOBODY
     if unsure > _TOLD and len(classes) == len(entry.probabilities) > 1:
         first, second = np.argsort(-np.asarray(entry.probabilities, np.float64), kind="stable")[:2]
-        return f"unsure between {classes[first]} and {classes[second]}"
-    return "unsure" if unsure > _TOLD else "quite sure"
+        return "unsure between {a} and {b}", (classes[first], classes[second])
+    if unsure > _TOLD:
+        return "unsure", _NOBODY
+    return "quite sure", _NOBODY
 
 
-def _candidate(entry: Entry, why: str, worth: float, votes: dict[str, list[Verdict]]) -> Candidate:
+def _candidate(entry: Entry, why: _Reason, worth: float, votes: dict[str, list[Verdict]]) -> Candidate:
     said = tuple(votes.get(entry.input, ()))
-    random = is_random(entry.id) and why != "reviewers disagree"
-    second = any(vote.who != VISITOR for vote in said) and why != "reviewers disagree"
-    told = "a second look" if second else "chosen at random" if random else why
-    return Candidate(entry=entry, why=told, random=random, votes=said, worth=worth)
+    reason, rivals = why
+    random = is_random(entry.id) and reason != DISAGREE
+    if any(vote.who != VISITOR for vote in said) and reason != DISAGREE:
+        reason = "a second look"
+    elif random:
+        reason = "chosen at random"
+    return Candidate(entry=entry, reason=reason, rivals=rivals, random=random, votes=said, worth=worth)
 
 
 def _folded(ordered: Sequence[Candidate]) -> list[Candidate]:
@@ -307,6 +347,11 @@ def _in_turn(worth: Sequence[Candidate], chance: Iterable[Candidate]) -> list[Ca
 
 def _digest(answer: str) -> int:
     return int.from_bytes(hashlib.sha256(f"asked/{answer}".encode()).digest()[:8])
+
+
+def _spelt(name: str, known: Sequence[str]) -> str:
+    """The name as it is known already, or as it was typed."""
+    return next((other for other in known if alike(other) == alike(name)), plain(name))
 
 
 def _skips(who: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any, final
 from inflame import store
 from inflame.errors import RunError, UserError, did_you_mean
 from inflame.monitor.database import Database, Row, Sqlite, Unavailable, connect
-from inflame.monitor.entries import COLUMNS, SAID, SHADOW, Entry, Verdict
+from inflame.monitor.entries import COLUMNS, NEW, SAID, SHADOW, Entry, Verdict, plain
 from inflame.monitor.spool import Spool
 from inflame.records import Record
 
@@ -298,10 +298,12 @@ class Log:
         if verdict.said not in SAID:
             raise UserError(f'Nobody can say "{verdict.said[:40]}".', remedy=f"Say one of: {', '.join(SAID)}.")
         label = entry.label if verdict.said == "right" else verdict.label
-        if verdict.said == "label" and not label:
+        if verdict.said == NEW:
+            label = plain(label)
+        if verdict.said in ("label", NEW) and not label:
             raise UserError("The class is missing.", remedy="Name the class that it is.")
         known = (self.model(entry.model) or {}).get("classes", [])
-        if label and known and label not in known:
+        if label and known and label not in known and verdict.said != NEW:
             raise UserError(
                 f'The model has no class "{label[:80]}".{did_you_mean(label[:80], known)}',
                 where=f"model {entry.model}",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from inflame.model.engine.expected import Expected
 from inflame.monitor import checking, gather
-from inflame.monitor.drift import LEAST, QUIET, Window, judge
+from inflame.monitor.drift import LEAST, QUIET, TOLERANCE, Window, judge
 from inflame.monitor.entries import Entry
 from inflame.monitor.log import Log, State
 from inflame.monitor.performance import Measured, measured
@@ -98,13 +98,15 @@ def overview(
     seconds: float,
     until: float | None = None,
     sets: Callable[[Any], NDArray[np.bool_]] | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Overview:
-    """What happened in the last `seconds`. sets: the conformal sets of probabilities [N, K], as masks."""
+    """What happened in the last `seconds`. sets: the conformal sets of probabilities [N, K], as masks. tolerance: see
+    `judge`."""
     end = time.time() if until is None else until
     begin = end - seconds
     spans = _spans(log, model, begin, end)
     history = tuple(one for one in checking.history(log, model) if one["to"] >= begin)
-    window, unlike = _latest(log, model, expected)
+    window, unlike = _latest(log, model, expected, tolerance)
     totals: dict[str, int] = {}
     for span in spans:
         for name, count in span.classes.items():
@@ -193,11 +195,14 @@ def _versions(log: Log, begin: float, end: float) -> tuple[Version, ...]:
     )
 
 
-def _latest(log: Log, model: str, expected: Expected | None) -> tuple[Window | None, tuple[Entry, ...]]:
+def _latest(
+    log: Log, model: str, expected: Expected | None, tolerance: float
+) -> tuple[Window | None, tuple[Entry, ...]]:
     if expected is None:
         return None, ()
     entries = [entry for entry in log.last(RECENT, model) if gather.fits(expected, entry)]
     if len(entries) < LEAST:
         return None, ()
-    window = judge(expected, gather.sample(entries, len(expected.names)), [entry.input for entry in entries])
+    sample, inputs = gather.sample(entries, len(expected.names)), [entry.input for entry in entries]
+    window = judge(expected, sample, inputs, tolerance=tolerance)
     return window, tuple(entries[row] for row in window.unlike)

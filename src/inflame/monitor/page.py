@@ -4,6 +4,7 @@ the same as a part of the website's page."""
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,16 +18,17 @@ from inflame.monitor import told
 from inflame.monitor.charts import charts
 from inflame.monitor.entries import Entry
 from inflame.monitor.overview import Overview
+from inflame.monitor.speech import Say, english
 
 SIDE = 160  # pixels of a shown picture
 STYLE = Path(__file__).parent / "pages" / "monitor.css"  # of a part; the page around it names the colours
 _USUAL: dict[str, Any] = {"found": None, "charts": {}, "unreadable": 0, "measured": None}
 
 
-def part(found: Overview, unlike: Sequence[Mapping[str, str]]) -> str:
+def part(found: Overview, unlike: Sequence[Mapping[str, str]], speak: Say = english) -> str:
     """An overview without a page around it. unlike: the entries of its latest window, as `shown` gives them."""
     about = {"window": found.window, "measured": found.measured, "unlike": unlike}
-    return render("_part", found=found, charts=charts(found), **about)
+    return render("_part", speak, found=found, charts=charts(found, speak), **about)
 
 
 def entry(one: Entry, content: bytes | None) -> dict[str, str]:
@@ -35,7 +37,7 @@ def entry(one: Entry, content: bytes | None) -> dict[str, str]:
     return {**around, **(shown(content) if content else {})}
 
 
-def render(name: str, **values: Any) -> str:
+def render(name: str, speak: Say = english, **values: Any) -> str:
     """The page `pages/NAME.html` with these values."""
     import jinja2
 
@@ -46,10 +48,11 @@ def render(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"say": told.finding, "size": told.size, "percent": percent, "count": "{:,}".format}
+    environment.filters |= {"percent": percent, "count": "{:,}".format}
+    for word in (told.finding, told.named, told.size, told.accuracy, told.often, told.advice):
+        environment.filters[word.__name__] = functools.partial(word, speak=speak)
     environment.filters["when"] = lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
-    environment.globals |= {"accuracy": told.accuracy, "often": told.often, "heads": told.HEADS}
-    environment.globals["interval"] = interval
+    environment.globals |= {"t": speak, "heads": told.HEADS, "interval": interval}
     made = {"by": __version__, "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
     return environment.get_template(f"{name}.html").render({**_USUAL, **values}, made=made)
 

@@ -1,9 +1,10 @@
-"""What a window means, in words."""
+"""What a window means, in words: in English, or as `speak` says them."""
 
 from __future__ import annotations
 
 from inflame.model.engine.shift import Finding
-from inflame.monitor.drift import CHANGED, QUIET, RISK, Window
+from inflame.monitor.drift import CHANGED, QUIET, RISK, Window, advise
+from inflame.monitor.speech import Say, english
 
 _WORDS = {
     "brightness": ("darker", "brighter"),
@@ -41,37 +42,54 @@ HEADS = {
 }
 
 
-def finding(one: Finding) -> str:
+def finding(one: Finding, speak: Say = english) -> str:
     """What a finding says: `more noise`."""
     if one.name in _OTHERS:
-        return _OTHERS[one.name]
+        return speak(_OTHERS[one.name])
     if one.name not in _WORDS:
-        return f"{one.name} of the features has moved"
+        return speak("direction {n} of the features has moved", n=one.name.rpartition(" ")[2])
     if abs(one.shift) < 0.1:
-        return f"{one.name}: another spread"
-    return _WORDS[one.name][one.shift > 0]
+        return speak("{name}: another spread", name=speak(one.name))
+    return speak(_WORDS[one.name][one.shift > 0])
 
 
-def size(one: Finding) -> str:
+def named(name: str, speak: Say = english) -> str:
+    """The name of a finding that is remembered: `noise`."""
+    number = name.rpartition(" ")[2]
+    return speak("direction {n} of the features", n=number) if name.startswith("direction ") else speak(name)
+
+
+def size(one: Finding, speak: Say = english) -> str:
     """How much: `+2.1 deviations, distance 0.55`."""
-    moved = f"{one.shift:+.1f} deviations, ".replace("-", "−") if one.shift else ""
-    return f"{moved}distance {one.effect:.2f}"
+    distance = speak("distance {effect}", effect=f"{one.effect:.2f}")
+    if not one.shift:
+        return distance
+    return f"{speak('{moved} deviations', moved=f'{one.shift:+.1f}'.replace('-', '−'))}, {distance}"
 
 
-def accuracy(window: Window) -> str:
+def accuracy(window: Window, speak: Say = english) -> str:
     """The estimated accuracy, in a line."""
     guess = window.estimate
     if guess is None:
-        return "not estimated: the model was made without the time for it; inflame monitor learn"
+        return speak("not estimated: the model was made without the time for it; inflame monitor learn")
     if not guess.reliable:
-        return f"can't be estimated: nothing like this was ever tested; label {guess.label} items"
-    return f"about {guess.accuracy:.3f} ({guess.low:.3f}–{guess.high:.3f}), it was {window.accuracy_before:.3f}"
+        return speak("can't be estimated: nothing like this was ever tested; label {n} items", n=guess.label)
+    shares = {name: f"{getattr(guess, name):.3f}" for name in ("accuracy", "low", "high")}
+    return speak("about {accuracy} ({low}–{high}), it was {before}", **shares, before=f"{window.accuracy_before:.3f}")
 
 
-def often(window: Window) -> str:
+def often(window: Window, speak: Say = english) -> str:
     """How far apart false alarms are."""
     apart = window.to_json()["between_false_alarms"]
-    return (
-        f'among unchanged windows "{CHANGED}" rings wrongly once in {apart["changed"]:,} or less often, '
-        f'"{RISK}" once in {apart["risk"]:,}'
+    return speak(
+        'among unchanged windows "{changed}" rings wrongly once in {often} or less often, "{risk}" once in {seldom}',
+        changed=speak(CHANGED),
+        often=f"{apart['changed']:,}",
+        risk=speak(RISK),
+        seldom=f"{apart['risk']:,}",
     )
+
+
+def advice(window: Window, speak: Say = english) -> str:
+    """What to do."""
+    return advise(window.level, window.estimate, window.copies, speak)

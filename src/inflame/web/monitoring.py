@@ -13,17 +13,18 @@ from fastapi.responses import JSONResponse
 from markupsafe import Markup
 
 from inflame.errors import InflameError, RunError
-from inflame.monitor import checking
+from inflame.monitor import checking, rules
 from inflame.monitor import page as shown
 from inflame.monitor.drift import RISK
 from inflame.monitor.overview import Overview, overview
 from inflame.web.api import owner
 from inflame.web.bundles import known
-from inflame.web.pages import page
+from inflame.web.pages import page, speaking
 from inflame.web.problems import Problem
 from inflame.web.schemas import problems
 from inflame.web.served import Served
 from inflame.web.service import Service
+from inflame.web.words import Say
 
 DAYS = 7  # that are looked at, where no other number is asked for
 MOST = 366
@@ -36,18 +37,19 @@ _AGE = 15.0  # seconds that a number for Prometheus may be old
 def routes(service: Service) -> APIRouter:
     """All of it, for the owner alone."""
     router = APIRouter()
-    _pages(router, service)
-    _api(router, service)
+    tolerance = rules.load().tolerance
+    _pages(router, service, tolerance)
+    _api(router, service, tolerance)
     return router
 
 
-def _pages(router: APIRouter, service: Service) -> None:
+def _pages(router: APIRouter, service: Service, tolerance: float) -> None:
     @router.get("/monitor", include_in_schema=False)
     async def monitor(request: Request) -> Response:
         owner(request)
         model, days = _asked(request, service)
-        found = await of_log(_overview, service, model, days)
-        body = await of_log(_body, service, model, found)
+        found = await of_log(_overview, service, model, days, tolerance)
+        body = await of_log(_body, service, model, found, speaking(request))
         around: dict[str, Any] = {"model": model, "models": list(service.slots), "days": days, "body": Markup(body)}
         return page(request, "monitor.html", **around)
 
@@ -56,7 +58,7 @@ def _pages(router: APIRouter, service: Service) -> None:
         return Response(shown.STYLE.read_text(encoding="utf-8"), media_type="text/css")
 
 
-def _api(router: APIRouter, service: Service) -> None:
+def _api(router: APIRouter, service: Service, tolerance: float) -> None:
     @router.get(
         "/v1/monitor",
         tags=["models"],
@@ -66,7 +68,7 @@ def _api(router: APIRouter, service: Service) -> None:
     async def told(request: Request) -> JSONResponse:
         """Of `model` in the last `days`: traffic, latency, classes, versions, the latest window, measured accuracy."""
         owner(request)
-        found = await of_log(_overview, service, *_asked(request, service))
+        found = await of_log(_overview, service, *_asked(request, service), tolerance)
         return JSONResponse(found.to_json())
 
 
@@ -86,13 +88,13 @@ def _asked(request: Request, service: Service) -> tuple[Served, int]:
     return service.model(request.query_params.get("model", "")), int(word)
 
 
-def _overview(service: Service, model: Served, days: int) -> Overview:
+def _overview(service: Service, model: Served, days: int, tolerance: float) -> Overview:
     service.store.settle()
-    facts = known(model)
-    return overview(service.store.log, model.version, facts.expected, seconds=days * _DAY, sets=facts.sets)
+    facts, log = known(model), service.store.log
+    return overview(log, model.version, facts.expected, seconds=days * _DAY, sets=facts.sets, tolerance=tolerance)
 
 
-def _body(service: Service, model: Served, found: Overview) -> str:
+def _body(service: Service, model: Served, found: Overview, speak: Say) -> str:
     """The page, with small copies of what was kept: the process of the model reads what strangers sent."""
     contents = [service.store.log.kept(one.input) or b"" for one in found.unlike]
     small = model.small_copies(contents, SIDE) if any(contents) else contents
@@ -101,7 +103,7 @@ def _body(service: Service, model: Served, found: Overview) -> str:
         picture = f"data:image/jpeg;base64,{base64.b64encode(copy).decode()}" if copy and not model.text else ""
         text = content.decode(errors="replace")[:LETTERS] if model.text else ""
         unlike.append({**shown.entry(one, None), "picture": picture, "text": text})
-    return shown.part(found, unlike)
+    return shown.part(found, unlike, speak)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------

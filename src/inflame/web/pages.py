@@ -60,11 +60,7 @@ def routes(service: Service) -> APIRouter:
 
 def page(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """A template in the visitor's language."""
-    language = words.chosen(
-        request.query_params.get("lang", "") or request.cookies.get(_LANGUAGE, ""),
-        request.headers.get("accept-language", ""),
-    )
-    speak = words.say(language)
+    language, speak = _language(request), speaking(request)
     around = {
         "t": speak,
         "language": language,
@@ -79,6 +75,16 @@ def page(request: Request, name: str, *, status: int = 200, **values: Any) -> HT
     if request.query_params.get("lang", "") == language:
         answer.set_cookie(_LANGUAGE, language, max_age=31_536_000, samesite="lax", httponly=True)
     return answer
+
+
+def speaking(request: Request) -> words.Say:
+    """The words in the visitor's language."""
+    return words.say(_language(request))
+
+
+def _language(request: Request) -> str:
+    wanted = request.query_params.get("lang", "") or request.cookies.get(_LANGUAGE, "")
+    return words.chosen(wanted, request.headers.get("accept-language", ""))
 
 
 def problem(request: Request, found: Problem) -> HTMLResponse:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
@@ -67,7 +68,8 @@ def _look(router: APIRouter, service: Service) -> None:
             models=list(service.slots),
             who=who,
             again=bool(first),
-            **{"shown": None, "waits": 0, "unseen": 0, "accepted": 0, "disputed": (), "log": "", **found},
+            enough=inbox.ENOUGH,
+            **{"shown": None, "waits": 0, "unseen": 0, "accepted": 0, "disputed": (), "named": {}, "log": "", **found},
         )
 
     @router.post("/review/name")
@@ -88,10 +90,11 @@ def _speak(router: APIRouter, service: Service) -> None:
     async def say(request: Request) -> Response:
         owner(request)
         told, who = await _told(request), _who(request)
-        if not told["label"] and not told["none"]:
+        if not told["label"] and not told["none"] and not told["other"]:
             raise Problem("bad_request", "No class was chosen.", "Choose one, or say that it is none of them.")
-        label = "" if told["none"] else told["label"]
-        await of_log(inbox.say, log, told["answer"], label, who, told["comment"])
+        new = bool(told["other"])
+        label = "" if told["none"] else told["other"] or told["label"]
+        await of_log(partial(inbox.say, new=new), log, told["answer"], label, who, told["comment"])
         return _back(told)
 
     @router.post("/review/skip")
@@ -126,6 +129,7 @@ def _found(service: Service, model: Served, who: str, first: str) -> dict[str, A
         "unseen": len(every) - len(seen),
         "accepted": len(labels.accepted),
         "disputed": labels.disputed[:_LISTED],
+        "named": inbox.named(log),
         "log": log.place,
     }
 
@@ -161,7 +165,7 @@ def _who(request: Request) -> str:
 
 async def _told(request: Request) -> dict[str, str]:
     async with request.form(max_files=0, max_fields=10) as form:
-        names = ("answer", "label", "none", "comment", "who", "model")
+        names = ("answer", "label", "none", "other", "comment", "who", "model")
         return {name: str(form.get(name, ""))[:2000] for name in names}
 
 

@@ -146,6 +146,27 @@ def test_nobody_speaks_as_nobody(log: Log, name: str) -> None:
         inbox.say(log, "x", "owl", name)
 
 
+def test_something_else_has_a_name_and_is_kept_aside(log: Log) -> None:
+    log.add([entry(number) for number in range(6)])
+    for number, name in enumerate(("Red  Panda", "red_panda", " red\npanda ", "OWL", "lynx")):
+        inbox.say(log, f"{number:032x}", name, "ann", new=True)
+    assert [verdict.said for _, verdict in log.verdicts()] == ["new", "new", "new", "right", "new"]
+    assert inbox.named(log) == {"Red Panda": 3, "lynx": 1}
+    agreed = inbox.labels(log).accepted
+    assert [(one.label, one.new) for one in agreed] == [
+        ("Red Panda", True), ("Red Panda", True), ("Red Panda", True), ("owl", False), ("lynx", True),
+    ]  # fmt: skip
+    assert inbox.newcomers(log, CLASSES) == {}, "nothing was kept, so nothing can be learned"
+    for number in range(3):
+        log.keep(f"input {number}", b"picture")
+    assert inbox.newcomers(log, CLASSES) == {"Red Panda": 3}
+    assert inbox.newcomers(log, (*CLASSES, "Red Panda")) == {}, "it is a class now"
+    inbox.undo(log, "ann")
+    assert inbox.named(log) == {"Red Panda": 3}
+    with pytest.raises(UserError, match="class is missing"):
+        inbox.say(log, f"{5:032x}", " \x00 ", "ann", new=True)
+
+
 def test_an_unknown_class_and_an_unknown_answer(log: Log) -> None:
     log.add([entry(1)])
     with pytest.raises(UserError, match='Did you mean "cat"'):

@@ -20,6 +20,7 @@ TOKEN = "0123456789abcdef0123"
 def sent(client: httpx.Client, content: bytes, *, keep: bool) -> str:
     """The name of an answer to it."""
     told = client.post("/v1/classify", files={"file": content}, data={"keep": "1"} if keep else {}).json()
+    client.app.state.service.store.settle()  # type: ignore[attr-defined]
     return str(told["results"][0]["id"])
 
 
@@ -82,6 +83,33 @@ def test_a_reviewer_names_a_thing_and_takes_it_back(site: httpx.Client, apple: b
     assert site.post("/review/undo", data={"model": "fruit"}).status_code == 404
     site.post("/review/skip", data={"answer": answer, "model": "fruit"})
     assert "Nothing more to look at" in site.get("/review").text
+
+
+def test_a_reviewer_gives_a_new_name(site: httpx.Client, apple: bytes) -> None:
+    answer = sent(site, apple, keep=True)
+    reply = named(site).post("/review", data={"answer": answer, "other": "Red <b> fig", "model": "fruit"})
+    assert reply.status_code == 303
+    [(_, said)] = log_of(site).verdicts()
+    assert (said.said, said.label) == ("new", "Red <b> fig")
+    page = site.get("/review").text
+    assert '<option value="Red &lt;b&gt; fig">' not in page, "there is nothing left to name"
+    assert "Red &lt;b&gt; fig (1)" in page
+    assert "retrain --new-classes" in page
+    site.post("/review/undo", data={"model": "fruit"})
+    site.post("/review", data={"answer": answer, "other": "APPLE", "model": "fruit"})
+    assert log_of(site).verdicts()[0][1].label == "apple", "a class is known again"
+
+
+def test_the_owner_reads_another_language(site: httpx.Client, apple: bytes) -> None:
+    sent(site, apple, keep=True)
+    german = {"Accept-Language": "de"}
+    page = named(site).get("/review", headers=german).text
+    for words in ("1 anzusehen", "Überspringen", "Etwas anderes, mit Namen", '<html lang="de">'):
+        assert words in page
+    page = site.get("/monitor", headers=german).text
+    for words in ("Zu wenig, um etwas zu sagen", "Antwortzeit", "Noch wurde kein Fenster geprüft", "Überwachung"):
+        assert words in page
+    assert 'lang="en"' not in page.partition("</main>")[0]
 
 
 def test_disagreement_is_shown_with_who_said_what(site: httpx.Client, apple: bytes) -> None:
