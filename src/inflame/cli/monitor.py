@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,24 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from inflame import store
 from inflame.cli.inbox import log_of, run_of
-from inflame.cli.model import bundle_of, files_of
-from inflame.cli.show import as_json, table
+from inflame.cli.model import bundle_of
+from inflame.cli.show import as_json
 from inflame.errors import DataError, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from inflame.cli.words import Parser
-    from inflame.model.engine.expected import Expected
-    from inflame.model.engine.predictor import Predictor
-    from inflame.monitor.checking import Checked
-    from inflame.monitor.drift import Window
-    from inflame.monitor.log import Log
-    from inflame.monitor.performance import Measured
 
 _DOES = ("check", "learn", "retrain", "rehearse", "forget", "export")
-_LEAST = 10
-_DAYS = 7  # that the page tells of
 
 
 def monitor_words(parser: Parser) -> None:
@@ -47,7 +38,10 @@ def monitor_words(parser: Parser) -> None:
         "retrain trains on the data with what people labelled (inflame inbox), by the command of before, and\n"
         "makes the new model the champion if it is better: on the locked test items, or on labelled ones that\n"
         "neither learned from, and worse on none. rehearse spoils held-out items (noise, blur, brightness,\n"
-        "jpeg, rotation, newclass, labelshift …), sends them through a real server, and shows when it rings."
+        "jpeg, rotation, newclass, labelshift …), sends them through a real server, and shows when it rings.\n\n"
+        "settings of check, in conf/monitor.toml (here, or in inflame's home) or as key=value: window,\n"
+        "tolerance, to; and when somebody is told: alert.risk, alert.changed, alert.accuracy, alert.unknown,\n"
+        "alert.latency, alert.silence"
     )
     parser.epilog = (
         "examples:\n"
@@ -56,6 +50,7 @@ def monitor_words(parser: Parser) -> None:
         "  inflame monitor check --log postgresql://me@host/inflame --window 500\n"
         "  inflame monitor check s3://bucket/log           a log that was exported\n"
         "  inflame monitor --alert https://hooks.slack.com/services/…\n"
+        "  inflame monitor tolerance=0.03 alert.unknown=0.2 alert.silence=6h\n"
         "  inflame monitor learn --model auto-photos-003 --in 60s\n"
         "  inflame monitor retrain --model butterflies\n"
         "  inflame monitor rehearse noise=0.5 --gradual\n"
@@ -66,9 +61,10 @@ def monitor_words(parser: Parser) -> None:
     add("what", nargs="*", metavar="WORD", help=f"{', '.join(_DOES)}, and its words")
     add("--model", metavar="RUN", help="a run, its bundle or a champion's name (default: the last run)")
     add("--log", metavar="URI", default="", help="the log: a file or postgresql://… (default: in the home)")
-    add("--window", metavar="N", type=int, default=200, help="items of the log in a window (default: 200)")
+    add("--window", metavar="N", type=int, help="items of the log in a window (default: 200)")
     add("--html", metavar="FILE", default="", help="write the page about the last window")
     add("--alert", metavar="URL", action="append", help="webhook, or smtp://…/me@example.org; also INFLAME_ALERT")
+    add("--new-classes", action="store_true", help="retrain: what was named often enough becomes a class")
     add("--all", action="store_true", help="check the whole log, not only what is new")
     add("--in", dest="budget", metavar="TIME", default="", help="learn: how long (30s); retrain: as before, or so long")
     add("--as", dest="name", metavar="NAME", default="", help="retrain: name of the champion (default: of the data)")
@@ -84,24 +80,27 @@ def monitor_words(parser: Parser) -> None:
 
 def monitor(words: Namespace) -> int:
     """Does what is asked."""
+    from inflame.cli import monitor_check
+    from inflame.monitor.rules import load
+
     does, rest = (words.what[0], words.what[1:]) if words.what else ("check", [])
-    if does not in _DOES and Path(does).expanduser().exists():
+    if does not in _DOES and (_is_setting(does) or Path(does).expanduser().exists()):
         does, rest = "check", words.what
     if does not in _DOES:
         raise UserError(
             f'inflame monitor can\'t "{does}".{did_you_mean(does, _DOES)}',
             remedy=f"One of: {', '.join(_DOES)}; or name a folder of new items.",
         )
-    if words.window < _LEAST:
-        raise UserError(f"A window has {_LEAST} items or more, not {words.window}.", remedy="--window 200")
+    given = [word for word in rest if does == "check" and _is_setting(word)]
+    rules = load((*given, *([f"window={words.window}"] if words.window is not None else [])))
     if does == "check":
-        return _check_named(words, rest) if rest else _check_log(words)
+        return monitor_check.check(words, [word for word in rest if word not in given], rules)
     if does == "export":
         return _export(words, rest)
     if does == "rehearse":
         from inflame.cli import rehearsal
 
-        return rehearsal.rehearse(words, rest)
+        return rehearsal.rehearse(words, rest, rules)
     if rest:
         raise UserError(f"inflame monitor {does} takes no further word, and got {rest[0]}.", remedy="--model RUN")
     if does == "retrain":
@@ -111,168 +110,8 @@ def monitor(words: Namespace) -> int:
     return _learn(words) if does == "learn" else _forget(words)
 
 
-# --- check -----------------------------------------------------------------------------------------
-
-
-def _check_named(words: Namespace, names: Sequence[str]) -> int:
-    """Files, or one exported log."""
-    from inflame.monitor import archive
-
-    if len(names) > 1 or not archive.is_archive(names[0]):
-        return _check_files(words, names)
-    predictor, expected = _model(words)
-    found = archive.check(names[0], expected, predictor.version, size=words.window)
-    if found.window is None:
-        raise DataError(
-            f"{found.new} answers of {predictor.version} are too few: nothing can be said of fewer than {_LEAST}.",
-            where=store.shown(names[0]),
-            remedy="Name the model that answered: --model RUN",
-        )
-    return _tell(words, predictor, found.window, found.level, [], found=found)
-
-
-def _check_files(words: Namespace, names: Sequence[str]) -> int:
-    from inflame.artifact.preprocess import read
-    from inflame.model.engine.expected import joined
-    from inflame.model.engine.expecting import Asked
-    from inflame.monitor.drift import judge
-
-    predictor, expected = _model(words)
-    asked = Asked(predictor)
-    files = files_of(names, "text" if asked.text else "picture")
-    parts, good, hashes, bad = [], [], [], []
-    for start in _steps(len(files), 32, words):
-        contents = [(file, read(file)[0]) for file in files[start : start + 32]]
-        sample, places = asked([content for _, content in contents])
-        parts.append(sample)
-        good += [contents[place][0] for place in places]
-        hashes += [_sha256(contents[place][1]) for place in places]
-        bad += [file for place, (file, _) in enumerate(contents) if place not in set(places)]
-    if len(good) < _LEAST:
-        raise DataError(
-            f"{len(good)} items that can be read are too few: nothing can be said of fewer than {_LEAST}.",
-            where=", ".join(names),
-            remedy="Name a folder with more of them.",
-        )
-    whole = joined(parts)
-    window = judge(expected, whole, hashes)
-    unlike = [
-        {"name": good[row].name, "label": _label(predictor, whole.probabilities[row]), "content": good[row]}
-        for row in window.unlike
-    ]
-    return _tell(words, predictor, window, window.level, unlike, unreadable=len(bad))
-
-
-def _check_log(words: Namespace) -> int:
-    from inflame.monitor import checking
-    from inflame.monitor.performance import measured
-
-    predictor, expected = _model(words)
-    log = log_of(words)
-    found = checking.check(log, expected, predictor.version, size=words.window, anew=words.all, least=_LEAST)
-    if found.window is None:
-        return _nothing_new(words, log, predictor, found)
-    unlike = [{"name": one.id[:8], "label": one.label, "content": log.kept(one.input)} for one in found.unlike]
-    said = measured(log.verdicts(), log.model, predictor.calibration.sets)
-    _alert(words, log, predictor, found)
-    return _tell(words, predictor, found.window, found.level, unlike, found=found, said=said, log=log)
-
-
-def _alert(words: Namespace, log: Log, predictor: Predictor, found: Checked) -> None:
-    """Tells what is new, where that is wanted."""
-    from inflame.monitor import alerts, told
-
-    places = [*(words.alert or ()), *os.environ.get("INFLAME_ALERT", "").split()]
-    if not places or found.window is None:
-        return
-    level = found.windows[-1]["level"]
-    facts = {
-        "model": str(predictor.info.get("model") or predictor.version),
-        "items": found.new,
-        "accuracy": told.accuracy(found.window),
-        "advice": found.window.advice,
-        "findings": [told.finding(one) for one in found.window.findings],
-    }
-    for place in alerts.tell(log, predictor.version, level, facts, places):
-        print(f"told     {store.shown(place)}", file=sys.stderr)
-
-
-def _nothing_new(words: Namespace, log: Log, predictor: Predictor, found: Checked) -> int:
-    state = log.state()
-    if words.json:
-        print(as_json({"level": None, "new": found.new, "foreign": found.foreign, **state.to_json()}))
-        return 0
-    others = f"; {found.foreign:,} entries were made by other models" if found.foreign else ""
-    print(f"nothing to check: {found.new} new answers of {predictor.version} in {log.place}{others}")
-    if state.waiting:
-        print(f"waiting  {state.waiting:,} rows wait on disk: {state.trouble}")
-    return 0
-
-
-def _tell(
-    words: Namespace,
-    predictor: Predictor,
-    window: Window,
-    level: str,
-    unlike: list[dict[str, Any]],
-    *,
-    unreadable: int = 0,
-    found: Checked | None = None,
-    said: Measured | None = None,
-    log: Log | None = None,
-) -> int:
-    from inflame.monitor import page, told
-    from inflame.monitor.drift import RISK
-
-    about = {"model": predictor.info.get("model") or predictor.version}
-    if words.html:
-        shown = [{"picture": "", "text": "", **one, **_shown(page.shown, one["content"])} for one in unlike]
-        what = f"{window.items:,} items"
-        more = _of_late(log, predictor) if log is not None else {}
-        more |= {"measured": said, "unreadable": unreadable}
-        text = page.render("report", window=window, about={**about, "what": what}, unlike=shown, **more)
-        store.write(words.html, text)
-    if words.json:
-        more = {**found.to_json()} if found is not None else {}
-        names = [str(one["name"]) for one in unlike]
-        print(as_json({**window.to_json(), "level": level, "unlike": names, "unreadable": unreadable, **more}))
-    else:
-        print(f"{level:<17}{window.items:,} items against {about['model']} {predictor.version}")
-        if window.findings:
-            rows = [[told.finding(one), told.size(one)] for one in window.findings]
-            print(table(("what changed", "how much"), rows))
-        for name, before, now in window.classes:
-            print(f"class            {name}: {before:.1%} of the answers before, {now:.1%} now")
-        print(f"accuracy         {told.accuracy(window)}")
-        if said is not None and said.asked.n:
-            rate = said.asked
-            print(f"measured         {rate.value:.3f} ({rate.low:.3f}–{rate.high:.3f}) of {rate.n} chosen at random")
-        if window.findings and unlike:
-            print(f"most unlike      {', '.join(str(one['name']) for one in unlike)}")
-        if window.copies or window.near > 0.05:
-            print(f"copies           {window.copies:.1%} exact, {window.near:.1%} nearly")
-        if unreadable:
-            print(f"unreadable       {unreadable}")
-        print(f"do               {window.advice}")
-        print(f"false alarms     {told.often(window)}")
-    if words.html:
-        print(f"page             {words.html}", file=sys.stderr)
-    return 1 if level == RISK else 0
-
-
-def _of_late(log: Log, predictor: Predictor) -> dict[str, Any]:
-    """What the page tells of the last days."""
-    from inflame.monitor.charts import charts
-    from inflame.monitor.overview import overview
-
-    found = overview(log, predictor.version, seconds=_DAYS * 86_400.0, sets=predictor.calibration.sets)
-    return {"found": found, "charts": charts(found)}
-
-
-def _shown(show: Any, content: Path | bytes | None) -> dict[str, str]:
-    if content is None:
-        return {}
-    return dict(show(content.read_bytes() if isinstance(content, Path) else content))
+def _is_setting(word: str) -> bool:
+    return re.match(r"[^\W\d][\w.]*=", word) is not None and not Path(word).expanduser().exists()
 
 
 # --- learn, forget, export ---------------------------------------------------------------------------
@@ -338,40 +177,6 @@ def _export(words: Namespace, rest: Sequence[str]) -> int:
     else:
         print(f"wrote {sum(days.values()):,} answers of {len(days)} days to {store.shown(rest[0])}")
     return 0
-
-
-# --- what all need -----------------------------------------------------------------------------------
-
-
-def _model(words: Namespace) -> tuple[Predictor, Expected]:
-    from inflame.model.engine.expected import Expected
-    from inflame.model.engine.predictor import Predictor
-
-    predictor = Predictor(bundle_of(words.model))
-    if not predictor.expected:
-        raise UserError(
-            "The model doesn't know what to expect: its bundle has no expected.npz.",
-            where=str(predictor.folder),
-            remedy=f"inflame monitor learn --model {words.model or predictor.folder.parent}",
-        )
-    return predictor, Expected.of(predictor.expected)
-
-
-def _steps(count: int, size: int, words: Namespace) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(range(0, count, size), unit_scale=size, unit=" items", delay=2, leave=False, disable=words.json or None)
-
-
-def _sha256(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()
-
-
-def _label(predictor: Predictor, probabilities: Any) -> str:
-    best = int(probabilities.argmax())
-    return f"{predictor.classes[best]} {probabilities[best]:.2f}"
 
 
 def _day(text: str) -> float:

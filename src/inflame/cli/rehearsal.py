@@ -25,9 +25,9 @@ from inflame.errors import DataError, RunError, UserError, did_you_mean
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from inflame.model.engine.expected import Expected
-    from inflame.model.engine.predictor import Predictor
+    from inflame.monitor.checking import Checked
     from inflame.monitor.log import Log
+    from inflame.monitor.rules import Rules
 
 NEWCLASS, LABELSHIFT = "newclass", "labelshift"
 USUAL = {NEWCLASS: 0.5, LABELSHIFT: 0.8}  # share of strange items, share of one class; of all others:
@@ -56,9 +56,10 @@ class Change:
         return self.severity * ((window - QUIET + 1) / self.windows if self.gradual else 1.0)
 
 
-def rehearse(words: Namespace, rest: Sequence[str]) -> int:
+def rehearse(words: Namespace, rest: Sequence[str], rules: Rules) -> int:
     """Prints a row for each window, and when what rang."""
     from inflame.model.engine.expected import Expected
+    from inflame.monitor import checking
     from inflame.records import TextPreprocess
 
     predictor = predictor_of(words.model)
@@ -74,9 +75,12 @@ def rehearse(words: Namespace, rest: Sequence[str]) -> int:
     rows: list[dict[str, Any]] = []
     with _server(predictor.folder) as (address, log):
         for window in range(QUIET + change.windows):
-            stream = _stream(held, change, window, words.window, text=text)
+            stream = _stream(held, change, window, rules.window, text=text)
             said = _asked(address, stream[0], text=text)
-            rows.append(_row(log, predictor, Expected.of(predictor.expected), change, window, stream, said))
+            _until(log, predictor.version, answered := sum(map(bool, said)))
+            expected = Expected.of(predictor.expected)
+            found = checking.check(log, expected, predictor.version, size=answered, tolerance=rules.tolerance)
+            rows.append(_row(found, change, window, stream, said))
             if not words.json:
                 _tell(rows)
     return _conclude(words, change, rows)
@@ -203,26 +207,15 @@ def _asked(address: str, contents: Sequence[bytes], *, text: bool) -> list[str]:
     return said
 
 
-def _row(
-    log: Log,
-    predictor: Predictor,
-    expected: Expected,
-    change: Change,
-    window: int,
-    stream: Stream,
-    said: Sequence[str],
-) -> dict[str, Any]:
+def _row(found: Checked, change: Change, window: int, stream: Stream, said: Sequence[str]) -> dict[str, Any]:
     """A window, as the monitor sees it, beside the truth."""
-    from inflame.monitor import checking, told
+    from inflame.monitor import told
 
-    answered = sum(bool(label) for label in said)
-    _until(log, predictor.version, answered)
-    found = checking.check(log, expected, predictor.version, size=answered)
     guess = found.window.estimate if found.window is not None else None
     right = [label == truth for label, truth in zip(said, stream[1], strict=True)]
     return {
         "window": window + 1,
-        "items": answered,
+        "items": sum(map(bool, said)),
         "severity": round(change.at(window), 3),
         "level": found.level,
         "accuracy": sum(right) / len(right),

@@ -1,4 +1,4 @@
-"""The file `model-config.toml` of a model folder: its values, and on which line each one stands."""
+"""The file `model-config.toml` of a model folder, or another of settings: its values, and on which line each stands."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def read(folder: Path) -> Config:
             where=str(folder),
             remedy="Name a model folder, or make one: inflame new my_model",
         )
+    return parse(path)
+
+
+def parse(path: Path) -> Config:
+    """A file of settings. Not TOML: SettingError with its line."""
     text = store.read_text(path)
     try:
         values = tomllib.loads(text)
@@ -53,7 +58,7 @@ def read(folder: Path) -> Config:
         what, _, place = str(error).partition(" (at ")
         line = re.search(r"line (\d+)", place)
         raise SettingError(
-            f"{FILE} is not valid TOML: {what}.",
+            f"{path.name} is not valid TOML: {what}.",
             where=f"{path}:{line[1]}" if line else str(path),
             remedy="Correct that line; text stands in quotes, numbers don't.",
         ) from error

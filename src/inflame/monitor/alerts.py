@@ -1,10 +1,11 @@
-"""Telling someone: by webhook (Slack takes the JSON as it is), or by mail. Once when a level rises, once when that
-is over, and not in between."""
+"""Telling someone: by webhook (Slack takes the JSON as it is), or by mail. Once when a rule begins to ring, once when
+that is over, and not in between."""
 
 from __future__ import annotations
 
 import json
 import smtplib
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -14,37 +15,66 @@ from urllib.parse import unquote, urlsplit
 
 from inflame import store
 from inflame.errors import NetworkError, UserError
+from inflame.monitor.checking import Checked
 from inflame.monitor.drift import CHANGED, QUIET, RISK
 from inflame.monitor.log import Log
+from inflame.monitor.rules import Rules
 
 PATIENCE = 10.0  # seconds that a receiver may take
-_RANK = {QUIET: 0, CHANGED: 1, RISK: 2}
 
 
-def due(before: str, now: str, least: str = RISK) -> bool:
-    """Whether a level is news: it has risen to `least` or beyond, or all of that is over."""
-    was, is_now, bar = _RANK[before], _RANK[now], _RANK[least]
-    return (is_now >= bar and is_now > was) or (was >= bar > is_now)
+def rings(rules: Rules, found: Checked, last: float | None = None) -> dict[str, str]:
+    """What each rule says, "" where it is quiet; those of which nothing new is known are left out. last: when the model
+    last answered, in Unix time."""
+    said = _of_window(rules, found.windows[-1]) if found.windows else {}
+    if rules.silence is not None and last is not None:
+        silent = time.time() - last
+        said["silence"] = f"no answer for {_span(silent)}" if silent > rules.silence else ""
+    return said
 
 
-def tell(log: Log, model: str, level: str, facts: Mapping[str, Any], places: list[str], least: str = RISK) -> list[str]:
-    """Tells every place what is new, and notes for each that it was told; returns the places that were.
+def _of_window(rules: Rules, line: Mapping[str, Any]) -> dict[str, str]:
+    """What the rules about a window say of one (see `checking.line`)."""
+    said: dict[str, str] = {}
+    guess = line["accuracy"]
+    if rules.risk:
+        said["risk"] = RISK if line["level"] == RISK else ""
+    if rules.changed:
+        said["changed"] = CHANGED if line["level"] != QUIET else ""
+    if rules.accuracy is not None and guess and guess["reliable"]:
+        text = f"estimated accuracy {guess['accuracy']:.3f}, below {rules.accuracy:g}"
+        said["accuracy"] = text if guess["accuracy"] < rules.accuracy else ""
+    if rules.unknown is not None:
+        text = f"{line['unknown']:.1%} not known to the model, more than {rules.unknown:.1%}"
+        said["unknown"] = text if line["unknown"] > rules.unknown else ""
+    if rules.latency is not None:
+        text = f"5 of 100 answers take {_span(line['slow'])} or longer, more than {_span(rules.latency)}"
+        said["latency"] = text if line["slow"] > rules.latency else ""
+    return said
 
-    facts: {"model", "items", "accuracy", "advice", "findings"}. A place that can't be reached is told the next time,
-    and raises NetworkError after the others had their turn.
+
+def tell(log: Log, model: str, said: Mapping[str, str], facts: Mapping[str, Any], places: list[str]) -> list[str]:
+    """Tells every place what began to ring or is over, and notes for each that it was told; returns the places that
+    were.
+
+    said: as of `rings`. facts: {"model", "level", "items", "accuracy", "advice", "findings"}. A place that can't be
+    reached is told the next time, and raises NetworkError after the others had their turn.
     """
     told: list[str] = []
     failed: list[tuple[str, Exception]] = []
     for place in places:
         key = f"told:{model}:{store.shown(place)}"
-        if not due(log.noted(key, QUIET), level, least):
+        before = _before(log.noted(key, []))
+        new = {rule: text for rule, text in said.items() if text and rule not in before}
+        over = [rule for rule in before if said.get(rule) == ""]
+        if not new and not over:
             continue
         try:
-            _send(place, message(level, facts), {"level": level, **facts})
+            _send(place, message(new, over, facts), {"rings": new, "over": over, **facts})
         except (OSError, smtplib.SMTPException) as error:
             failed.append((place, error))
             continue
-        log.note(key, level)
+        log.note(key, sorted({*before, *new} - set(over)))
         told.append(place)
     if failed:
         place, cause = failed[0]
@@ -56,12 +86,30 @@ def tell(log: Log, model: str, level: str, facts: Mapping[str, Any], places: lis
     return told
 
 
-def message(level: str, facts: Mapping[str, Any]) -> str:
+def message(new: Mapping[str, str], over: list[str], facts: Mapping[str, Any]) -> str:
     """The text of an alarm, or of its end."""
-    if level == QUIET:
-        return f"inflame: {facts['model']} is quiet again. {facts['items']:,} items looked at."
-    what = f" What changed: {', '.join(facts['findings'])}." if facts["findings"] else ""
-    return f"inflame: {level} for {facts['model']}. Accuracy {facts['accuracy']}.{what} {facts['advice']}"
+    parts = [f"inflame: {'; '.join(new.values())} for {facts['model']}."] if new else []
+    if over:
+        names = {"risk": RISK, "changed": CHANGED}
+        parts.append(f"inflame: over for {facts['model']}: {', '.join(names.get(rule, rule) for rule in over)}.")
+    if new and facts["accuracy"]:
+        parts.append(f"Accuracy {facts['accuracy']}.")
+    if new and facts["findings"]:
+        parts.append(f"What changed: {', '.join(facts['findings'])}.")
+    return " ".join([*parts, facts["advice"]] if new and facts["advice"] else parts)
+
+
+def _before(noted: Any) -> list[str]:
+    """The rules that a place was told of. Before there were rules, the level was noted."""
+    return list(noted) if isinstance(noted, list) else ["risk"] * (noted == RISK)
+
+
+def _span(seconds: float) -> str:
+    """A length of time, as people say it."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{1000 * seconds:.3g} ms"
 
 
 def _send(place: str, text: str, facts: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,11 +14,15 @@ import pytest
 
 from inflame.errors import NetworkError, UserError
 from inflame.monitor import alerts
+from inflame.monitor.checking import Checked
 from inflame.monitor.drift import CHANGED, QUIET, RISK
 from inflame.monitor.log import Log
+from inflame.monitor.rules import Rules
 
+RINGS = {"risk": RISK}
 FACTS = {
     "model": "owls",
+    "level": RISK,
     "items": 200,
     "accuracy": "about 0.7",
     "advice": "Label 100 of them.",
@@ -84,38 +89,89 @@ def post() -> Iterator[tuple[int, list[str]]]:
         thread.join()
 
 
+def found(
+    level: str, *, accuracy: float = 0.9, reliable: bool = True, unknown: float = 0.0, slow: float = 0.1
+) -> Checked:
+    """A check whose last window is so."""
+    guess = {"accuracy": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05, "reliable": reliable}
+    return Checked(
+        level=level,
+        new=200,
+        foreign=0,
+        windows=({"level": level, "accuracy": guess, "unknown": unknown, "slow": slow},),
+    )
+
+
 def test_once_when_it_rises_and_once_when_it_is_over(log: Log, hook: tuple[str, list[dict]]) -> None:
     url, heard = hook
     for level in (QUIET, CHANGED, RISK, RISK, CHANGED, QUIET, RISK):
-        alerts.tell(log, "m1", level, FACTS, [url])
-    assert [one["level"] for one in heard] == [RISK, CHANGED, RISK]
+        alerts.tell(log, "m1", alerts.rings(Rules(), found(level)), {**FACTS, "level": level}, [url])
+    assert [(one["level"], list(one["rings"]), one["over"]) for one in heard] == [
+        (RISK, ["risk"], []), (CHANGED, [], ["risk"]), (RISK, ["risk"], []),
+    ]  # fmt: skip
     assert "accuracy at risk for owls" in heard[0]["text"]
     assert "more noise" in heard[0]["text"]
-    alerts.tell(log, "m2", RISK, FACTS, [url])  # another model is another matter
+    assert heard[1]["text"] == "inflame: over for owls: accuracy at risk."
+    alerts.tell(log, "m2", RINGS, FACTS, [url])  # another model is another matter
     assert len(heard) == 4
+
+
+def test_each_rule_rings_beyond_its_bound_and_only_then() -> None:
+    rules = Rules(risk=False, changed=True, accuracy=0.8, unknown=0.2, latency=1.0, silence=3600.0)
+    quiet = alerts.rings(rules, found(QUIET), last=time.time() - 60)
+    assert quiet == dict.fromkeys(("changed", "accuracy", "unknown", "latency", "silence"), "")
+    loud = alerts.rings(rules, found(RISK, accuracy=0.71, unknown=0.25, slow=2.5), last=time.time() - 7300)
+    assert loud == {
+        "changed": "input changed",
+        "accuracy": "estimated accuracy 0.710, below 0.8",
+        "unknown": "25.0% not known to the model, more than 20.0%",
+        "latency": "5 of 100 answers take 2.5 s or longer, more than 1 s",
+        "silence": "no answer for 2.03 h",
+    }
+    unsure = alerts.rings(rules, found(RISK, accuracy=0.1, reliable=False))
+    assert "accuracy" not in unsure, "nothing is known, so nothing begins and nothing is over"
+    nothing = alerts.rings(rules, Checked(level=QUIET, new=0, foreign=0), last=time.time() - 7300)
+    assert list(nothing) == ["silence"]
+
+
+def test_rules_begin_and_end_each_for_itself(log: Log, hook: tuple[str, list[dict]]) -> None:
+    url, heard = hook
+    steps = [{"risk": RISK}, {"unknown": "many not known"}, {"risk": "", "unknown": "many not known"}, {"unknown": ""}]
+    for said in steps:
+        alerts.tell(log, "m", said, FACTS, [url])
+    assert [(list(one["rings"]), one["over"]) for one in heard] == [
+        (["risk"], []), (["unknown"], []), ([], ["risk"]), ([], ["unknown"]),
+    ]  # fmt: skip
+
+
+def test_what_was_told_before_there_were_rules_is_not_told_again(log: Log, hook: tuple[str, list[dict]]) -> None:
+    url, heard = hook
+    log.note(f"told:m:{url}", RISK)
+    alerts.tell(log, "m", RINGS, FACTS, [url])
+    assert heard == []
 
 
 def test_what_can_t_be_reached_is_told_the_next_time(log: Log, hook: tuple[str, list[dict]]) -> None:
     url, heard = hook
     with pytest.raises(NetworkError, match="could not be sent"):
-        alerts.tell(log, "m", RISK, FACTS, ["http://127.0.0.1:9/away", url])
+        alerts.tell(log, "m", RINGS, FACTS, ["http://127.0.0.1:9/away", url])
     assert len(heard) == 1
     with pytest.raises(NetworkError):
-        alerts.tell(log, "m", RISK, FACTS, ["http://127.0.0.1:9/away", url])
+        alerts.tell(log, "m", RINGS, FACTS, ["http://127.0.0.1:9/away", url])
     assert len(heard) == 1
 
 
 def test_by_mail(log: Log, post: tuple[int, list[str]]) -> None:
     port, letters = post
-    assert alerts.tell(log, "m", RISK, FACTS, [f"smtp://127.0.0.1:{port}/me@example.org"])
+    assert alerts.tell(log, "m", RINGS, FACTS, [f"smtp://127.0.0.1:{port}/me@example.org"])
     [letter] = letters
     assert "To: me@example.org" in letter
     assert "Label 100 of them" in letter
     with pytest.raises(NetworkError, match="no TLS"):
-        alerts.tell(log, "m2", RISK, FACTS, [f"smtp://ann:hush@127.0.0.1:{port}/me@example.org"])
+        alerts.tell(log, "m2", RINGS, FACTS, [f"smtp://ann:hush@127.0.0.1:{port}/me@example.org"])
     assert len(letters) == 1
 
 
 def test_no_place(log: Log) -> None:
     with pytest.raises(UserError, match="no place"):
-        alerts.tell(log, "m", RISK, FACTS, ["carrier-pigeon://me"])
+        alerts.tell(log, "m", RINGS, FACTS, ["carrier-pigeon://me"])
