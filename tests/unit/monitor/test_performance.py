@@ -50,7 +50,7 @@ def window(p: float, accuracy: float = 0.9) -> Window:
         unknown=0.0,
         unknown_before=0.0,
         accuracy_before=0.9,
-        estimate=Estimate(accuracy=accuracy, low=0.8, high=1.0, reliable=True, label=100),
+        estimate=Estimate(accuracy=accuracy, low=accuracy - 0.04, high=accuracy + 0.04, reliable=True, label=100),
         unlike=(),
         copies=0.0,
         near=0.0,

@@ -1,8 +1,11 @@
-"""How many answers of a window are right, though nobody has looked: a small ridge regression.
+"""How many answers of a window are right, though nobody has looked: a small regression in log odds.
 
-It is fitted when the bundle is made, on windows of held-out items that were spoiled on purpose, from what can be seen
-without labels: how sure the answers are, how far the embeddings have moved, which classes are answered. Its interval
-comes from families of corruption that were left out of the fit. Beyond what it was fitted on it says so.
+What tells most is how far the answers of a window spread: the nuclear norm of their probabilities, which falls when
+answers become unsure and when they gather in few classes. Other shares of the classes alone make it fall as well; so
+that part counts only as far as the embeddings have moved within their classes. A line through this number is fitted
+when the bundle is made, on windows of held-out items that were spoiled on purpose; or a ridge regression on further
+signs, where that errs much less on families of corruption that were left out. These give the interval as well. Beyond
+what it was fitted on it says so.
 """
 
 from __future__ import annotations
@@ -15,16 +18,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inflame.model.engine.expected import Expected, View
+from inflame.model.engine.expected import ANSWERS, Expected, View
 from inflame.model.engine.shift import discrepancy
 from inflame.records import Record
 
 F64 = NDArray[np.float64]
 SIZE = 200  # items of a window that the estimator is fitted on
-WINDOWS = 480
+WINDOWS, FEWER, MANY = 480, 160, 50  # windows, and with more than so many classes, which take longer
 FAMILIES = 3  # least, that an estimator is fitted on
 HALF = 0.05  # the half width of the interval that labelling is to give
-_STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
+MOVED = 0.06  # squared deviations within the classes: half of what gathers in few classes counts then
+SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000)  # of windows, for which the usual spread is known
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of a ridge
+BETTER = 0.7  # of the error of the line, at most, is that of a ridge that takes its place
+BORDER = 0.02  # an accuracy of less, or of more than 1 - this, has the log odds of this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +58,8 @@ class Spoiled:
 
 
 def signs(expected: Expected, view: View, known: NDArray[np.bool_]) -> F64:
-    """What of a window tells its accuracy [9]. One item at least."""
+    """What of a window may tell its accuracy, and whether it is like those that the estimator was fitted on [9]. One
+    item at least."""
     inputs = len(expected.names)
     sure, entropy, away = (
         (view.values[:, place], expected.ordered[place, : expected.counts[place]]) for place in (inputs, inputs + 1, -1)
@@ -76,64 +84,107 @@ def signs(expected: Expected, view: View, known: NDArray[np.bool_]) -> F64:
     )
 
 
+def spread(usual: dict[str, Any], expected: Expected, view: View) -> float:
+    """How much less (below 0) the answers of a window spread than usual ones do. usual: see `_usual`."""
+    n = len(view.predicted)
+    norm, balance = _norm(view.soft), _balance(view)
+    before, even = (float(np.interp(math.log(n), np.log(SIZES), usual[name])) for name in ("norm", "balance"))
+    middles = np.array(usual["middles"])[view.predicted]
+    moved = (_directions(expected, view) - middles).mean(axis=0) / np.array(usual["within"])
+    apart = max(0.0, float((moved**2).mean()) - 1 / n - 2 / usual["items"])
+    share = apart**2 / (apart**2 + MOVED**2)
+    return float((1 - share) * norm / balance * even + share * norm - before)
+
+
 def fit(expected: Expected, clean: Spoiled, spoiled: Sequence[Spoiled], rng: np.random.Generator) -> dict[str, Any]:
     """The estimator, as plain numbers; {} where there is too little to fit one on."""
     families = sorted({one.family for one in spoiled})
     if len(families) < FAMILIES or len(clean.correct) < 20:
         return {}
+    usual = _usual(expected, clean.view, rng)
+    count = WINDOWS if clean.view.soft.shape[1] <= MANY else FEWER
     rows, truth, names = [], [], []
-    for number in range(WINDOWS):
+    turns = np.concatenate([rng.permutation(len(spoiled)) for _ in range(count // len(spoiled) + 1)])
+    for number in range(count):
         # A sixth of the windows is clean, or of other shares of the classes; a third of the rest is partly clean.
-        one = clean if number % 6 == 0 else spoiled[number % len(spoiled)]
+        one = clean if number % 6 == 0 else spoiled[turns[number]]
         part = float(rng.uniform(0.2, 1)) if number % 3 == 1 else 1.0
         view, known, correct = _window(clean, one, part, rng, even=number % 12 != 0)
-        rows.append(signs(expected, view, known))
+        rows.append([spread(usual, expected, view), *signs(expected, view, known)])
         truth.append(correct.mean())
         names.append(one.family)
-    x, y, which = np.array(rows), np.array(truth) - expected.accuracy, np.array(names)
-    centre, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
-    z = (x - centre) / scale
-    tried = {strength: _left_out(z, y, which, families, strength) for strength in _STRENGTHS}
-    strength = min(tried, key=lambda one: float(np.abs(tried[one] - y).mean()))
-    residuals = np.abs(tried[strength] - y) / _doubt(tried[strength])
-    weights = _ridge(z, y, strength)
-    shape = np.linalg.pinv(np.cov(z.T) + 1e-3 * np.eye(z.shape[1]))
-    distance = np.sqrt(np.einsum("ij,jk,ik->i", z, shape, z))
+    x, y, which = np.array(rows), np.array(truth), np.array(names)
+    tried = [_left_out(x, y, which, strength) for strength in (None, *STRENGTHS)]
+    best = min(range(len(tried)), key=lambda place: tried[place][0] * (BETTER if place == 0 else 1))
+    error, guessed = tried[best]
     return {
-        "centre": _plain(centre),
-        "scale": _plain(scale),
-        "weights": _plain(weights),
-        "shape": [_plain(row) for row in shape],
-        "edge": float(np.quantile(distance, 0.99) * 1.5),
-        "width": float(np.quantile(residuals, 0.9)),
-        "error": float(np.abs(tried[strength] - y).mean()),  # of families left out of the fit
+        "usual": usual,
+        "weights": _plain(_weights(x, _odds(y), which, (None, *STRENGTHS)[best])),
+        "width": float(np.quantile(np.abs(guessed - _odds(y)), 0.9)),
+        "error": error,  # of families left out of the fit
+        "strength": (None, *STRENGTHS)[best],  # None: the line
+        **_edge(x[:, 1:]),
         "families": families,
         "items": len(clean.correct),
-        "windows": WINDOWS,
-        "strength": strength,
+        "windows": count,
     }
 
 
 def estimate(expected: Expected, view: View, known: NDArray[np.bool_]) -> Estimate | None:
-    """The estimated accuracy of a window; None where the bundle has no estimator."""
+    """The estimated accuracy of a window; None where the bundle has no estimator, or one of before."""
     found = expected.estimator
-    if not found or not len(view.predicted):
+    if "usual" not in found or not len(view.predicted):
         return None
-    z = (signs(expected, view, known) - np.array(found["centre"])) / np.array(found["scale"])
-    drop = float(_applied(z[None], np.array(found["weights"]))[0])
-    value = min(max(expected.accuracy + drop, 0.0), 1.0)
-    n = len(view.predicted)
-    spare = max(value * (1 - value), 0.01) * max(0.0, 1 / n - 1 / SIZE)
-    half = math.hypot(found["width"] * float(_doubt(np.array(drop))), 1.645 * math.sqrt(spare))
+    row, n = np.array([spread(found["usual"], expected, view), *signs(expected, view, known)]), len(view.predicted)
+    odds = float(_applied(row, np.array(found["weights"])))
+    value, low, high = _share(np.array([odds, odds - found["width"], odds + found["width"]])).tolist()
+    least = max(value * (1 - value), 0.01)
+    chance = 1.645 * math.sqrt(least * max(0.0, 1 / n - 1 / SIZE))
+    z = (row[1:] - np.array(found["centre"])) / np.array(found["scale"])
     distance = math.sqrt(max(float(z @ np.array(found["shape"]) @ z), 0.0))
-    least = max(value * (1 - value), 0.05)
     return Estimate(
         accuracy=value,
-        low=max(0.0, value - half),
-        high=min(1.0, value + half),
+        low=max(0.0, value - math.hypot(value - low, chance)),
+        high=min(1.0, value + math.hypot(high - value, chance)),
         reliable=distance <= found["edge"] * max(1.0, math.sqrt(SIZE / n)),
-        label=math.ceil(1.96**2 * least / HALF**2),
+        label=math.ceil(1.96**2 * max(least, 0.05) / HALF**2),
     )
+
+
+def _usual(expected: Expected, view: View, rng: np.random.Generator) -> dict[str, Any]:
+    """What is usual: the norm and the balance of clean windows of `SIZES`; the middle of each class in the directions
+    of the embedding, by the answers, and the deviation from it."""
+    draws = {size: [view.take(rng.integers(0, len(view.predicted), size)) for _ in range(8)] for size in SIZES}
+    along, classes = _directions(expected, view), view.soft.shape[1]
+    middles = np.tile(along.mean(axis=0), (classes, 1))
+    for one in np.unique(view.predicted):
+        middles[one] = along[view.predicted == one].mean(axis=0)
+    return {
+        "items": len(view.predicted),
+        "norm": _plain([float(np.mean([_norm(drawn.soft) for drawn in draws[size]])) for size in SIZES]),
+        "balance": _plain([float(np.mean([_balance(drawn) for drawn in draws[size]])) for size in SIZES]),
+        "middles": [_plain(row) for row in middles],
+        "within": _plain((along - middles[view.predicted]).std(axis=0) + 1e-6),
+    }
+
+
+def _norm(soft: F64) -> float:
+    """The nuclear norm of probabilities [N, K]: 1 when all are sure and the classes are even, less otherwise."""
+    small = soft.T @ soft if soft.shape[1] <= len(soft) else soft @ soft.T
+    values = np.sqrt(np.clip(np.linalg.eigvalsh(small), 0, None))
+    return float(values.sum() / math.sqrt(len(soft) * min(soft.shape)))
+
+
+def _balance(view: View) -> float:
+    """What the norm would be if all answers were sure."""
+    shares = np.bincount(view.predicted, minlength=view.soft.shape[1]) / len(view.predicted)
+    return float(np.sqrt(shares).sum() / math.sqrt(min(view.soft.shape)))
+
+
+def _directions(expected: Expected, view: View) -> F64:
+    """The directions of the embedding among the values [N, R]."""
+    start = len(expected.names) + len(ANSWERS)
+    return view.values[:, start : start + expected.basis.shape[1]]
 
 
 def _window(
@@ -151,35 +202,67 @@ def _window(
         values=np.concatenate([one.view.values[rows], clean.view.values[rest]]),
         fourier=np.concatenate([one.view.fourier[rows], clean.view.fourier[rest]]),
         predicted=np.concatenate([one.view.predicted[rows], clean.view.predicted[rest]]),
+        soft=np.concatenate([one.view.soft[rows], clean.view.soft[rest]]),
     )
     known = np.concatenate([one.known[rows], clean.known[rest]])
     return view, known, np.concatenate([one.correct[rows], clean.correct[rest]])
 
 
-def _left_out(z: F64, y: F64, which: NDArray[np.str_], families: Sequence[str], strength: float) -> F64:
-    """What is predicted for each family by a fit without it; for clean windows by a fit without a third of them."""
-    found = _applied(z, _ridge(z, y, strength))
+def _left_out(x: F64, y: F64, which: NDArray[np.str_], strength: float | None) -> tuple[float, F64]:
+    """The mean error of accuracies of families that were left out of the fit, and the log odds that were said of all
+    windows [N]: of a family by a fit without it, of clean ones by a fit with all."""
+    found = _applied(x, _weights(x, _odds(y), which, strength))
+    families = [family for family in np.unique(which) if family]
     for family in families:
         mine = which == family
-        found[mine] = _applied(z[mine], _ridge(z[~mine], y[~mine], strength))
-    return found
+        found[mine] = _applied(x[mine], _weights(x[~mine], _odds(y[~mine]), which[~mine], strength))
+    error = np.abs(_share(found) - y)
+    return float(np.mean([error[which == family].mean() for family in families])), found
 
 
-def _ridge(z: F64, y: F64, strength: float) -> F64:
-    """Weights with a constant, which isn't held small."""
-    x = np.column_stack([z, np.ones(len(z))])
-    penalty = np.diag([strength] * z.shape[1] + [0.0])
-    return np.asarray(np.linalg.solve(x.T @ x + penalty, x.T @ y))
+def _weights(x: F64, y: F64, which: NDArray[np.str_], strength: float | None) -> F64:
+    """The weights of a fit and, last, its level; every family weighs the same. None: a line through the first number,
+    which doesn't fall."""
+    names, place = np.unique(which, return_inverse=True)
+    share = 1 / (np.bincount(place)[place] * len(names))
+    centre, level = share @ x, share @ y
+    if strength is None:
+        apart = x[:, 0] - centre[0]
+        slope = max(0.0, float(share @ (apart * (y - level))) / max(float(share @ apart**2), 1e-12))
+        return np.array([slope, *np.zeros(x.shape[1] - 1), level - slope * centre[0]])
+    scale = np.sqrt(share @ (x - centre) ** 2) + 1e-9
+    z = (x - centre) / scale
+    penalty = strength / len(x) * np.eye(x.shape[1])
+    slopes = np.linalg.solve((z * share[:, None]).T @ z + penalty, z.T @ (share * (y - level))) / scale
+    return np.array([*slopes, level - slopes @ centre])
 
 
-def _applied(z: F64, weights: F64) -> F64:
-    return np.asarray(z @ weights[:-1] + weights[-1])
+def _applied(x: F64, weights: F64) -> F64:
+    return np.asarray(x @ weights[:-1] + weights[-1])
 
 
-def _doubt(drop: F64) -> F64:
-    """How the error grows with what is estimated: large drops are known less well."""
-    return np.asarray(0.02 + 0.2 * np.minimum(np.abs(drop), 0.5))
+def _edge(rows: F64) -> dict[str, Any]:
+    """Where the signs of windows end that the estimator was fitted on."""
+    centre, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-6
+    z = (rows - centre) / scale
+    shape = np.linalg.pinv(np.cov(z.T) + 1e-3 * np.eye(z.shape[1]))
+    distance = np.sqrt(np.einsum("ij,jk,ik->i", z, shape, z))
+    return {
+        "centre": _plain(centre),
+        "scale": _plain(scale),
+        "shape": [_plain(row) for row in shape],
+        "edge": float(np.quantile(distance, 0.99) * 1.5),
+    }
 
 
-def _plain(values: F64) -> list[float]:
-    return [float(f"{value:.8g}") for value in values]
+def _odds(share: F64) -> F64:
+    held = np.clip(share, BORDER, 1 - BORDER)
+    return np.asarray(np.log(held / (1 - held)))
+
+
+def _share(odds: F64) -> F64:
+    return np.asarray(1 / (1 + np.exp(-odds)))
+
+
+def _plain(values: Sequence[float] | F64) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]

@@ -68,15 +68,17 @@ def joined(parts: Sequence[Sample]) -> Sample:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """A sample as it is tested: values [N, V] (statistics of inputs, answers, directions of the embedding, distance
-    from them), random Fourier features [N, F], the class of each [N]."""
+    from them), random Fourier features [N, F], the class of each [N], its probabilities [N, K]."""
 
     values: F64
     fourier: F64
     predicted: NDArray[np.int64]
+    soft: F64 = field(default_factory=lambda: np.zeros((0, 0)))
 
     def take(self, rows: NDArray[np.int64]) -> View:
         """Some of them."""
-        return View(values=self.values[rows], fourier=self.fourier[rows], predicted=self.predicted[rows])
+        soft = self.soft[rows] if len(self.soft) else self.soft
+        return View(values=self.values[rows], fourier=self.fourier[rows], predicted=self.predicted[rows], soft=soft)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +133,7 @@ class Expected:
         away = np.zeros(len(z)) if all_there_is else np.log(rest + 0.01)
         fourier = np.cos(along @ self.waves + self.shifts) * np.sqrt(2 / len(self.shifts))
         values = np.column_stack([sample.seen, p.max(axis=1), entropy, along, away])
-        return View(values=values, fourier=fourier, predicted=p.argmax(axis=1))
+        return View(values=values, fourier=fourier, predicted=p.argmax(axis=1), soft=p)
 
     def to_bytes(self) -> bytes:
         """The content of expected.npz."""
