@@ -1,5 +1,5 @@
 # Nothing is decided here: every target is a command or two. `make help` lists them.
-.PHONY: help install run mnist test lint bench docs lock
+.PHONY: help install run mnist test coverage lint bench docs lock
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -22,6 +22,9 @@ mnist: $(READY)  ## train mnist to the end of its recipe
 
 test: lint  ## all checks and all quick tests
 	$(BIN)/pytest -m "not slow" --cov --durations=15
+
+coverage: $(READY)  ## the quick tests, with the processes that they start counted too
+	$(BIN)/pytest -m "not slow" --cov --cov-config=tests/coverage.toml --cov-report= && $(BIN)/coverage report
 
 lint: $(READY)  ## style, types and the arrows between the rooms
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
