@@ -293,12 +293,18 @@ async def many(port: int, pid: int, files: list[bytes], given: argparse.Namespac
 
 def descriptors(pid: int) -> int:
     """Open files of a process and all below it."""
-    return sum(len(list(Path(f"/proc/{one}/fd").iterdir())) for one in host.tree(pid))
+    return sum(_entries(Path(f"/proc/{one}/fd")) for one in host.tree(pid))
 
 
 def threads(pid: int) -> int:
     """Threads of a process and all below it."""
-    return sum(len(list(Path(f"/proc/{one}/task").iterdir())) for one in host.tree(pid))
+    return sum(_entries(Path(f"/proc/{one}/task")) for one in host.tree(pid))
+
+
+def _entries(folder: Path) -> int:
+    with suppress(OSError):
+        return sum(1 for _ in folder.iterdir())
+    return 0  # it has ended
 
 
 def temporary() -> int:

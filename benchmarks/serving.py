@@ -275,8 +275,9 @@ def memory(pid: int) -> float:
     """Megabytes of a process and all that it has started; what they share counts once."""
     total = 0
     for one in host.tree(pid):
-        lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-        total += int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+        with suppress(OSError):  # it has ended
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+            total += int(next(line for line in lines if line.startswith("Pss:")).split()[1])
     return total / 1024
 
 

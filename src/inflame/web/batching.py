@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 _STANDING = 1.0  # seconds after which a queue that was never empty is no burst
-_LINE = 64  # things that may wait in such a one
+_LINE = 32  # things that may wait in such a one
 
 
 class Refused(Exception):
@@ -53,7 +53,7 @@ class Batcher:
         workers: int = 2,
         most: int = 32,
         room: int = 256,
-        soon: float = 1.0,
+        soon: float = 0.75,
         seen: Callable[[int, float], None] = lambda _size, _waited: None,
     ) -> None:
         self._act, self._most, self._room, self._soon, self._seen = act, most, room, soon, seen

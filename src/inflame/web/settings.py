@@ -34,7 +34,7 @@ class Settings:
     pixels: int = 50_000_000
     letters: int = 200_000  # of one text
     room: int = 256  # items that may wait
-    soon: float = 1.0  # nobody waits longer for a turn where more is asked than can be answered, lastingly
+    soon: float = 0.75  # nobody waits longer for a turn where more is asked than can be answered, lastingly
     batch: int = 32  # at most; one of what takes long, see Served
     workers: int = field(default_factory=lambda: min(host.cores(), 32) + 1)  # batches at once; one is on its way
     runtime: str = ""  # a name of the seam `runtime`; "": the best by measurement
