@@ -21,7 +21,7 @@ mnist: $(READY)  ## train mnist to the end of its recipe
 	@$(BIN)/inflame train mnist
 
 test: lint  ## all checks and all quick tests
-	$(BIN)/pytest -m "not slow" --cov --durations=15
+	$(BIN)/pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile --cov --durations=15
 
 coverage: $(READY)  ## the quick tests, with the processes that they start counted too
 	$(BIN)/pytest -m "not slow" --cov --cov-config=tests/coverage.toml --cov-report= && $(BIN)/coverage report

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -109,6 +110,7 @@ class Local(Launcher):
         about = {**job.to_json(), **who, "command": command, "packaged": packaged}
         store.write(folder / "job.json", dumps(about))
         self._children[job.id] = child
+        threading.Thread(target=child.wait, daemon=True).start()  # a job may outlive this launcher: it is reaped then
         return job
 
     def status(self, job: Job) -> Job:

@@ -68,7 +68,7 @@ GOOD = idx(np.zeros((3, 4, 4), np.uint8))
 
 
 @pytest.mark.parametrize(
-    "bad", [b"", b"\0\0", GOOD[:-1], GOOD + b"x", b"\0\0\x0d" + GOOD[3:], GOOD[:10], gzip.compress(GOOD)[:-9]]
+    "bad", [b"", b"\0\0", GOOD[:-1], GOOD + b"x", b"\0\0\x0d" + GOOD[3:], GOOD[:10], gzip.compress(GOOD, mtime=0)[:-9]]
 )
 def test_damaged_idx_files(tmp_path: Path, bad: bytes) -> None:
     (tmp_path / "a").write_bytes(bad)
