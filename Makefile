@@ -8,7 +8,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 $(READY): requirements.lock pyproject.toml
-	@echo "making .venv: once, some minutes, 6 GB on Linux" >&2; $(PYTHON) -m venv .venv
+	@echo "making .venv: once, some minutes, 8 GB on Linux" >&2; $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . && touch $@
 
