@@ -16,6 +16,7 @@ from PIL import Image
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # a terminal's width, which pytest-xdist tells its workers: tables would be cut to it
 
 # Started in the background, as by `nohup make test &`, Python inherits that these are ignored; so would every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)

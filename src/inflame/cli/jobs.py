@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from inflame.cli.show import as_json, bold, table
+from inflame.cli.show import as_json, bold, findings, table
 from inflame.errors import InflameError, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ def rehearse(words: Namespace) -> int:
 
 
 def _findings(found: Sequence[Any]) -> str:
-    lines = [table(("", "what", "found"), [(one.state, one.what, one.text) for one in found])]
+    lines = [findings([(one.state, one.what, one.text) for one in found])]
     advice = [one for one in found if one.remedy]
     if advice:
         lines += ["", bold("to do"), *(f"  {one.what}: {one.remedy}" for one in advice)]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inflame.cli import show
 from inflame.cli.show import as_json, bold, table
 from inflame.errors import UserError
 
@@ -46,7 +47,7 @@ def doctor(words: Namespace) -> int:
         print(as_json({"ok": well, "findings": [finding._asdict() for finding in findings]}, indent=1))
         return 0 if well else 1
     marks = {True: "ok", None: "·", False: "NOT OK"}
-    print(table(("", "what", "found"), [(marks[found.good], found.what, found.found) for found in findings]))
+    print(show.findings([(marks[one.good], one.what, one.found) for one in findings]))
     advice = [finding for finding in findings if finding.remedy]
     if advice:
         print("\n" + bold("to do") if not well else "\n" + bold("you may want"))

@@ -7,9 +7,22 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
+
+
+def findings(found: Sequence[tuple[str, str, str]]) -> str:
+    """State, what was looked at, and the sentence about it: in a narrow terminal that goes on in the next lines."""
+    columns = [max(map(_width, column)) for column in zip(("", "what", ""), *found, strict=True)][:2]
+    room = max(20, _room() - sum(columns) - 4)
+    lines = [" " * (columns[0] + 2) + f"{'what':{columns[1]}}  found"]
+    for state, what, text in found:
+        first, *more = textwrap.wrap(_flat(text), room) or [""]
+        lines.append(f"{_pad(state, columns[0], False)}  {_pad(what, columns[1], False)}  {first}")
+        lines += [" " * (sum(columns) + 4) + line for line in more]
+    return "\n".join([bold(lines[0]), *lines[1:]])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -46,11 +59,14 @@ def _flat(value: object) -> str:
     return " ".join(str(value).split())
 
 
+def _room() -> int:
+    """Columns that there are; in a pipe, as many as one likes."""
+    told = os.environ.get("COLUMNS", "").isdigit() or (sys.stdout is not None and sys.stdout.isatty())
+    return shutil.get_terminal_size().columns if told else sys.maxsize
+
+
 def _fit(widths: list[int]) -> list[int]:
-    columns = os.environ.get("COLUMNS", "")
-    if not columns.isdigit() and not (sys.stdout is not None and sys.stdout.isatty()):
-        return widths
-    room = shutil.get_terminal_size().columns - 2 * (len(widths) - 1)
+    room = _room() - 2 * (len(widths) - 1)
     while sum(widths) > room and max(widths) > 8:
         widths[widths.index(max(widths))] -= 1
     return widths

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from inflame.cli import show
 from inflame.cli.show import as_json, bold, table
 
 
@@ -44,6 +45,23 @@ def test_a_narrow_terminal_keeps_both_ends(monkeypatch: pytest.MonkeyPatch, colu
     assert ".jpg" in lines[1]
     assert "…" in lines[1]
     assert lines[1].endswith("cat")
+
+
+def test_sentences_go_on_in_the_next_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        ("ok", "job", "it runs"),
+        ("not ok", "checkpoint", "it ended without a checkpoint: resumed, it begins anew"),
+    ]
+    monkeypatch.setenv("COLUMNS", "50")
+    lines = show.findings(found).splitlines()
+    assert lines[:3] == [
+        "        what        found",
+        "ok      job         it runs",
+        "not ok  checkpoint  it ended without a checkpoint:",
+    ]
+    assert lines[3] == " " * 20 + "resumed, it begins anew"
+    monkeypatch.delenv("COLUMNS")
+    assert show.findings(found).splitlines()[-1].endswith("checkpoint: resumed, it begins anew")
 
 
 def test_wide_letters_take_two_columns(monkeypatch: pytest.MonkeyPatch) -> None:
