@@ -143,4 +143,5 @@ def test_on_sagemaker_every_trial_is_one_job(sagemaker: Server, home: Path) -> N
         assert (status["state"], status["sittings"], status["trial"]) == ("done", 1, one["number"])
         assert (home / "runs" / one["run"] / "bundle" / "model.onnx").is_file()
     board = [sys.executable, "-m", "inflame", "board", "--sweep", told["sweep"], "--each", "--json"]
-    assert len(json.loads(subprocess.run(board, capture_output=True, text=True, check=True).stdout)["rows"]) == 6
+    (table,) = json.loads(subprocess.run(board, capture_output=True, text=True, check=True).stdout)["tables"]
+    assert len(table["entries"]) == 6
