@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -130,6 +131,7 @@ class Workspace:
             return "loopback-fresh" if fresh else "loopback"
         identity = plugins.need("azure.identity", "azure", "The place azureml")
         wrong = plugins.need("azure.core.exceptions", "azure")
+        logging.getLogger("azure.identity").setLevel(logging.ERROR)  # all ways that it has tried, in twenty lines
         try:
             if self._credential is None or fresh:
                 self._credential = identity.DefaultAzureCredential(exclude_interactive_browser_credential=True)

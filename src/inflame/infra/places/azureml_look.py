@@ -22,7 +22,7 @@ def look(workspace: Workspace, spec: JobSpec) -> list[Finding]:
     """Settings and credentials, then workspace, quota and storage."""
     return places.looked(
         lambda: places.demand(NAME, workspace.settings, SETTINGS),
-        lambda: workspace.rest,
+        lambda: workspace.rest.login(),  # noqa: PLW0108 - late: its package may be missing
         {
             "workspace and rights": lambda: _seen(workspace),
             "quota": lambda: _quota(workspace, spec),

@@ -173,7 +173,7 @@ class ClearML(Place):
         """Server and credentials, then queue, agents and output."""
         return places.looked(
             lambda: None,
-            lambda: self.rest,
+            lambda: self.rest.login(),  # noqa: PLW0108 - late: its package may be missing
             {
                 "credentials": self._known,
                 "queue": self._listened,

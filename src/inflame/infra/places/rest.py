@@ -48,6 +48,10 @@ class Rest:
         self._session = self._requests.Session()
         self._auth = auth
 
+    def login(self) -> None:
+        """Gets what it would show. UserError where there are no credentials."""
+        self._token(False)
+
     def get(self, url: str, **query: str) -> Any:
         """What is there. Nothing: Absent."""
         return self.ask("GET", url, None, query)

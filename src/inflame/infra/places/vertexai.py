@@ -177,7 +177,7 @@ class VertexAI(Place):
         """Settings and credentials, then region, quota and bucket."""
         return places.looked(
             lambda: places.demand(NAME, self.settings, SETTINGS),
-            lambda: self.rest,
+            lambda: self.rest.login(),  # noqa: PLW0108 - late: its package may be missing
             {"location and rights": lambda: self._seen(spec), "bucket": lambda: self._writable(spec)},
             {
                 "quota": "Google doesn't say for Vertex AI what is left: IAM & Admin > Quotas, custom model training.",
