@@ -32,7 +32,7 @@ from inflame.monitor.parquet import DAY, ROWS, SCHEMA
 
 CLASSES, WIDE, DAYS = 10, 16, 20
 BEGIN = 1_790_000_000 // DAY * DAY
-WINDOW = 1000
+WINDOW = 10_000
 NAMES = seen.names(text=False)
 
 
@@ -135,7 +135,7 @@ def check(folder: Path) -> None:
     took, peak = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     found = json.loads(done.stdout)
     levels = [one["level"] for one in found["windows"]]
-    print(f"{found['new']:,} answers, {len(levels):,} windows of {WINDOW}, {took:.0f} s, at most {peak:,.0f} MB")
+    print(f"{found['new']:,} answers, {len(levels):,} windows of {WINDOW:,}, {took:.0f} s, at most {peak:,.0f} MB")
     print({level: levels.count(level) for level in sorted(set(levels))})
 
 
