@@ -54,7 +54,9 @@ def carve(
         done = split.assign(items.filter(free), wanted, seed, previous=items.filter(pc.invert(free)))
         return _put(items, free, done["split"]), (_note("no split is written for them: divided by content", []),)
     lacking = [name for name in wanted if name not in given]
-    if not lacking or "train" not in given:
+    if "train" not in given:
+        return items, (*untrainable(items), *_unheard(fractions, given, way))
+    if not lacking:
         return items, _unheard(fractions, given, way)
     train = pc.equal(items["split"], "train")
     count = pc.sum(train).as_py()
@@ -128,6 +130,15 @@ def _unheard(fractions: Mapping[str, float] | None, given: list[str], way: Way) 
     names = " and ".join(overruled)
     reason = f"the data brings its own {names}: kept, whatever fractions were asked (--resplit divides anew)"
     return (_note(reason, overruled),)
+
+
+def untrainable(items: pa.Table) -> tuple[Fault, ...]:
+    """That all items come with a split, and none with train, where that is so."""
+    given = pc.unique(items["split"]).to_pylist()
+    if not given or {"", "train"} & set(given):
+        return ()
+    reason = f"the data brings {' and '.join(given)} alone: there is nothing to train on"
+    return (Fault(kind="split", severity="error", reason=reason, items=tuple(given)),)
 
 
 def _note(reason: str, splits: list[str]) -> Fault:

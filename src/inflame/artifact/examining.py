@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from inflame import store
-from inflame.artifact import checks, features, grouping, packed, prose, shortcuts, suspects, texts, thumbs, twins
+from inflame.artifact import carve, checks, features, grouping, packed, prose, shortcuts, suspects, texts, thumbs, twins
 from inflame.artifact.contents import Contents
 from inflame.artifact.features import Embed
 from inflame.artifact.scanning import Scan
@@ -32,7 +32,7 @@ Ints = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
-_FORMAT = 5  # of what is kept: a change of the checks makes it old
+_FORMAT = 6  # of what is kept: a change of the checks makes it old
 _SMALL = 64  # pictures up to this side are judged by their pixels, not by a net for photos
 _TINY = 10_000  # so many of those in colour are shown to a net all the same
 _SAMPLE = 300  # pictures on which bodies are compared
@@ -78,7 +78,7 @@ def examine(
         dataset=listed.name,
         items=len(listed),
         classes=len(set(listed.items["label"].to_pylist())),
-        faults=checks.ordered((*listed.faults, *faults)),
+        faults=checks.ordered((*listed.faults, *carve.untrainable(listed.items), *faults)),
         advice=tuple(grouping.advise(listed, str(data), seen.scans, faults)),
         seconds=round(time.perf_counter() - began, 3),
     )

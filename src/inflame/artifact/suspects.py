@@ -23,6 +23,8 @@ FEWEST = 30  # items below which nothing can be said
 # The probability of a wrong label from which it is shown: where precision and recall come out about equal, for
 # features of pictures and for words (benchmarks/faults.py).
 WRONG, WRONG_TEXT = 0.3, 0.45
+ENOUGH = 20  # items a class from which guesses that are often wrong still tell wrong labels from hard items
+TELLS, TELLS_OF_FEW = 0.25, 0.75  # of what always the largest class gets wrong, the share that the guesses get right
 FOLDS = 5
 NEIGHBOURS = 12
 
@@ -78,7 +80,7 @@ def labels(
     likely = chances.argmax(1)
     accuracy = float((likely == given).mean())
     most = float(np.bincount(given).max() / len(given))
-    if accuracy < most + 0.25 * (1 - most):  # no better than always the largest class
+    if accuracy < most + (TELLS if len(given) >= ENOUGH * classes else TELLS_OF_FEW) * (1 - most):
         return None
     wrong[likely == given] = 0
     return Suspects(wrong=wrong.astype(np.float32), likely=likely, noise=noise, accuracy=accuracy)

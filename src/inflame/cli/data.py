@@ -134,7 +134,10 @@ def check(words: Namespace) -> int:
     if fixed is not None:
         print(f"\nfixed  {fixed[0]:,} items are left out from now on: {fixed[1]}; delete that file to undo")
     print(f"\nwrote  {folder / 'check.html'} and check.json; nothing in {words.data} was changed")
-    print(f"next   inflame train {shlex.quote(words.data)} --in 60s")
+    if len(examined.dataset.split("train")):
+        print(f"next   inflame train {shlex.quote(words.data)} --in 60s")
+    else:
+        print(f"next   inflame split {shlex.quote(words.data)} --resplit --out index.csv: nothing is there to train on")
     return 0
 
 

@@ -144,3 +144,16 @@ def test_every_way_but_the_safe_one_says_what_it_costs() -> None:
     _, notes = carve.carve(blank, None, 0, carve.Way(by="time", together=near))
     assert "flattered" in notes[-1].reason
     assert carve.carve(items, None, 0, carve.Way(by="content", together=near))[1] == ()
+
+
+def test_without_anything_to_train_on_that_is_said() -> None:
+    table = items(["test"] * 8 + ["val"] * 2)
+    done, (note,) = carve.carve(table, None, 0)
+    assert done.equals(table)
+    assert (note.kind, note.severity, note.reason) == (
+        "split",
+        "error",
+        "the data brings test and val alone: there is nothing to train on",
+    )
+    assert carve.untrainable(items(["test"] * 8 + [""])) == ()
+    assert carve.untrainable(items([])) == ()

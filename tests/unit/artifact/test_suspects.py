@@ -136,3 +136,14 @@ def test_the_forgiving_judge_learns_beside_wrong_labels_from_features_of_any_sca
         scores = suspects._forgiving(rows.astype(np.float32), given, 3, np.arange(300) % suspects.FOLDS)
         assert scores.shape == (300, 3)
         assert (scores.argmax(1) == true).mean() > 0.93
+
+
+def test_of_few_items_a_class_only_clear_features_accuse() -> None:
+    """Five photos a class, of which a weak body knows half: those are hard, not wrong."""
+    rows, given = blobs(count=40, classes=8, spread=2.6, seed=3)
+    assert suspects.labels([rows], given) is None
+    rows, true = blobs(count=64, classes=8, spread=0.2, seed=3)
+    given, wrong = flipped(true, 0.04)
+    judged = suspects.labels([rows], given)
+    assert judged is not None
+    assert set(np.flatnonzero(judged.wrong >= suspects.WRONG)) == set(np.flatnonzero(wrong))

@@ -424,7 +424,12 @@ def _open(
             remedy="Put the pictures of each class into a folder of its own, two folders at least.",
         )
     if not len(dataset.split("train")):
-        raise DataError(f"{dataset.name} has no items to train on.", where=dataset.root, remedy="Check the splits.")
+        given = sorted(set(dataset.items["split"].to_pylist()))
+        raise DataError(
+            f"{dataset.name} has no items to train on: all are in {' and '.join(given)}.",
+            where=dataset.root,
+            remedy=f"Divide them anew: inflame split {dataset.root} --resplit --out index.csv",
+        )
     return dataset
 
 
