@@ -145,8 +145,10 @@ def cluster() -> Iterator[tuple[str, str]]:
     """The dashboard's address and the token of a head with two CPUs."""
     if not loopback.possible():
         pytest.skip("needs Ray with its dashboard: pip install 'ray[default]'")
-    with loopback.head(cpus=2) as found:
-        yield found.url, found.token
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # of its machine
+        with loopback.head(cpus=2) as found:
+            yield found.url, found.token
 
 
 @pytest.fixture
