@@ -21,7 +21,7 @@ SAGEMAKER = ("--on", "sagemaker", "--output", "s3://bucket/x", "--no-rehearsal")
         (("--spot",), "--spot is for trials that are jobs"),
         (("--env", "TOKEN"), "--env is for trials that are jobs"),
         (("--on", "ray", "--address", "head:6379", "--output", "/shared"), "--address names a cluster"),
-        ((*KUBERNETES, "--max-money", "5"), "What an hour of kubernetes costs is unknown"),
+        ((*KUBERNETES, "--max-money", "5"), "costs is unknown, so --max-money can't be kept"),
         ((*KUBERNETES, "--max-money", "0"), "--max-money takes US dollars"),
         ((*KUBERNETES, "--price", "-1"), "--price takes US dollars"),
         (("--max-money", "5"), "needs the price of an hour of this machine"),
