@@ -167,6 +167,23 @@ def test_the_estimate_follows_the_truth_and_says_when_it_cannot(expected: Expect
     assert beyond.label > 50
 
 
+def test_answers_spread_less_when_they_are_unsure_or_gather_for_no_reason(expected: Expected) -> None:
+    import dataclasses
+
+    view = expected.view(sample(600, 80)[0])
+    usual = estimate._usual(expected, view, np.random.default_rng(0))
+    other = expected.view(sample(900, 81)[0])
+    assert estimate.spread(usual, expected, other) == pytest.approx(0.0, abs=0.02)
+    unsure = dataclasses.replace(other, soft=0.4 * other.soft + 0.2)
+    assert estimate.spread(usual, expected, unsure) < -0.2
+    of_one = other.take(np.flatnonzero((other.predicted == 0) | (np.arange(900) % 20 == 0)))
+    assert estimate.spread(usual, expected, of_one) == pytest.approx(0.0, abs=0.05), "more of one class is no fall"
+    values = of_one.values.copy()
+    values[:, len(expected.names) + 2 : -1] += 2 * np.sqrt(np.arange(1, 1 + expected.basis.shape[1]))
+    elsewhere = dataclasses.replace(of_one, values=values)
+    assert estimate.spread(usual, expected, elsewhere) < -0.15, "unless they are other things than before"
+
+
 def test_no_estimate_without_an_estimator(expected: Expected) -> None:
     one = sample(50, 70)[0]
     assert estimate.estimate(expected, expected.view(one), one.known) is None
