@@ -25,6 +25,7 @@ from inflame.infra.launcher import NOT_OK, OK
 from inflame.infra.loopback import ray as loopback
 from inflame.infra.loopback.server import Answer, Asked, Server
 from inflame.infra.places.ray import Ray
+from inflame.infra.places.rest import Absent
 from inflame.records import Job, JobSpec, Package
 
 Wait = Callable[..., Job]
@@ -134,7 +135,15 @@ class Front:
         while place.status(Job(id=job, backend="ray", status="running")).status == "running":
             assert time.monotonic() < until
             time.sleep(0.1)
-        place.rest.ask("DELETE", f"{self.head}/api/jobs/{job}")
+        gone = 0  # times in a row: Ray's own watch over the job, a second long, may write it down once more
+        while gone < 30:
+            assert time.monotonic() < until
+            try:
+                place.rest.ask("DELETE", f"{self.head}/api/jobs/{job}")
+                gone = 0
+            except Absent:
+                gone += 1
+            time.sleep(0.1)
 
     def close(self) -> None:
         """The cluster goes on."""
