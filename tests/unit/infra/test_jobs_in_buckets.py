@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from inflame import plugins, store
-from inflame.infra import attempts, jobs, launch
+from inflame.infra import attempts, jobs, launch, places
 from inflame.infra.command import RUN, command, variables
 from inflame.infra.jobs import Sent
 from inflame.infra.loopback.sagemaker import SageMaker as Control
 from inflame.infra.loopback.server import Server
 from inflame.infra.pack import package, wheel
-from inflame.records import JobSpec
+from inflame.records import Job, JobSpec
 
 pytest.importorskip("boto3")
 pytest.importorskip("s3fs")
@@ -133,6 +133,20 @@ def test_create_gives_it_to_one(aws: str, tmp_path: Path) -> None:
         assert store.create(uri, "first")
         assert not store.create(uri, "second")
         assert store.read_text(uri) == "first"
+
+
+def test_what_has_changed_is_fetched_again_and_what_has_not_stays(aws: str, home: Path) -> None:
+    out = "s3://bucket/again"
+    job = Job(id="again", backend="sagemaker", status="running", output=out)
+    store.write(store.join(out, RUN, "status.json"), "{}")
+    store.write(store.join(out, RUN, "weights"), b"1" * 2**21)
+    folder = places.fetched(job)
+    before = (folder / "weights").stat()
+    assert places.fetched(job) == folder
+    assert (folder / "weights").stat().st_ino == before.st_ino  # not written again
+    time.sleep(1.1)  # S3 counts whole seconds
+    store.write(store.join(out, RUN, "weights"), b"2" * 2**21)  # as long as before
+    assert (places.fetched(job) / "weights").read_bytes() == b"2" * 2**21
 
 
 def test_nothing_of_the_package_but_its_name_is_in_the_request(mine: Path, sagemaker: Server) -> None:

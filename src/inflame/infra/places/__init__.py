@@ -37,6 +37,7 @@ FILE = "inflame.toml"
 GONE = 137  # exit code of a job that vanished without a word
 STOPPED = 143  # of one that was told to stop
 AFTER = 300.0  # seconds that a place waits beyond the cap on time, which the job itself keeps: it has to save
+_LARGE = 2**20  # bytes of a file of which it is worth asking when it was changed
 _MOST = 100  # jobs of one name
 _SECRET = re.compile(r"secret|password|token|(^|_)key$|credential", re.IGNORECASE)
 _BEFORE = (*ENDED, "preempted")
@@ -228,14 +229,23 @@ def _created(name: str, look: Callable[[str], Job | None], create: Callable[[str
 
 
 def _bring(uri: str, folder: Path) -> None:
-    """Copies all files below a uri, each whole or not at all; those that are there in that size already stay."""
+    """Copies all files below a uri, each whole or not at all; large ones that are here unchanged stay."""
     base, files = remote.ask(uri, lambda system, place: (place.rstrip("/"), system.find(place, detail=True)))
     for place, about in files.items():
         relative = place.removeprefix(base).lstrip("/")
-        target = folder / relative
-        if ".." in target.parts or (target.is_file() and target.stat().st_size == about.get("size") > 2**20):
+        source, target, size = store.join(uri, relative), folder / relative, about.get("size") or 0
+        if ".." in target.parts:
             continue
-        store.download(store.join(uri, relative), target)
+        changed = (
+            remote.ask(source, lambda system, place: system.modified(place)).timestamp() if size > _LARGE else None
+        )
+        if changed and target.is_file():
+            mine = target.stat()
+            if mine.st_size == size and abs(mine.st_mtime - changed) < 1e-3:
+                continue
+        store.download(source, target)
+        if changed:
+            os.utime(target, (changed, changed))
 
 
 def _filled(value: Any, values: dict[str, str]) -> Any:
