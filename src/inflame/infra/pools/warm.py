@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from inflame import store
-from inflame.errors import DataError, UserError
-from inflame.infra.launcher import ENDED, app
+from inflame.errors import UserError
+from inflame.infra.launcher import ENDED, app, run_folder
 from inflame.infra.pools.pool import Pool
 from inflame.infra.pools.zygote import CODE, LOCK, LOG, write_code
 from inflame.records import Job, JobSpec, Package, dumps
@@ -138,14 +138,8 @@ class Warm(Pool):
 
     def fetch(self, job: Job) -> Path:
         """The run folder, where the job wrote it."""
-        folder = store.local(job.output)
-        if folder is None or not folder.is_dir():
-            raise DataError(
-                f"The job {job.id} has left no run folder at {job.output}.",
-                where=job.output,
-                remedy=f"See what it said: {_folder(job) / LOG}",
-            )
-        return folder
+        remedy = f"See what it said: {_folder(job) / LOG}"
+        return run_folder(job, store.local(job.output), at=job.output, remedy=remedy)
 
     def prepare(self, spec: JobSpec) -> None:
         """Starts the zygote, which imports what the app imports."""
