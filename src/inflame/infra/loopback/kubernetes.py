@@ -73,7 +73,7 @@ class Kubernetes:
         self.kept: dict[tuple[str, str], dict[str, Any]] = {}
         self.pods: dict[str, _Pod] = {}
         self._meet: dict[str, int] = {}  # the port at which the pods of a job find each other
-        self._lock = threading.RLock()
+        self._lock, self._closed = threading.RLock(), False
 
     def answer(self, asked: Asked) -> Answer:
         """Discovery, and the verbs of jobs, pods, secrets and services."""
@@ -132,7 +132,9 @@ class Kubernetes:
 
     def close(self) -> None:
         """Ends all pods."""
-        self.kept.clear()
+        with self._lock:  # one that is being begun is there afterwards, or never
+            self._closed = True
+            self.kept.clear()
         for pod in list(self.pods.values()):
             if pod.machine:
                 pod.kill()
@@ -230,6 +232,18 @@ class Kubernetes:
             while ("jobs", pod.job) in self.kept and not about["spec"].get("suspend"):
                 time.sleep(0.1)
             return 1
+        with self._lock:
+            if self._closed:
+                return 1
+            pod.machine = self._begun(container, pod)
+        pod.phase = "Running"
+        if about["spec"].get("suspend"):
+            pod.machine.stop(GRACE)
+        code = pod.machine.wait() or 0
+        pod.phase = "Failed" if code else "Succeeded"
+        return code
+
+    def _begun(self, container: dict[str, Any], pod: _Pod) -> Machine:
         folder = self.folder / pod.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -241,13 +255,7 @@ class Kubernetes:
         if "MASTER_ADDR" in variables:
             variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self._meet[pod.job])}  # all pods are one host
         image = container["image"]
-        pod.machine = Machine(container["command"], variables, {str(folder): folder}, pod.lines.append, image=image)
-        pod.phase = "Running"
-        if about["spec"].get("suspend"):
-            pod.machine.stop(GRACE)
-        code = pod.machine.wait() or 0
-        pod.phase = "Failed" if code else "Succeeded"
-        return code
+        return Machine(container["command"], variables, {str(folder): folder}, pod.lines.append, image=image)
 
 
 def config(url: str, context: str = "") -> dict[str, Any]:
