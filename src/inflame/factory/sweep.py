@@ -100,8 +100,15 @@ def begin(sweep: Sweep) -> Sweep:
     """The sweep in its folder: that of the unfinished one with the same words, else a new one."""
     for other in list_sweeps():
         if other.identity == sweep.identity and other.state != "done":
-            ends = {"budget": sweep.budget, "most": sweep.most, "price": sweep.price, "max_money": sweep.max_money}
-            now = replace(other, workers=sweep.workers, hang=sweep.hang, **ends)  # type: ignore[arg-type]
+            now = replace(
+                other,
+                workers=sweep.workers,
+                hang=sweep.hang,
+                budget=sweep.budget,
+                most=sweep.most,
+                price=sweep.price,
+                max_money=sweep.max_money,
+            )
             if now != other and other.state != "running":
                 store.write(other.path / SWEEP, dumps({**now.to_json(), "folder": ""}))
             return now
