@@ -44,6 +44,8 @@ class Key:
         """A value that the key takes, as it is typed."""
         if self.kind == "number" and self.below is not None:
             return "0.1"
+        if self.kind == "whole" and self.low is not None and self.low > 1:
+            return f"{self.low:.0f}"
         return _EXAMPLES[self.kind]
 
     def check(self, value: Any) -> Any:

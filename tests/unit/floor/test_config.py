@@ -459,3 +459,13 @@ def test_a_batch_size_may_be_auto(tmp_path: Path, word: str, size: int) -> None:
     folder = make(tmp_path / "m", "[hyperparam]\nbatch_size = 32\n", "def train(s): return s.hyperparam.batch_size\n")
     assert config.load(folder, [f"hyperparam.batch_size={word}"]).hyperparam.batch_size == size
     assert "(or auto)" in refused(folder, "hyperparam.batch_size=abc").message
+
+
+def test_the_example_of_a_refusal_is_a_value_that_is_taken() -> None:
+    from inflame.config.schema import COMMON
+    from inflame.monitor.rules import KEYS
+
+    for name, key in {**COMMON, **KEYS}.items():
+        if key.kind in ("whole", "number"):
+            found = float(key.example())
+            assert key.check(int(found) if key.kind == "whole" else found) == found, name
