@@ -82,6 +82,25 @@ def test_chi_square_is_that_of_scipy() -> None:
     assert shift.alike(np.array([5, 0]), np.array([90, 0])) == 1.0
 
 
+def test_more_of_something_is_fishers_exact_test() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for count, n, before, m in ((0, 10, 0, 50), (3, 10, 0, 200), (4, 20, 12, 1000), (30, 500, 9, 200), (10, 10, 3, 4)):
+        table = [[count, n - count], [before, m - before]]
+        theirs = stats.fisher_exact(table, alternative="greater").pvalue
+        assert shift.more(count, n, before, m) == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(10, 1000), (50, 1000), (500, 200)])
+def test_what_is_rare_rings_as_rarely_as_promised(n: int, m: int) -> None:
+    """A class, or something unknown, that one item in fifty is."""
+    rng, level, turns = np.random.default_rng(n), 0.002, 8000
+    now, before = (rng.binomial(size, 0.02, turns) for size in (n, m))
+    tables = ((np.array([n - some, some]), np.array([m - most, most])) for some, most in zip(now, before, strict=True))
+    assert np.mean([shift.alike(*two) < level for two in tables]) <= 3 * level
+    unknown = [shift.more(int(some), n, int(most), m) < level for some, most in zip(now, before, strict=True)]
+    assert np.mean(unknown) <= 1.3 * level
+
+
 @pytest.mark.parametrize("size", [20, 50, 200])
 def test_clean_windows_ring_as_rarely_as_promised(expected: Expected, size: int) -> None:
     p = {"changed": [], "risk": []}
