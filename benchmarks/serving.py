@@ -1,5 +1,6 @@
 """How many pictures a second the website answers, and how long one takes: against an offline loop over the same files,
-plain FastAPI applications, and LitServe and Ray Serve where they are installed in .peers/litserve and .peers/ray.
+plain FastAPI applications, and LitServe, BentoML and Ray Serve where they are installed in .peers/litserve, .peers/bentoml
+and .peers/ray.
 
     python -m benchmarks.serving BUNDLE PHOTOS [--seconds 2] [--rounds 6]
 
@@ -59,6 +60,24 @@ if __name__ == "__main__":
     server = litserve.LitServer(Api(max_batch_size=32, batch_timeout=0.005), accelerator="cpu")
     server.run(port=int(sys.argv[2]), generate_client_file=False, log_level="error")
 """
+_BENTOML = """
+import os, sys, tempfile
+from pathlib import Path
+if __name__ == "__main__":
+    os.environ |= {"BUNDLE": sys.argv[1], "ENGINE": sys.argv[3], "BENTOML_DO_NOT_TRACK": "1"}
+    os.environ["BENTOML_HOME"] = tempfile.mkdtemp(prefix="inflame-bentoml-")
+    here = Path(__file__)
+    words = ["serve", f"{here.stem}:Site", "--working-dir", str(here.parent), "--port", sys.argv[2]]
+    os.execv(sys.executable, [sys.executable, "-m", "bentoml", *words])
+import bentoml
+from benchmarks.serving_hand import ENGINES
+@bentoml.service(workers=int(os.environ.get("BENTOML_WORKERS", "1")), logging={"access": {"enabled": False}})
+class Site:
+    def __init__(self): self.engine = ENGINES[os.environ["ENGINE"]](os.environ["BUNDLE"])
+    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=10_000)
+    def predict(self, file: list[Path]) -> list[dict]:
+        return self.engine([one.read_bytes() for one in file])
+"""
 _RAY = """
 import sys, time, ray
 from fastapi import FastAPI, UploadFile
@@ -88,6 +107,7 @@ PEERS = {
     "FastAPI by hand": (Path(sys.executable), _FASTAPI, "hand"),
     "FastAPI with our predictor": (Path(sys.executable), _FASTAPI, "predictor"),
     "LitServe": (_python("litserve", "litserve"), _LITSERVE, "hand"),
+    "BentoML": (_python("bentoml", "bentoml"), _BENTOML, "hand"),
     "Ray Serve": (_python("grpc_reflection", "ray"), _RAY, "hand"),
 }
 

@@ -116,7 +116,8 @@ def _taken(here: Stage, backend: str) -> list[Finding]:
     if backend == "local":
         return []
     if here.taker:
-        return [Finding(what="request", state=OK, text=f"sent as it would be, {here.taker} took it")]
+        ran = f", and ran it {here.ran}" if here.ran else ""
+        return [Finding(what="request", state=OK, text=f"sent as it would be, {here.taker} took it{ran}")]
     text = f"{backend} itself took no part in the rehearsal: it was tried as a packaged job of this machine"
     return [Finding(what="request", state=UNKNOWN, text=text, remedy=here.remedy)]
 

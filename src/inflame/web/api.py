@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -49,8 +48,7 @@ def _classify(router: APIRouter, service: Service) -> None:
     async def classify(request: Request) -> JSONResponse:
         """1 to N files. What can't be read stands as a problem in its place; alone, it is the answer."""
         name = request.query_params.get("model", "")
-        admit = functools.partial(service.admit, name)
-        asked = await uploads.read(request, service.settings, text=service.model(name).text, admit=admit)
+        asked = await uploads.read(request, service.settings, text=service.model(name).text)
         model = asked.fields.get("model", "")
         top = asked.number("top_k", 5, least=1, most=1000)
         found = await service.classify(

@@ -65,7 +65,7 @@ def make(
     app.mount("/static", StaticFiles(directory=STATIC))
     for kind in (Problem, InflameError, HTTPException):
         app.add_exception_handler(kind, _problem)
-    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics, full=service.full)
     return app
 
 

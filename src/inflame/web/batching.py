@@ -2,8 +2,9 @@
 
 A thread that is free takes all that waits, up to a batch: alone, a request waits for nobody; under load batches grow
 by themselves. Who left, or whose time is up, is dropped before it costs anything. A full queue refuses at once, for
-waiting would make everybody late; and a queue that has not been empty for a while is full sooner: it bears a burst, but
-where more is asked than can be answered, a long one would only make all who are answered wait.
+waiting would make everybody late. How long it may be is a matter of time: of the seconds that one thing takes lately.
+A burst after a rest may be longer; where more is asked than can be answered, lastingly, a long queue would only make
+all who are answered wait.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-_STANDING = 1.0  # seconds after which a queue that was never empty is no burst
-_LINE = 32  # things that may wait in such a one
+_BURST = 1.0  # seconds for which a queue may be longer, and
+_REST = 10.0  # seconds that it has to have been short before: one that is empty for a moment hasn't rested
+_PATIENCE = 2.0  # seconds that a burst may take to be answered
+_LINE = 32  # things that may wait in a queue that stands
 
 
 class Refused(Exception):
@@ -40,8 +43,9 @@ class _Ticket:
 @final
 class Batcher:
     """`act` takes a list of things and returns as many results; an exception among them is raised where its thing was
-    asked for. It runs in `workers` threads, on at most `most` things at once; at most `room` things wait, and in a
-    queue that stands only some, which are answered within about `soon` seconds.
+    asked for. It runs in `workers` threads, on at most `most` things at once; at most `room` things wait, for about two
+    seconds, and in a queue that stands only some, which are answered within about `soon` seconds.
+    `seconds`: what one thing takes, until that is measured.
 
     `seen(batch_size, waited_seconds)` is told about every batch.
     """
@@ -54,14 +58,15 @@ class Batcher:
         most: int = 32,
         room: int = 256,
         soon: float = 0.75,
+        seconds: float = 0.01,
         seen: Callable[[int, float], None] = lambda _size, _waited: None,
     ) -> None:
         self._act, self._most, self._room, self._soon, self._seen = act, most, room, soon, seen
         self._waiting: deque[_Ticket] = deque()
-        self._empty = time.monotonic()  # when nothing waited, last
+        self._burst = self._long = float("-inf")  # when the queue became long after a rest; when it was long, last
         self._changed = threading.Condition()
         self._running = 0  # things in batches that run
-        self._pace = 0.01 / workers  # seconds for one thing, lately
+        self._pace = max(seconds, 1e-4) / workers  # seconds for one thing, lately
         self._draining = self._ended = False
         self.dropped = 0  # things that nobody waited for any more
         self._threads = [threading.Thread(target=self._work, name=f"batch-{i}", daemon=True) for i in range(workers)]
@@ -83,14 +88,24 @@ class Batcher:
         if self._draining:
             raise Refused("draining", 1.0)
         with self._changed:
-            waiting, now = len(self._waiting), time.monotonic()
-            if not waiting:
-                self._empty = now
-            room = self._room
-            if now - self._empty > _STANDING:
-                room = min(room, _LINE, max(2 * len(self._threads), int(self._soon / self._pace)))
-            if waiting + count > room and sum(not ticket.left for ticket in self._waiting) + count > room:
-                raise Refused("full", max(0.1, self._pace * waiting))
+            waiting = len(self._waiting)
+            room = self._allowed(waiting + count)
+            if waiting + count > room:
+                waiting = sum(not ticket.left for ticket in self._waiting)
+                if waiting + count > (room if waiting else self._room):  # many at once are taken where nobody waits
+                    raise Refused("full", max(0.1, self._pace * waiting))
+
+    def _allowed(self, wanted: int) -> int:
+        """How many things may wait at present, where so many are to."""
+        least, now = 2 * len(self._threads), time.monotonic()
+        line = min(self._room, _LINE, max(least, int(self._soon / self._pace)))
+        if wanted > line // 2:
+            if now - self._long > _REST:
+                self._burst = now
+            self._long = now
+        if now - self._burst > _BURST:
+            return line
+        return min(self._room, max(line, int(_PATIENCE / self._pace)))
 
     async def __call__(self, things: Sequence[Any], within: float) -> list[Any]:
         """The results in order, an exception standing for its thing. All are taken or none. Raises Refused."""
@@ -153,8 +168,6 @@ class Batcher:
                 self.dropped += 1
             else:
                 batch.append(ticket)
-        if not self._waiting:
-            self._empty = now
         return batch
 
     def _answer(self, batch: list[_Ticket]) -> None:

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from inflame.web.metrics import Metrics
 from inflame.web.problems import TYPE, Problem, of
@@ -49,14 +49,17 @@ _FORM = 64 * 1024  # what a multipart body has around its files
 _CLIENTS = 10_000
 _SLOWEST = 1024  # bytes of a body in a second
 COOKIE = "inflame_token"
+ASKED = "/v1/classify"  # where answers are asked for
 
 
 @final
 class Guard:
-    """Wraps the application."""
+    """Wraps the application. `full` says of the name of a model ("": the first) what is wrong where it takes nothing
+    at present: that is answered before anything is read, for an onslaught costs what its refusals cost."""
 
-    def __init__(self, app: App, settings: Settings, metrics: Metrics) -> None:
-        self.app, self.settings, self.metrics = app, settings, metrics
+    def __init__(self, app: App, settings: Settings, metrics: Metrics, full: Callable[[str], Problem | None]) -> None:
+        self.app, self.settings, self.metrics, self._full = app, settings, metrics, full
+        self._local = settings.local
         self._buckets = Buckets(settings.rate, settings.burst)
         self._most = settings.files * settings.bytes + _FORM
 
@@ -71,6 +74,9 @@ class Guard:
         answer = _Answer(send, scope, body)
         try:
             self._admit(scope, heads, state["client"])
+            if (full := self._refused(scope)) is not None:
+                state["route"], answer.goes_on = ASKED, True
+                raise full
             await self.app(scope, self._limited(receive, body), answer)
         except (Problem, ClientLeft) as error:
             if isinstance(error, Problem) and not answer.status:
@@ -99,7 +105,7 @@ class Guard:
     def _admit(self, scope: Scope, heads: dict[str, str], client: str) -> None:
         settings, host = self.settings, heads.get("host", "")
         name = urlsplit(f"//{host}").hostname or ""
-        if settings.local and name not in (*LOOPBACK, settings.host, *settings.hosts):
+        if self._local and name not in (*LOOPBACK, settings.host, *settings.hosts):
             raise Problem(
                 "forbidden", "This site doesn't go by that name.", f"Open http://{settings.host}:{settings.port}/"
             )
@@ -117,6 +123,10 @@ class Guard:
             raise Problem("bad_request", "Content-Length is no number.", "Send it right, or not at all.")
         if int(length) > self._most:
             raise _too_large(self._most)
+
+    def _refused(self, scope: Scope) -> Problem | None:
+        asks = scope["path"] == ASKED and scope["method"] == "POST"
+        return self._full(_model(scope)) if asks else None
 
     def _limited(self, receive: Receive, done: list[bool]) -> Receive:
         """`receive`, with an end: of bytes and of patience. A body that comes a byte at a time has an end as well."""
@@ -152,13 +162,13 @@ class Guard:
         """Whether the request carries the token; where there is none, whoever is at this machine."""
         token = self.settings.token
         if not token:
-            return self.settings.local
+            return self._local
         cookies = dict(part.strip().partition("=")[::2] for part in heads.get("cookie", "").split(";"))
         given = heads.get("authorization", "").removeprefix("Bearer ") or cookies.get(COOKIE, "")
         return hmac.compare_digest(given.encode(), token.encode())
 
     def _note(self, scope: Scope, heads: dict[str, str], status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "") or "other"
+        route = getattr(scope.get("route"), "path", "") or scope["state"].get("route", "other")
         self.metrics.requests.labels(route, status).inc()
         self.metrics.latency.labels(route).observe(seconds)
         trace = _TRACE.fullmatch(heads.get("traceparent", ""))
@@ -178,11 +188,12 @@ class Guard:
 @final
 class _Answer:
     """What goes back, with the headers that every answer has. `status` is 0 until it begins; `body` is empty while that
-    of the request hasn't been read."""
+    of the request hasn't been read; then the connection is closed, unless it `goes_on`: the server throws away what
+    still comes of it."""
 
     def __init__(self, send: Send, scope: Scope, body: list[bool]) -> None:
         self._send, self._scope, self._body = send, scope, body
-        self.status = 0
+        self.status, self.goes_on = 0, False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -194,11 +205,17 @@ class _Answer:
         given = {key.lower() for key, _ in message.get("headers", ())}
         more = [pair for pair in _HEADERS if pair[0] not in given]
         more.append((b"x-request-id", self._scope["state"]["request_id"].encode()))
-        if not self._body and b"connection" not in given and self._scope["method"] not in _SAFE:
+        if not self._body and not self.goes_on and self._scope["method"] not in _SAFE:
             more.append((b"connection", b"close"))  # the rest of the body isn't waited for
         if b"cache-control" not in given:
             more.append((b"cache-control", b"no-store"))
         return more
+
+
+def _model(scope: Scope) -> str:
+    """The model that the query names."""
+    query = scope.get("query_string", b"")
+    return dict(parse_qsl(query.decode("latin-1"))).get("model", "") if query else ""
 
 
 class ClientLeft(Exception):
@@ -230,7 +247,7 @@ class Buckets:
 async def problem_answer(problem: Problem, scope: Scope, send: Send) -> None:
     """The problem document as the answer to a request, sent by hand."""
     content = json.dumps(problem.told(scope.get("path", ""), scope.get("state", {}).get("request_id", ""))).encode()
-    heads = {"content-type": TYPE, "content-length": str(len(content)), "connection": "close", **problem.headers()}
+    heads = {"content-type": TYPE, "content-length": str(len(content)), **problem.headers()}
     pairs = [(key.lower().encode(), value.encode()) for key, value in heads.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": pairs})
     await send({"type": "http.response.body", "body": content})

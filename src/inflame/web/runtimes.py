@@ -7,6 +7,7 @@ nothing to choose, and nothing is measured.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -99,6 +100,19 @@ def int8(model: bytes, threads: int) -> Session:
     return onnxruntime(model, threads)
 
 
+def _onnxruntime_single(model: bytes, threads: int) -> Session:
+    """onnxruntime, for one thing at a time: where sizes are known, padding is part of the layers, and the order of
+    numbers in memory is never changed on the way."""
+    import onnxruntime as library
+
+    options = library.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_free_dimension_override_by_name("n", 1)
+    options.log_severity_level = 4
+    return library.InferenceSession(model, options, providers=["CPUExecutionProvider"])  # type: ignore[no-any-return]
+
+
 def openvino(model: bytes, threads: int) -> Session:
     """OpenVINO in float32."""
     return _OpenVino(model, threads, "f32")
@@ -113,7 +127,7 @@ def openvino_bf16(model: bytes, threads: int) -> Session:
 class _OpenVino:
     """One request for each thread: they may not be shared."""
 
-    def __init__(self, model: bytes, threads: int, precision: str) -> None:
+    def __init__(self, model: bytes, threads: int, precision: str, *, single: bool = False) -> None:
         import openvino as ov
 
         core = ov.Core()
@@ -122,7 +136,10 @@ class _OpenVino:
             "NUM_STREAMS": max(1, host.cores() // threads),  # runs at once
             "INFERENCE_PRECISION_HINT": precision,
         }
-        self._net = core.compile_model(core.read_model(model), "CPU", wanted)
+        read = core.read_model(model)
+        if single:
+            read.reshape({one: [1, *list(one.get_partial_shape())[1:]] for one in read.inputs})
+        self._net = core.compile_model(read, "CPU", wanted)
         self._places = {name: place for place, out in enumerate(self._net.outputs) for name in out.get_names()}
         self._mine = threading.local()
 
@@ -146,6 +163,40 @@ class _Output:
         self.name, self.shape = name, [one.get_length() if one.is_static else None for one in sizes]
 
 
+_SINGLE: dict[str, Callable[[bytes, int], Session]] = {
+    USUAL: _onnxruntime_single,
+    INT8: _onnxruntime_single,
+    "openvino": lambda model, threads: _OpenVino(model, threads, "f32", single=True),
+    "openvino-bf16": lambda model, threads: _OpenVino(model, threads, "bf16", single=True),
+}
+
+
+@final
+class Single:
+    """A net that is asked one thing at a time, and made for that: `one` runs a single thing. Several at once are run by
+    what `several` makes when it is needed for the first time."""
+
+    def __init__(self, one: Session, several: Callable[[], Session]) -> None:
+        self._one, self._make = one, several
+        self._several: Session | None = None
+        self._lock = threading.Lock()
+
+    def run(self, names: Sequence[str], inputs: dict[str, Any]) -> list[Any]:
+        """The outputs of those names."""
+        single = all(len(value) == 1 for value in inputs.values())
+        return (self._one if single else self._made()).run(names, inputs)
+
+    def get_outputs(self) -> list[Any]:
+        """All outputs."""
+        return self._one.get_outputs()
+
+    def _made(self) -> Session:
+        with self._lock:
+            if self._several is None:
+                self._several = self._make()
+            return self._several
+
+
 def choose(predictor: Predictor, wanted: str = "") -> Choice:
     """Lets the predictor run on the runtime that is `wanted`, or on the best by measurement, and says which and why.
     Raises UserError for a name that isn't known, MissingExtra for one that isn't installed."""
@@ -163,12 +214,22 @@ def choose(predictor: Predictor, wanted: str = "") -> Choice:
     return choice
 
 
-def narrow(predictor: Predictor, choice: Choice) -> Session | None:
-    """The net once more, one core a run, for many at once; None for one that is too large. Raises BundleError where
-    another bundle lies there by now."""
+def single(predictor: Predictor, choice: Choice, threads: int = 0) -> Single | None:
+    """The net of the predictor for one thing at a time; None where its runtime knows no such thing. Raises BundleError
+    where another bundle lies there by now."""
+    make = _SINGLE.get(choice.runtime)
+    if make is None:
+        return None
+    one = _opened(choice.runtime, predictor, threads, make)
+    return Single(one, functools.partial(_opened, choice.runtime, predictor, threads))
+
+
+def narrow(predictor: Predictor, choice: Choice, *, one: bool = False) -> Session | None:
+    """The net once more, one core a run, for many at once, `one` thing each; None for one that is too large. Raises
+    BundleError where another bundle lies there by now."""
     if (predictor.folder / "model.onnx").stat().st_size > LARGE:
         return None
-    return _opened(choice.runtime, predictor, 1)
+    return (single(predictor, choice, 1) if one else None) or _opened(choice.runtime, predictor, 1)
 
 
 def best(measured: Sequence[Measured]) -> str:
@@ -276,8 +337,10 @@ def _readable(predictor: Predictor, content: bytes) -> bool:
     return True
 
 
-def _opened(name: str, predictor: Predictor, threads: int = 0) -> Session:
-    make: Callable[[bytes, int], Session] = plugins.load("runtime", name)
+def _opened(
+    name: str, predictor: Predictor, threads: int = 0, make: Callable[[bytes, int], Session] | None = None
+) -> Session:
+    make = make or plugins.load("runtime", name)
     info, contents = load(predictor.folder)
     if info["version"] != predictor.info["version"]:
         raise BundleError(

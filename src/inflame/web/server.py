@@ -64,6 +64,11 @@ def _impatient(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio
                 # a further head has begun
                 self._patience = self.loop.call_later(seconds, self._lost_patience)
 
+        def on_response_complete(self) -> None:
+            if self.cycle.response_complete:
+                self.cycle.body = bytearray()  # what was refused unread isn't kept until the next request comes
+            super().on_response_complete()
+
         def _lost_patience(self) -> None:
             if self.cycle is None or self.cycle.response_complete:
                 self.transport.close()

@@ -76,12 +76,15 @@ class Service:
             raise Problem("not_found", unknown(chosen, list(self.slots)).message, f"One of: {', '.join(self.slots)}")
         return self.slots[chosen].current
 
-    def admit(self, model: str = "") -> None:
-        """Raises Problem where that model takes nothing at present: so that nobody reads what it would refuse."""
+    def full(self, model: str = "") -> Problem | None:
+        """What is wrong where that model takes nothing at present: so that nobody reads what it would refuse."""
+        queue = self._queues.get(model or next(iter(self.slots)))
         try:
-            self._queues[self.model(model).name].admit()
+            if queue is not None:
+                queue.admit()
         except Refused as refused:
-            raise self._rejected(refused) from None
+            return self._rejected(refused)
+        return None
 
     async def classify(
         self,
@@ -234,6 +237,7 @@ class Service:
             most=slot.current.most,
             room=settings.room,
             soon=settings.soon,
+            seconds=slot.current.seconds,
             seen=seen,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,15 +46,8 @@ class Asked:
         return value
 
 
-async def read(request: Request, settings: Settings, *, text: bool, admit: Callable[[], None] = lambda: None) -> Asked:
-    """What was sent, within the limits of one file or text. Raises Problem. `admit` raises it before anything is taken
-    apart: then it is read to its end, so that who sends hears the answer, and thrown away."""
-    try:
-        admit()
-    except Problem:
-        async for _ in request.stream():
-            pass
-        raise
+async def read(request: Request, settings: Settings, *, text: bool) -> Asked:
+    """What was sent, within the limits of one file or text. Raises Problem."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     query = dict(request.query_params)
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):

@@ -271,13 +271,28 @@ def test_busy_says_when_to_come_again(serve: Serve, apple: bytes) -> None:
 
 
 def test_what_would_be_refused_is_not_taken_apart(serve: Serve, apple: bytes) -> None:
-    """It is read to its end, so that who sends hears the answer, on a connection that goes on."""
+    """Who sends it hears the answer, on a connection that goes on."""
     client = serve(room=0)
-    for content in (apple, b"--no form", apple):
+    for content in (apple, b"--no form", bytes(2**20), apple):
         heads = {"Content-Type": "multipart/form-data; boundary=x"}
         reply = client.post("/v1/classify", content=content, headers=heads)
         problem(reply, "busy")
         assert "connection" not in reply.headers
+    page = client.get("/metrics").text
+    assert 'inflame_requests_total{route="/v1/classify",status="429"} 4.0' in page
+    assert 'inflame_rejected_total{reason="busy"} 4.0' in page
+
+
+def test_a_refusal_does_not_wait_for_the_body(serve: Serve) -> None:
+    """The answer is there before the body is; that is thrown away, and the next request is heard."""
+    client = serve(room=0)
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: 127.0.0.1:{client.base_url.port}\r\nContent-Type: image/png\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as link:
+        link.settimeout(5)
+        link.sendall(f"{head}Content-Length: 300000\r\n\r\n".encode() + bytes(1000))
+        assert link.recv(65_536).startswith(b"HTTP/1.1 429")
+        link.sendall(bytes(299_000) + f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{client.base_url.port}\r\n\r\n".encode())
+        assert link.recv(65_536).startswith(b"HTTP/1.1 200")
 
 
 def test_who_leaves_is_not_answered(serve: Serve, apple: bytes) -> None:

@@ -98,24 +98,70 @@ def test_a_full_queue_refuses_all_or_nothing(net: Net) -> None:
 
 
 def test_a_queue_that_stands_is_full_sooner(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A burst is borne; where a queue was not empty for a while, only what is answered soon is taken."""
+    """A burst after a rest is borne; of one that goes on only what is answered soon is taken."""
 
     async def story(batcher: Batcher) -> None:
         net.gate.clear()
         asked = [asyncio.ensure_future(batcher([n], 20)) for n in range(30)]
         while batcher.depth < 29:
             await asyncio.sleep(0.001)
-        batcher._pace = 0.1
-        batcher.admit()
-        monkeypatch.setattr(batching, "_STANDING", 0.0)
-        for count in (1, 5):
+        batcher._pace = 0.01
+        batcher.admit(100)  # answered in little more than a second
+        monkeypatch.setattr(batching, "_BURST", 0.0)
+        batcher.admit(3)
+        for count in (4, 100):
             with pytest.raises(Refused, match="full"):
                 batcher.admit(count)
+        batcher._pace = 0.1
+        with pytest.raises(Refused, match="full"):
+            batcher.admit()
         batcher._pace = 0.001  # so many are answered soon
         batcher.admit()
         net.gate.set()
         await asyncio.gather(*asked)
-        batcher.admit(10)
+
+    run(net, story, workers=1, most=1)
+
+
+def test_a_burst_is_a_matter_of_time_too(net: Net) -> None:
+    """Of what takes long not even a burst waits longer than some seconds; alone, a large request is taken whole."""
+
+    async def story(batcher: Batcher) -> None:
+        batcher.admit(100)
+        net.gate.clear()
+        asked = [asyncio.ensure_future(batcher([n], 20)) for n in range(5)]
+        while batcher.depth < 4:
+            await asyncio.sleep(0.001)
+        batcher.admit(6)
+        with pytest.raises(Refused, match="full"):
+            batcher.admit(7)
+        net.gate.set()
+        await asyncio.gather(*asked)
+        assert await batcher(list(range(100)), 20) == [2 * n for n in range(100)]
+
+    run(net, story, workers=1, most=1, seconds=0.2)
+
+
+def test_a_moment_without_a_queue_is_no_rest(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the queue of an onslaught is empty for once, it doesn't fill up like that of a burst."""
+    monkeypatch.setattr(batching, "_BURST", 0.05)
+
+    async def story(batcher: Batcher) -> None:
+        for rested in (True, False, True):
+            monkeypatch.setattr(batching, "_REST", 0.0 if rested else 10.0)
+            net.gate.clear()
+            asked = [asyncio.ensure_future(batcher([n], 20)) for n in range(20)]
+            while batcher.depth < 19:
+                await asyncio.sleep(0.001)
+            batcher._pace = 0.01
+            if rested:
+                batcher.admit(50)
+            else:
+                with pytest.raises(Refused, match="full"):
+                    batcher.admit(50)
+            net.gate.set()
+            await asyncio.gather(*asked)
+            await asyncio.sleep(0.1)
 
     run(net, story, workers=1, most=1)
 

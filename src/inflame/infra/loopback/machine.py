@@ -170,6 +170,16 @@ def having(image: str) -> str:
     return name if name and subprocess.run(asked, capture_output=True, check=False).returncode == 0 else ""
 
 
+def where(image: str) -> str:
+    """How machines of an image run here, as the end of a sentence: in containers, or as processes and why."""
+    name = _containers()
+    if having(image):
+        return f"in containers of {image}, by {name}"
+    if not name:
+        return "as processes, because neither podman nor docker is at work here"
+    return f"as processes, because {name} does not have {image or 'its image'} here"
+
+
 def _plain(
     command: Sequence[str], variables: Mapping[str, str], mounts: Mapping[str, Path]
 ) -> tuple[list[str], dict[str, str]]:
@@ -189,9 +199,12 @@ def _contained(
     variables: Mapping[str, str],
     mounts: Mapping[str, Path],
 ) -> tuple[list[str], dict[str, str]]:
-    """Values of variables reach the container by the environment, where a list of processes doesn't show them."""
+    """Values of variables reach the container by the environment, where a list of processes doesn't show them. Its user
+    is ours, whoever the image names: the mounted folders are ours, and what it leaves there must be ours to delete."""
     services = {key: value for key, value in os.environ.items() if key in _TOLD or key.startswith(_SERVICES)}
-    words = [runtime, "run", "--rm", "--name", name, "--network", "host"]
+    words = [runtime, "run", "--rm", "--name", name, "--network", "host", "--user", f"{os.getuid()}:{os.getgid()}"]
+    if runtime == "podman" and os.getuid():
+        words += ["--userns", "keep-id"]  # without root its users are others than those outside
     outputs = os.environ.get(STAGE)
     for there, folder in {**mounts, **({outputs: Path(outputs)} if outputs else {})}.items():
         words += ["--volume", f"{folder}:{there}"]

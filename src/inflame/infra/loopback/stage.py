@@ -25,7 +25,7 @@ from inflame.infra.launcher import Launcher
 from inflame.infra.local import Local
 from inflame.infra.loopback.buckets import Buckets
 from inflame.infra.loopback.kept import ALONE, google, kept, placed, surroundings
-from inflame.infra.loopback.machine import STAGE, Down, passed
+from inflame.infra.loopback.machine import STAGE, Down, passed, where
 from inflame.infra.loopback.server import Control, Server
 from inflame.infra.pack import package
 from inflame.infra.places import Place
@@ -45,7 +45,7 @@ class Runs(Control, Protocol):
 class Stage:
     """Where a job is rehearsed. `output`: the folder that its output is here; `lose`: takes its machines away without
     a word; `restarts`: whether its place then begins it again by itself. `taker`: who takes the request that would be
-    sent, empty where nobody does; `remedy`: what would help."""
+    sent, empty where nobody does; `ran`: in containers or not, where its place would; `remedy`: what would help."""
 
     launcher: Launcher
     request: dict[str, Any]
@@ -53,6 +53,7 @@ class Stage:
     lose: Callable[[Job], None]
     restarts: bool = False
     taker: str = ""
+    ran: str = ""
     remedy: str = ""
 
 
@@ -118,7 +119,7 @@ def _sagemaker(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
         with surroundings(services):
             control = SageMaker(folder / "machines")
             aws.join(control)
-            yield _sent_by_its_own(plan, spec, control, server, place, root)
+            yield _contained(plan, spec, control, server, place, root)
 
 
 @contextmanager
@@ -131,7 +132,7 @@ def _vertexai(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
     with Server(Gcs(buckets)) as storage, Server(control) as server:
         place, root = placed(plan, spec, "gs", folder, buckets)
         with surroundings(google(storage) if place == plan.place else {}):
-            yield _sent_by_its_own(plan, spec, control, server, place, root)
+            yield _contained(plan, spec, control, server, place, root)
 
 
 @contextmanager
@@ -145,7 +146,7 @@ def _azureml(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
         control.kept[f"computes/{told['compute']}"] = {"properties": nodes, "made": 0.0}
     with Server(control) as server:
         root = folder / "place"
-        yield _sent_by_its_own(plan, spec, control, server, root.as_uri(), root)
+        yield _contained(plan, spec, control, server, root.as_uri(), root)
 
 
 @contextmanager
@@ -175,7 +176,8 @@ def _kubernetes(plan: Plan, spec: JobSpec, folder: Path) -> Iterator[Stage]:
         store.write(folder / "config", dumps(config(server.url, own.settings["context"])))
         services = {"KUBECONFIG": str(folder / "config"), "KUBECACHEDIR": str(folder / "kubectl")}
         stack.enter_context(surroundings(services))
-        yield _sent(plan, spec, own, control.lose, place, root, restarts=True)
+        here = _sent(plan, spec, own, control.lose, place, root, restarts=True)
+        yield replace(here, ran=_ran(own, spec))
 
 
 @contextmanager
@@ -239,6 +241,15 @@ STAGES: Mapping[str, Callable[[Plan, JobSpec, Path], AbstractContextManager[Stag
 def _sent_by_its_own(plan: Plan, spec: JobSpec, control: Runs, server: Server, place: str, root: Path) -> Stage:
     """The place's own launcher with the user's settings, at the address of the control plane."""
     return _sent(plan, spec, _own(plan).at(server.url), control.lose, place, root)
+
+
+def _contained(plan: Plan, spec: JobSpec, control: Runs, server: Server, place: str, root: Path) -> Stage:
+    """The same, at a place that runs jobs in containers of their image."""
+    return replace(_sent_by_its_own(plan, spec, control, server, place, root), ran=_ran(_own(plan), spec))
+
+
+def _ran(own: Place, spec: JobSpec) -> str:
+    return where(spec.image or own.settings["image"])
 
 
 def _sent(

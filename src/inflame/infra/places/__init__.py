@@ -89,16 +89,17 @@ def settings(backend: str, known: Iterable[Setting], given: Mapping[str, str] | 
 
 
 def demand(backend: str, values: Mapping[str, str], known: Iterable[Setting]) -> None:
-    """SettingError that names the first required setting that nobody has said."""
-    for one in known:
-        if one.required and not values[one.name]:
-            variables = " or ".join(one.variables)
-            raise SettingError(
-                f"{backend} needs to know: {one.name}, {one.help}.",
-                where=f"[on.{backend}] of {FILE}",
-                remedy=f'Write   {one.name} = "{one.example or "…"}"   below [on.{backend}] in {FILE}'
-                + (f", or set {variables}." if variables else "."),
-            )
+    """SettingError that names every required setting that nobody has said."""
+    missing = [one for one in known if one.required and not values[one.name]]
+    if not missing:
+        return
+    ways = (f" (or set {' or '.join(one.variables)})" if one.variables else "" for one in missing)
+    lines = (f'{one.name} = "{one.example or "…"}"{way}' for one, way in zip(missing, ways, strict=True))
+    raise SettingError(
+        f"{backend} needs to know: {'; '.join(f'{one.name}, {one.help}' for one in missing)}.",
+        where=f"[on.{backend}] of {FILE}",
+        remedy=f"Write below [on.{backend}] in {FILE}: {'; '.join(lines)}",
+    )
 
 
 def demand_output(backend: str, spec: JobSpec, schemes: tuple[str, ...], values: Mapping[str, str]) -> None:
