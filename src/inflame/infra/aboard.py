@@ -112,11 +112,14 @@ class _Aboard:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # signals to the group are ours to hand on
         )
+        assert child.stdout is not None
         log = _Log(store.join(self.output, LOG, str(self.cluster.rank)), self.attempt, self.tail)
         pump = threading.Thread(target=log.pump, args=(child.stdout,), daemon=True)
         pump.start()
         self._watch(child, log)
         pump.join(5)
+        if not pump.is_alive():  # a process that the training left behind may still hold the other end
+            child.stdout.close()
         log.flush()
         return child.returncode
 
