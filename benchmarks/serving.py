@@ -1,6 +1,6 @@
 """How many pictures a second the website answers, and how long one takes: against an offline loop over the same files,
-plain FastAPI applications, and LitServe, BentoML and Ray Serve where they are installed in .peers/litserve, .peers/bentoml
-and .peers/ray.
+plain FastAPI applications, and LitServe, BentoML and Ray Serve where they are installed in .peers/litserve,
+.peers/bentoml and .peers/ray.
 
     python -m benchmarks.serving BUNDLE PHOTOS [--seconds 2] [--rounds 6]
 

@@ -28,7 +28,7 @@ from inflame.records import Prediction, Preprocess, TextPreprocess
 from inflame.web import runtimes
 from inflame.web.answers import Answer, level
 from inflame.web.crowd import Crowd
-from inflame.web.settings import Settings
+from inflame.web.settings import LONG, Settings
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF")
 _CANARIES = 4
@@ -49,7 +49,6 @@ class Model:
         self.name, self.settings = name, settings
         self.predictor = Predictor(folder)
         self.runtime = runtimes.choose(self.predictor, settings.runtime)
-        self._shared()
         info = self.predictor.info
         self.version, self.created = self.predictor.version, str(info.get("created", ""))
         self.classes, self.about = self.predictor.classes, info
@@ -63,12 +62,19 @@ class Model:
         self.limit = self._usual()
         self.canaries = self._some()
         self._right = self._canary_answers()
+        self.single = self.seconds >= LONG
+        self._shared()
 
     def _shared(self) -> None:
-        """Lets the net run for many at once."""
+        """Lets the net run for many at once; and for one thing at a time, where that is how it is asked."""
+        one = self.single and not self.text
         narrow = functools.partial(runtimes.narrow, self.predictor, self.runtime)
-        wide = self.predictor.use(None)
-        self.predictor.use(Crowd(wide, host.cores(), narrow))
+        usual = self.predictor.use(None)
+        if one and (made := runtimes.single(self.predictor, self.runtime)) is not None:
+            self.predictor.use(Crowd(made, host.cores(), functools.partial(narrow, one=True)))
+            if self.alive():
+                return
+        self.predictor.use(Crowd(usual, host.cores(), narrow))
 
     def answer(
         self, contents: Sequence[Content], at: Callable[[int], None] = lambda _: None

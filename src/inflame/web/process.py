@@ -128,6 +128,7 @@ def told(model: Model) -> dict[str, Any]:
         "card": model.card,
         "text": model.text,
         "seconds": model.seconds,
+        "single": model.single,
         "runtime": model.runtime.to_json(),
         "size": model.size,
         "channels": model.channels,

@@ -17,9 +17,6 @@ from inflame.web.problems import Problem
 from inflame.web.settings import Settings
 from inflame.web.worker import Away, Died, Worker
 
-_LONG = (
-    0.004  # seconds for one answer: what takes longer gains nothing by batches on a processor, and is asked for alone
-)
 _SUSPECT = 2  # processes that may die while they read one content
 
 
@@ -43,6 +40,7 @@ class Served:
         self.classes: tuple[str, ...] = tuple(hello["classes"])
         self.about: dict[str, Any] = hello["about"]
         self.seconds = float(hello["seconds"])  # that one answer takes
+        self.single = bool(hello["single"])  # whether it is asked one thing at a time
         self.card, self.text = str(hello["card"]), bool(hello["text"])
         self.runtime: dict[str, Any] = hello["runtime"]  # a `runtimes.Choice`
         self.size, self.channels = int(hello["size"]), int(hello["channels"])  # of pictures as the net sees them
@@ -51,7 +49,7 @@ class Served:
     @property
     def most(self) -> int:
         """How many things at once are worth it."""
-        return self.settings.batch if self.seconds < _LONG else 1
+        return 1 if self.single else self.settings.batch
 
     @property
     def small(self) -> bool:

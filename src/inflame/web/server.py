@@ -65,8 +65,7 @@ def _impatient(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio
                 self._patience = self.loop.call_later(seconds, self._lost_patience)
 
         def on_response_complete(self) -> None:
-            if self.cycle.response_complete:
-                self.cycle.body = bytearray()  # what was refused unread isn't kept until the next request comes
+            _forget(self.cycle)
             super().on_response_complete()
 
         def _lost_patience(self) -> None:
@@ -74,6 +73,12 @@ def _impatient(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio
                 self.transport.close()
 
     return Impatient
+
+
+def _forget(cycle: Any) -> None:
+    """What came of a body that was refused unread isn't kept until the next request comes."""
+    if cycle.response_complete:
+        cycle.body = bytearray()
 
 
 def _leave(state: dict[str, Any]) -> None:

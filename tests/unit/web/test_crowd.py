@@ -97,6 +97,50 @@ def test_both_say_the_same(fruit_bundle: Path, photo_set: Path) -> None:
         assert np.allclose(one.shares, other.shares, atol=1e-5)
 
 
+def test_a_net_for_one_thing_says_the_same_of_one_and_of_many(fruit_bundle: Path, photo_set: Path) -> None:
+    predictor = Predictor(fruit_bundle)
+    single = runtimes.single(predictor, Choice())
+    assert single is not None
+    inputs = predictor.prepare([file.read_bytes() for file in sorted(photo_set.rglob("*.jpg"))[::4]])
+    right = predictor.run(inputs)
+    assert [one.name for one in single.get_outputs()][:2] == ["logits", "embedding"]
+    predictor.use(single)
+    for place in range(len(right[0])):
+        one = predictor.run({name: value[place : place + 1] for name, value in inputs.items()})
+        assert all(np.allclose(a[place], b[0], atol=1e-4) for a, b in zip(right, one, strict=True))
+    assert single._several is None  # it isn't there before it is needed
+    assert all(np.array_equal(a, b) for a, b in zip(right, predictor.run(inputs), strict=True))
+    assert runtimes.single(predictor, Choice(runtime="of a stranger")) is None
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_what_takes_long_is_asked_one_thing_at_a_time(
+    fruit_bundle: Path, apple: bytes, monkeypatch: pytest.MonkeyPatch, agrees: bool
+) -> None:
+    """By a net made for that, where it answers its canaries as the bundle does."""
+    asked = list[str]()
+
+    class Other:
+        def __init__(self, one: Any) -> None:
+            self.one = one
+
+        def run(self, names: Sequence[str], inputs: dict[str, Any]) -> list[Any]:
+            asked.append("single")
+            return [part if agrees else 0 * part for part in self.one.run(names, inputs)]
+
+    monkeypatch.setattr("inflame.web.models.LONG", 0.0)
+    single = runtimes.single
+    monkeypatch.setattr(runtimes, "single", lambda *given: Other(single(*given)))
+    model = Model("fruit", fruit_bundle, Settings())
+    assert model.single
+    assert asked
+    asked.clear()
+    (found,) = model.answer([apple])
+    assert isinstance(found, Answer)
+    assert found.label == "apple"
+    assert bool(asked) == agrees
+
+
 def test_a_large_net_is_not_held_twice_and_a_replaced_one_not_at_all(
     fruit_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
