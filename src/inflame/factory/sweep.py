@@ -26,6 +26,7 @@ from inflame.records import JobSpec, dumps
 SEED = "seed"
 TOP = 0.25  # share of the sweep's time that its longest trial may take, where nobody says how long one is
 LEAST = 3.0  # seconds that any training takes
+COLD = 4.0  # seconds until the first trial is at work where nothing is warm yet, and what its end takes
 _FIXED_ALWAYS = ("output", "resume", "debug", "io.training_output")
 _SPACES = Path("conf") / "sweep"
 T = TypeVar("T")
@@ -227,11 +228,11 @@ def _refuse_too_short(wish: Wish, steps: stopping.Ladder) -> None:
     if wish.budget is None:
         return
     one = steps.rungs[0] if steps.kind == "seconds" else LEAST
-    if wish.budget < one + 1.0:
+    if wish.budget < one + COLD:
         raise UserError(
-            f"The sweep has {wish.budget:g} s, and a single trial takes {one:g} s and a second around it.",
+            f"The sweep has {wish.budget:g} s, and a single trial takes {one:g} s, and the first {COLD:g} s around it.",
             where="--in",
-            remedy=f"Give it --in {math.ceil(2 * one + 2)}s or more"
+            remedy=f"Give it --in {math.ceil(2 * one + 2 * COLD)}s or more"
             + (f", or each trial less: in={max(LEAST, wish.budget / 3):.0f}s." if one > LEAST else "."),
         )
 
