@@ -30,7 +30,7 @@ _DAY = 86_400.0
 _ROOM = 10_000  # answers that may wait for the disk
 _SHARED = 2_000  # links at a time, of some 100 kB each
 _GATHERED = 0.05  # seconds for which answers are put together into one transaction
-_LATELY = 5_000  # answers that are remembered as they were
+_LATELY = 1_000  # answers that are remembered as they were
 _CLASSES = 200_000  # of all of these together
 _SHARES = "CREATE TABLE IF NOT EXISTS shares (id TEXT PRIMARY KEY, result TEXT, until REAL, picture BLOB) WITHOUT ROWID"
 
