@@ -61,7 +61,8 @@ def _concluded(words: Namespace, before: Run, after: Run, found: Contest, made: 
     from inflame.factory import registry
 
     if registry.champion(name) is None:
-        registry.promote(before, name, reason="it is what serves when the first challenger comes")
+        # By force: what serves is the champion, also where nothing was held out to test it on.
+        registry.promote(before, name, force=True, reason="it is what serves when the first challenger comes")
     entry: Entry | None = None
     why = found.told
     try:

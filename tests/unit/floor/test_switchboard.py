@@ -169,14 +169,20 @@ def test_another_verb_is_another_module(folder: Path) -> None:
         (["hyperparam.what=torch"], 2, ["needs the package torch", "pip install 'inflame[train]'"]),
         (["hyperparam.what=other"], 2, ["pip install a_package_that_is_not_here", f"train.py:{line('a_package')}"]),
         (["hyperparam.what=exit"], 3, []),
+        (["--in"], 2, ["--in needs a value", "--in 60s"]),
+        (["--fresh", "mnist", "digits"], 2, ["takes one thing to work on, not 2: mnist digits"]),
+        (["--seed=1", "--bogus"], 2, ["There is no option --bogus", "--help"]),
     ],
 )
-def test_an_error_is_one_message_and_a_code(folder: Path, words: list[str], code: int, says: list[str]) -> None:
-    done = app(folder, *words)
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    assert all(text in done.stderr for text in says), done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("error: ") == (1 if says else 0)
+def test_an_error_is_one_message_and_a_code(
+    folder: Path, capfd: pytest.CaptureFixture[str], words: list[str], code: int, says: list[str]
+) -> None:
+    assert switchboard.main(folder, words) == code
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert all(text in err for text in says), err
+    assert "Traceback" not in err
+    assert err.count("error: ") == (1 if says else 0)
 
 
 def test_an_error_for_programs_is_json(folder: Path) -> None:
@@ -345,3 +351,39 @@ def test_a_typo_is_answered_without_the_model_being_loaded(folder: Path) -> None
     (folder / "train.py").write_text("raise SystemExit('loaded')\n" + TRAIN)
     done = app(folder, "sed=1")
     assert (done.returncode, 'Did you mean "seed"?' in done.stderr) == (2, True)
+
+
+def test_what_the_result_may_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "score.py").write_text(
+        "import numpy as np\n\n\ndef score(settings):\n"
+        "    return {'accuracy': np.float32(0.5), 'place': settings.io.inference_input,"
+        " 'prediction': {'label': 7, 'probability': 'unknown'}}\n"
+    )
+    assert switchboard.main(folder, ["score", "--text=hello", "--gpu", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["accuracy"], told["place"]) == (0.5, "hello")
+    assert switchboard.main(folder, ["score", "--input=here/"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"label": "7", "probability": "unknown"}
+
+
+def test_help_in_this_process_and_words_of_a_model_that_leaves(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    assert switchboard.main(folder, ["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "97 % in 5 s on 2 cores" in shown
+    assert "# what to do" not in shown
+    assert max(map(len, shown.splitlines())) <= 110
+    (folder / "score.py").write_text("import sys\n\n\ndef score(settings):\n    sys.exit('not today')\n")
+    assert switchboard.main(folder, ["score"]) == 1
+    assert capsys.readouterr().err == "not today\n"
+
+
+def test_an_error_in_this_process_for_programs_and_for_the_curious(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert switchboard.main(folder, ["hyperparam.what=fail", "--json", "--debug"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"] == "ZeroDivisionError: by chance"
+    assert err.count("Traceback") == 1
