@@ -1,12 +1,14 @@
-"""A packaged job of SageMaker in a real container: podman or docker, and an image that is here and has a Python.
+"""A packaged job of SageMaker in a real container: podman or docker, and an image that is here and has a Python. With
+one of the target `train` (and `torch` in its name, so that its own torch is taken) pods are rehearsed in it too.
 
-INFLAME_TEST_IMAGE=localhost/python:3.11 pytest -m slow tests/unit/infra/test_in_a_container.py
+INFLAME_TEST_IMAGE=localhost/inflame-torch:1 pytest -m slow tests/unit/infra/test_in_a_container.py
 """
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -15,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from inflame import store
+from inflame.infra import rehearse
+from inflame.infra.launcher import OK
 from inflame.infra.loopback import machine
 from inflame.infra.loopback.aws import Aws
 from inflame.infra.loopback.sagemaker import SageMaker as Control
@@ -130,3 +135,40 @@ def test_the_folder_of_a_rehearsal_is_seen(
     monkeypatch.setenv(machine.STAGE, str(tmp_path))
     assert wait(place, send(output=tmp_path.as_uri())).status == "done"
     assert (tmp_path / "told.txt").read_text() == "told"
+
+
+# Saves, and then works until it is killed; the second time it goes on and ends. Tells where it was.
+APP = """
+import json, os, pathlib, sys, time
+from inflame import store
+words = dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)
+def at(name): return store.join(words["output"], *name.split("/"))
+if not store.exists(at("last/checkpoint.safetensors")):
+    store.write(at("last/checkpoint.safetensors"), b"saved")
+    time.sleep(600)
+inside = [name for name in ("/run/.containerenv", "/.dockerenv") if pathlib.Path(name).exists()]
+store.write(at("bundle/bundle.json"), "{}")
+store.write(at("status.json"), json.dumps({"state": "done", "model": f"tiny {inside} {os.getuid()}", "sittings": 2}))
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_rehearsed_pod_is_a_container(image: str, model: Path, tmp_path: Path) -> None:
+    """Killed in the middle, made anew, and at its end nothing of it is left."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    has = [machine.having(image), "run", "--rm", "--entrypoint", "python3", image, "-c", "import torch, inflame"]
+    if "torch" not in image or subprocess.run(has, capture_output=True).returncode:
+        pytest.skip("needs an image of the target train, with torch in its name")
+    (model / "app.py").write_text(APP)
+    (tmp_path / "inflame.toml").write_text(f'[on.kubernetes]\nclaim = "shared:{tmp_path}/claim"\nimage = "{image}"\n')
+    spec = JobSpec(model=str(model), output=f"{tmp_path}/claim/inflame", arguments=("io.training_input=digits",))
+    rows = {one.what: one for one in rehearse.rehearse(spec, "kubernetes").findings}
+    for what in ("request", "job", "resume", "export"):
+        assert rows[what].state == OK, rows
+    assert f"in containers of {image}" in rows["request"].text
+    assert "containerenv" in rows["job"].text or "dockerenv" in rows["job"].text
+    assert f" {os.getuid()} " in rows["job"].text
+    words = [machine.having(image), "ps", "--all", "--quiet", "--filter", "name=inflame-"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == ""
+    assert not list((store.home() / "cache" / "rehearsals").iterdir())

@@ -136,6 +136,7 @@ def test_kubernetes_makes_the_pod_anew_and_the_job_goes_on(tiny: Path, home: Pat
     rows = found(tiny, "kubernetes", output="az://box/inflame")
     _went_well(rows)
     assert "kubernetes's control plane" in rows["request"].text
+    assert "ran it as processes, because" in rows["request"].text  # gigabytes are not fetched for a trial
     assert dict(os.environ) == before
     assert not list((home / "cache" / "rehearsals").iterdir())
 
