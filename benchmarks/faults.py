@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from inflame.artifact import checks, getdata, packed, texts
+from inflame.artifact import checks, examining, getdata, packed, texts
 from inflame.artifact.contents import Contents
 from inflame.model.engine import embedding
 
@@ -182,7 +182,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             clean = Path(place) / "clean"
             names = write(clean, name, most)
-            check = checks.check(clean, embed=embeds)
+            check = examining.check(clean, embed=embeds)
             print(f"\n### {name}, {len(names):,} items, clean: {check.seconds} s")
             suspected = sum(len(f) for f in found(check, "suspected_label"))
             near = found(check, "near_duplicate")
@@ -196,14 +196,14 @@ def main() -> None:
                 folder = Path(shutil.copytree(clean, Path(place) / f"wrong{seed}"))
                 done = mislabel(folder, names, seed)
                 began = time.perf_counter()
-                rates.append((*judged(done, checks.check(folder, embed=embeds)), time.perf_counter() - began))
+                rates.append((*judged(done, examining.check(folder, embed=embeds)), time.perf_counter() - began))
             middle = [statistics.mean(column) for column in zip(*rates, strict=True)]
             print(f"wrong labels: precision {middle[0]:.2f} recall {middle[1]:.2f}, {middle[2]:.1f} s", flush=True)
             if name in SETS:
                 known = {*near, *found(check, "label_conflict")}
                 folder = Path(shutil.copytree(clean, Path(place) / "faults"))
                 done = plant(folder, names, 0)
-                for what, how in whole(folder, done, known, checks.check(folder, embed=embeds)):
+                for what, how in whole(folder, done, known, examining.check(folder, embed=embeds)):
                     print(f"{what:<24}{how}")
 
 

@@ -28,15 +28,15 @@ Paths = list[Path]
 
 
 def ours(folder: Path, target: str, workers: int) -> int:
-    from inflame.artifact import manifest, shard
+    from inflame.artifact import finding, shard
 
-    return int(shard.shard(manifest.listed(folder), target, shard.Recipe(shard_mb=8), workers=workers)["items"])
+    return int(shard.shard(finding.listed(folder), target, shard.Recipe(shard_mb=8), workers=workers)["items"])
 
 
 def as_they_are(folder: Path, target: str) -> int:
-    from inflame.artifact import manifest, shard
+    from inflame.artifact import finding, shard
 
-    return int(shard.shard(manifest.listed(folder), target, shard.Recipe(size=0), workers=2)["items"])
+    return int(shard.shard(finding.listed(folder), target, shard.Recipe(size=0), workers=2)["items"])
 
 
 def encoded(paths: Paths) -> Iterator[tuple[Path, bytes]]:

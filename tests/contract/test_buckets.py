@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from inflame import store
-from inflame.artifact import grow, grow_bucket, manifest
+from inflame.artifact import grow, grow_bucket, opening
 from inflame.artifact.contents import Contents
 from inflame.errors import DataError
 from inflame.infra import attempts, jobs, launch
@@ -169,16 +169,16 @@ def test_a_data_set_grows_there(place: str) -> None:
     """Items in class folders, then what people named: version 2 refers to both, from any machine."""
     for number, label in enumerate(["lime", "plum"] * 12):
         store.write(f"{place}/photos/{label}/{number}.jpg", _blobs(number))
-    before = manifest.open(f"{place}/photos")
+    before = opening.open(f"{place}/photos")
     named = [grow.Named(content=_blobs(100 + number), label="owl") for number in range(5)]
     made = grow.grow(before, named, new=("owl",))
     assert made.folder == f"{place}/photos/.grown/v0002"
-    after = manifest.open(made.folder)
+    after = opening.open(made.folder)
     assert after.version == made.version
     assert after.classes == ("lime", "plum", "owl")
     new = [uri for uri in after.items["uri"].to_pylist() if uri.startswith(".grown/")]
     assert {Contents(after.root).read(uri) for uri in new} == {one.content for one in named}
-    assert manifest.open(f"{place}/photos").version == before.version
+    assert opening.open(f"{place}/photos").version == before.version
     assert grow_bucket.claim(after.root, 2) == 3
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inflame.artifact import checks
+from inflame.artifact import examining
 
 # What a reason must say of a file that is refused, by what the list expects and what the file is.
 SAID = {
@@ -46,7 +46,7 @@ def refused(row: dict[str, str]) -> bool | None:
 
 
 def test_check_names_what_is_wrong_with_each(mixed: Path, listed: list[dict[str, str]]) -> None:
-    found = checks.check(mixed)
+    found = examining.check(mixed)
     reasons: dict[str, str] = {}
     kinds: dict[str, set[str]] = {}
     for fault in found.faults:

@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from inflame import artifact
-from inflame.artifact import checks, look, overlay
+from inflame.artifact import examining, look, overlay
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 
 
 @pytest.fixture
 def address(photos: Path) -> Iterator[str]:
-    server, address = look.server(look.Collection(checks.examine(photos)))
+    server, address = look.server(look.Collection(examining.examine(photos)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield address
     server.shutdown()

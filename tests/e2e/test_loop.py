@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inflame.artifact import grow, manifest
+from inflame.artifact import grow, manifest, opening
 from inflame.model.engine.predictor import Predictor
 from inflame.monitor import inbox
 from inflame.monitor.entries import Entry
@@ -128,7 +128,7 @@ def test_the_data_grows_and_the_better_model_serves(run: Path, answered: dict[st
     assert grown["number"] == grow.FIRST
     assert 0.15 < grown["apart"] / grown["agreed"] < 0.35
     assert "test" not in grown["added"]
-    before, after = manifest.load(run), manifest.open(grown["folder"])
+    before, after = manifest.load(run), opening.open(grown["folder"])
     assert after.split("test").items.to_pylist() == before.split("test").items.to_pylist()
 
     told: dict[str, Any] = json.loads(inflame("monitor", "retrain", "--model", str(run), "--json"))

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from inflame.artifact import checks
+from inflame.artifact import checks, examining, sheet
 from inflame.errors import DataError
 from inflame.records import Check, dumps
 
@@ -67,11 +67,11 @@ def test_no_file_ends_a_check(tmp_path: Path, files: list[bytes], text: bool) ->
         path = root / "ab"[number % 2] / f"{number}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    found = checks.check(root)
+    found = examining.check(root)
     assert found.items == len(files)
     assert all(fault.kind in checks.KINDS for fault in found.faults)
     assert Check.from_json(json.loads(dumps(found))) == found
-    page = checks.sheet(found, root)
+    page = sheet.sheet(found, root)
     for fault in found.faults:
         if fault.kind == "unreadable":
             assert fault.items[0] in page
@@ -90,7 +90,7 @@ def test_a_damaged_zip_or_table_is_checked_or_refused_with_a_way_out(tmp_path: P
     (root / name).write_bytes(content)
     refused = None
     try:
-        assert checks.check(root / name).items <= 4
+        assert examining.check(root / name).items <= 4
     except DataError as error:
         refused = error
     assert refused is None or (refused.message and refused.remedy)

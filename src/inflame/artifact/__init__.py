@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inflame.artifact.checks import check
     from inflame.artifact.convert import to_arrow, to_huggingface, to_pandas, to_torch
-    from inflame.artifact.manifest import getdata, open  # noqa: A004
+    from inflame.artifact.examining import check
+    from inflame.artifact.opening import getdata, open  # noqa: A004
     from inflame.artifact.split import split_datafiles
 
 __all__ = ["check", "getdata", "open", "split_datafiles", "to_arrow", "to_huggingface", "to_pandas", "to_torch"]
 
-_HOME = {"getdata": "manifest", "open": "manifest", "check": "checks", "split_datafiles": "split"}
+_HOME = {"getdata": "opening", "open": "opening", "check": "examining", "split_datafiles": "split"}
 _HOME |= dict.fromkeys(("to_arrow", "to_huggingface", "to_pandas", "to_torch"), "convert")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from inflame.artifact import checks, contents, index, prose, texts, thumbs, twins
+from inflame.artifact import contents, index, prose, scanning, texts, thumbs, twins
 from inflame.records import Dataset
 
 Progress = Callable[[int, int], None]
@@ -38,7 +38,7 @@ def akin(
     return beside, links[links[:, 0] >= count] - count, wrong
 
 
-def known(dataset: Dataset, items: pa.Table) -> tuple[list[checks.Scan | None], Pixels]:
+def known(dataset: Dataset, items: pa.Table) -> tuple[list[scanning.Scan | None], Pixels]:
     """What an earlier reading of these items found."""
     return index.recall(f"{dataset.root}\0{dataset.name}", contents.stated(items, dataset.root))
 
@@ -55,7 +55,7 @@ def _seen(dataset: Dataset, held: pa.Table, new: New, progress: Progress | None)
     lacking = [row for row, scan in enumerate(scans) if scan is None]
     uris = held["uri"].to_pylist()
     part = thumbs.empty(len(lacking))
-    read = checks.scan(dataset.root, [uris[row] for row in lacking], small=part, progress=progress)
+    read = scanning.scan(dataset.root, [uris[row] for row in lacking], small=part, progress=progress)
     for row, scan in zip(lacking, read, strict=True):
         scans[row] = scan
     small[lacking] = part
@@ -65,7 +65,7 @@ def _seen(dataset: Dataset, held: pa.Table, new: New, progress: Progress | None)
         for name, (content, _) in zip(names, new, strict=True):
             (folder / name).write_bytes(content)
         mine = thumbs.empty(len(new))
-        looked = checks.scan(folder, names, small=mine)
+        looked = scanning.scan(folder, names, small=mine)
     sizes = np.array([(scan.width, scan.height) for scan in (*scans, *looked) if scan is not None], dtype=np.int64)
     links = twins.pairs(thumbs.grey(np.concatenate([small, mine])), sizes.reshape(-1, 2))
     return links, {place: f"can't be used: {scan.reason}" for place, scan in enumerate(looked) if scan.kind}

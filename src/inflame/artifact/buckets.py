@@ -35,14 +35,6 @@ def is_bucket(text: str) -> bool:
     return bool(colons) and scheme not in ("http", "https", "file")
 
 
-def is_one(text: str) -> bool:
-    """Whether the address is that of one file that holds a data set: an archive, a table or a shard."""
-    from inflame.artifact import tabular, unpack
-
-    path = Path(text)
-    return is_bucket(text) and (unpack.is_archive(path) or tabular.is_table(path) or containers.is_named(path))
-
-
 def brought(uri: str) -> Path:
     """The copy here of a file in a bucket, made when there is none of this content; kept in inflame's home."""
     about = remote.ask(uri, lambda system, place: system.info(place))

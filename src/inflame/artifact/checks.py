@@ -1,7 +1,7 @@
 """Data faults, found before training, in plain words: what is wrong, with which items, what to do.
 
-`faults` judges what one pass over the files tells (scanning.py); `examine` adds what only features can say: near
-duplicates, likely wrong labels, outliers, shortcuts (examining.py). Nothing here writes.
+`faults` judges what one pass over the files tells (scanning.py); what only features can say, near duplicates, likely
+wrong labels, outliers, shortcuts, is added in examining.py. Nothing here writes.
 """
 
 from __future__ import annotations
@@ -13,17 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inflame.artifact import listing, twins
-from inflame.artifact.scanning import Scan, scan
-from inflame.artifact.sheet import sheet
-from inflame.records import Check, Fault
+from inflame.records import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from inflame.artifact.examining import Examined
-    from inflame.artifact.features import Embed
-
-__all__ = ["KINDS", "SMALL", "Scan", "check", "conflicting", "examine", "faults", "scan", "sheet"]
+    from inflame.artifact.scanning import Scan
 
 KINDS = {  # in the order of a report, with their usual severity
     "unreadable": "error",
@@ -88,34 +83,6 @@ def faults(
         *_by_reason(("odd_size", reason, s.uri) for s, reason in _sizes(scans)),
     ]
     return ordered(found)
-
-
-def check(
-    data: str | Path, progress: Callable[[int, int], None] | None = None, embed: Embed | Sequence[Embed] | None = None
-) -> Check:
-    """All faults of a data set, with nothing left out because of them and nothing divided into splits: the `check` of
-    `examine`."""
-    return examine(data, progress=progress, embed=embed).check
-
-
-def examine(
-    data: str | Path,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    embed: Embed | Sequence[Embed] | None = None,
-    skip_bad: bool = False,
-) -> Examined:
-    """All faults of a data set, the items that were looked at, and their features float32 [N,D] (row i is item i).
-
-    `data` is what `manifest.open` takes. Files that an earlier pass has seen unchanged aren't read again, and features
-    are kept by content. `embed` makes features of pictures (uint8 [N,S,S,3] → float32 [N,D], with `name` and `size`
-    S); of several the one is used that tells the classes apart best; without, simple descriptors do.
-    `progress(done, all)` counts items. Raises DataError where there is nothing to look at, and for a damaged shard;
-    with `skip_bad` that is a fault.
-    """
-    from inflame.artifact import examining
-
-    return examining.examine(data, progress=progress, embed=embed, skip_bad=skip_bad)
 
 
 def conflicting(scans: Sequence[Scan], labels: Sequence[str]) -> set[str]:

@@ -20,7 +20,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from inflame import store
-from inflame.artifact import carve, checks, features, grouping, packed, prose, shortcuts, suspects, texts, thumbs, twins
+from inflame.artifact import (
+    carve,
+    checks,
+    features,
+    finding,
+    grouping,
+    packed,
+    prose,
+    shortcuts,
+    survey,
+    suspects,
+    texts,
+    thumbs,
+    twins,
+)
 from inflame.artifact.contents import Contents
 from inflame.artifact.features import Embed
 from inflame.artifact.scanning import Scan
@@ -51,6 +65,12 @@ class Examined:
     features: Floats
 
 
+def check(data: str | Path, progress: Progress | None = None, embed: Embed | Sequence[Embed] | None = None) -> Check:
+    """All faults of a data set, with nothing left out because of them and nothing divided into splits: the `check` of
+    `examine`."""
+    return examine(data, progress=progress, embed=embed).check
+
+
 def examine(
     data: str | Path,
     *,
@@ -58,11 +78,16 @@ def examine(
     embed: Embed | Sequence[Embed] | None = None,
     skip_bad: bool = False,
 ) -> Examined:
-    """See `checks.examine`."""
-    from inflame.artifact import manifest
+    """All faults of a data set, the items that were looked at, and their features float32 [N,D] (row i is item i).
 
+    `data` is what `opening.open` takes. Files that an earlier pass has seen unchanged aren't read again, and features
+    are kept by content. `embed` makes features of pictures (uint8 [N,S,S,3] → float32 [N,D], with `name` and `size`
+    S); of several the one is used that tells the classes apart best; without, simple descriptors do.
+    `progress(done, all)` counts items. Raises DataError where there is nothing to look at, and for a damaged shard;
+    with `skip_bad` that is a fault.
+    """
     began = time.perf_counter()
-    listed = manifest.listed(data, skip_bad=skip_bad)
+    listed = finding.listed(data, skip_bad=skip_bad)
     embeds = [] if embed is None else list(embed) if isinstance(embed, Sequence) else [embed]
     seen = _seen(listed, progress, embeds)
     hashes = pa.array([scan.sha256 for scan in seen.scans], pa.string())
@@ -95,13 +120,11 @@ class _Seen:
 
 
 def _seen(listed: Dataset, progress: Progress | None, embeds: Sequence[Embed]) -> _Seen:
-    from inflame.artifact import manifest
-
     if packed.is_packed(listed):
         return _packed(listed)
     wanted = bool(embeds) and listed.kind == "image" and len(listed) <= _AT_ONCE
     size = embeds[0].size if wanted else 0
-    reading = manifest._read(listed, progress, Preprocess(size=size, resize=size) if wanted else None)
+    reading = survey.read(listed, progress, Preprocess(size=size, resize=size) if wanted else None)
     return _Seen(reading.scans, reading.small, reading.squares)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from inflame.artifact import preprocess
+from inflame.artifact import finding, preprocess
 from inflame.artifact.contents import Contents
 from inflame.errors import InflameError
 from inflame.records import Check, Fault, Preprocess
@@ -124,9 +124,7 @@ def _folder(root: Path) -> Path:
     """The folder that item names are relative to: for an archive the one it was unpacked to, for a table its own."""
     if root.is_dir() or not root.exists():
         return root
-    from inflame.artifact import manifest
-
-    return Path(manifest.listed(root).root)
+    return Path(finding.listed(root).root)
 
 
 _PAGE = """\

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from inflame import store
-from inflame.artifact import fetch, listing, manifest, mirror, packed, unpack
+from inflame.artifact import fetch, listing, manifest, mirror, packed, survey, unpack
 from inflame.errors import DataError, NetworkError
 from inflame.records import Dataset, Fault, dumps
 
@@ -292,7 +292,7 @@ def _pack(root: Path, about: About, classes: list[str], read: Callable[[Path], p
             made = dataclasses.replace(
                 made, name=about.name, classes=tuple(classes), licence=about.licence, source=about.source
             )
-            manifest.save(dataclasses.replace(made, faults=manifest.packed_faults(made)), root)
+            manifest.save(dataclasses.replace(made, faults=survey.packed_faults(made)), root)
             shutil.rmtree(root / "download", ignore_errors=True)
             found = manifest.load(root)
     return found

@@ -116,16 +116,17 @@ def check_words(parser: Parser) -> None:
 
 def check(words: Namespace) -> int:
     """Prints the faults by kind, and where the page with all of them is."""
+    from inflame.artifact import examining, sheet
+
     data = places.data(words.data)
     folder = _out(words.out, data) if words.out else None
-    from inflame.artifact import checks
 
     with progress("checking") as update:
-        examined = checks.examine(data, progress=update, embed=embeds(words.weights), skip_bad=words.skip_bad)
+        examined = examining.examine(data, progress=update, embed=embeds(words.weights), skip_bad=words.skip_bad)
     found = examined.check
     folder = folder or store.make_folder(store.home() / "checks" / found.dataset)
     store.write(folder / "check.json", dumps(found))
-    store.write(folder / "check.html", checks.sheet(found, _root(data)))
+    store.write(folder / "check.html", sheet.sheet(found, _root(data)))
     fixed = _fix(examined.dataset, found) if words.fix else None
     if words.json:
         print(dumps(found), end="")

@@ -32,11 +32,11 @@ def look_words(parser: Parser) -> None:
 def look(words: Namespace) -> int:
     """Serves the page until Ctrl-C."""
     data = places.data(words.data)
-    from inflame.artifact import checks
+    from inflame.artifact import examining
     from inflame.artifact import look as looking
 
     with progress("checking") as update:
-        examined = checks.examine(data, progress=update, embed=embeds(""))
+        examined = examining.examine(data, progress=update, embed=embeds(""))
     server, address = looking.server(looking.Collection(examined), words.port)
     print(as_json({"address": address}) if words.json else f"open   {address}\nCtrl-C ends it", flush=True)
     if not words.no_open and not words.json:

@@ -144,9 +144,9 @@ def _sent(spec: JobSpec, words: Namespace) -> Path:
 
 def _sharded(spec: JobSpec, words: Namespace) -> str:
     """The grown data as shards where the other machine can read them."""
-    from inflame.artifact import manifest, shard
+    from inflame.artifact import opening, shard
 
-    data = manifest.open(spec.arguments[-1].partition("=")[2])
+    data = opening.open(spec.arguments[-1].partition("=")[2])
     place = store.join(words.data, data.version[:16])
     shard.shard(data, place, shard.Recipe(size=0))
     return place

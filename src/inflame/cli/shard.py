@@ -47,7 +47,7 @@ def shard_words(parser: Parser) -> None:
 
 def shard(words: Namespace) -> int:
     """Writes (or verifies) the shards and prints what there is."""
-    from inflame.artifact import buckets, manifest
+    from inflame.artifact import buckets, finding
     from inflame.artifact import shard as sharding
 
     if words.verify:
@@ -57,7 +57,7 @@ def shard(words: Namespace) -> int:
     if not words.target:
         raise UserError("inflame shard needs a place for the shards.", remedy="inflame shard photos/ shards/")
     data = words.data if buckets.is_bucket(words.data) else places.data(words.data)
-    found = manifest.listed(data, skip_bad=words.skip_bad)
+    found = finding.listed(data, skip_bad=words.skip_bad)
     recipe = sharding.Recipe(
         to=words.to, size=words.size, shard_mb=words.shard_mb, seed=words.seed, skip_bad=words.skip_bad
     )

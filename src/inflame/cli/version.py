@@ -241,7 +241,7 @@ _TAKES = {  # fewest and most words, and what they are
 def _state(word: str, words: Namespace) -> tuple[str, Dataset]:
     """A title and the data set of a word: a run (what it saw), data as it is now, or a version that is kept."""
     from inflame import plugins
-    from inflame.artifact import manifest
+    from inflame.artifact import manifest, opening
     from inflame.artifact import version as versions
     from inflame.cli import places
     from inflame.cli.data import progress
@@ -253,7 +253,7 @@ def _state(word: str, words: Namespace) -> tuple[str, Dataset]:
     here = Path(word).expanduser().exists() and not _is_versions(Path(word))
     if here or "://" in word or word in plugins.names("source"):
         with progress("reading") as update:
-            found = manifest.open(places.data(word), seed=words.seed, skip_bad=words.skip_bad, progress=update)
+            found = opening.open(places.data(word), seed=words.seed, skip_bad=words.skip_bad, progress=update)
         return f"{word} now ({found.version[:_DIGITS]})", found
     folder, snapshot = versions.find(word, _folders(words))
     return _title(snapshot), versions.load(folder, snapshot)

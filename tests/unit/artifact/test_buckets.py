@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from inflame import artifact, remote, store
-from inflame.artifact import buckets, manifest, shard
+from inflame.artifact import buckets, finding, shard
 from inflame.artifact.contents import Contents
 from inflame.cli.main import main
 from inflame.errors import DataError, NetworkError
@@ -132,7 +132,7 @@ def test_from_bucket_to_bucket_and_opened_again(bucket: str, photos: Path, to: s
     assert sorted(found.items["label"].to_pylist()) == sorted(original.items["label"].to_pylist())
     # What was made of the bucket is what is made of the folder, byte for byte.
     recipe = shard.Recipe(to=to, shard_mb=0.008, size=32)
-    index = shard.shard(manifest.listed(photos), photos.parent / "here", recipe, workers=1)
+    index = shard.shard(finding.listed(photos), photos.parent / "here", recipe, workers=1)
     data = [Contents(photos.parent / "here").read(f"{index['shards'][0]['name']}#{key}") for key in _keys(to)]
     assert [Contents(f"{bucket}/out").read(f"{index['shards'][0]['name']}#{key}") for key in _keys(to)] == data
 
@@ -142,7 +142,7 @@ def _keys(to: str) -> list[str]:
 
 
 def test_a_shard_is_brought_once_until_it_changes(bucket: str, proxy: Any, monkeypatch: Any) -> None:
-    shard.shard(manifest.listed(f"{bucket}/raw"), f"{bucket}/out", SMALL, workers=1)
+    shard.shard(finding.listed(f"{bucket}/raw"), f"{bucket}/out", SMALL, workers=1)
     address, asked = proxy(lambda number: None)
     _use(address, monkeypatch)
     first = artifact.open(f"{bucket}/out")
@@ -177,13 +177,13 @@ def test_check_reads_a_bucket(bucket: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_kill_between_two_buckets_loses_nothing(bucket: str) -> None:
-    whole = shard.shard(manifest.listed(f"{bucket}/raw"), f"{bucket}/whole", SMALL, workers=1)
+    whole = shard.shard(finding.listed(f"{bucket}/raw"), f"{bucket}/whole", SMALL, workers=1)
     line = (
-        "import sys, time\nfrom inflame.artifact import manifest, shard\n"
+        "import sys, time\nfrom inflame.artifact import finding, shard\n"
         "upload = shard.store.upload\n"
         "def slow(*words):\n    upload(*words)\n    time.sleep(0.3)\n"
         "shard.store.upload = slow\n"
-        "shard.shard(manifest.listed(sys.argv[1]), sys.argv[2], shard.Recipe(shard_mb=0.008, size=32), workers=1)\n"
+        "shard.shard(finding.listed(sys.argv[1]), sys.argv[2], shard.Recipe(shard_mb=0.008, size=32), workers=1)\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", line, f"{bucket}/raw", f"{bucket}/out"]
     process = subprocess.Popen(command)
@@ -195,7 +195,7 @@ def test_a_kill_between_two_buckets_loses_nothing(bucket: str) -> None:
     assert not store.exists(f"{bucket}/out/shards.json")
     done = len(store.listdir(f"{bucket}/out/notes"))
     assert 0 < done < len(whole["shards"])
-    index = shard.shard(manifest.listed(f"{bucket}/raw"), f"{bucket}/out", SMALL, workers=1)
+    index = shard.shard(finding.listed(f"{bucket}/raw"), f"{bucket}/out", SMALL, workers=1)
     assert index["shards"] == whole["shards"]
     assert shard.verify(f"{bucket}/out")["items"] == 12
 
@@ -234,7 +234,7 @@ def test_every_third_answer_fails_and_all_works(photos: Path, monkeypatch: pytes
 
     memory, count = fsspec.get_filesystem_class("memory"), [0]
     monkeypatch.setattr(remote, "PAUSE", 0.0)
-    whole = shard.shard(manifest.listed(photos), photos.parent / "whole", SMALL, workers=1)
+    whole = shard.shard(finding.listed(photos), photos.parent / "whole", SMALL, workers=1)
 
     def flaky(real: Callable[..., Any]) -> Callable[..., Any]:
         def asked(*words: Any, **more: Any) -> Any:
@@ -249,7 +249,7 @@ def test_every_third_answer_fails_and_all_works(photos: Path, monkeypatch: pytes
         monkeypatch.setattr(memory, name, flaky(getattr(memory, name)))
     for path in photos.rglob("*.jpg"):
         store.write(f"memory://third/raw/{path.relative_to(photos).as_posix()}", path.read_bytes())
-    index = shard.shard(manifest.listed("memory://third/raw"), "memory://third/out", SMALL, workers=1)
+    index = shard.shard(finding.listed("memory://third/raw"), "memory://third/out", SMALL, workers=1)
     assert index["shards"] == whole["shards"]
     assert len(artifact.open("memory://third/raw")) == 36
     monkeypatch.undo()
@@ -260,11 +260,11 @@ def test_every_third_answer_fails_and_all_works(photos: Path, monkeypatch: pytes
 def test_a_bucket_that_fails_every_third_time_and_all_works(
     bucket: str, proxy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = shard.shard(manifest.listed(f"{bucket}/raw"), f"{bucket}/whole", SMALL, workers=1)
+    whole = shard.shard(finding.listed(f"{bucket}/raw"), f"{bucket}/whole", SMALL, workers=1)
     address, asked = proxy(lambda number: SLOW_DOWN if number % 3 == 0 else None)
     _use(address, monkeypatch)
     monkeypatch.setattr(remote, "PAUSE", 0.01)
-    index = shard.shard(manifest.listed(f"{bucket}/raw"), f"{bucket}/out", SMALL, workers=1)
+    index = shard.shard(finding.listed(f"{bucket}/raw"), f"{bucket}/out", SMALL, workers=1)
     assert index["shards"] == whole["shards"]
     assert len(artifact.open(f"{bucket}/out")) == 12
     assert len(asked) > 40
@@ -314,5 +314,5 @@ def test_what_is_a_bucket() -> None:
     assert buckets.is_bucket("s3://bucket/photos")
     assert not buckets.is_bucket("photos")
     assert not buckets.is_bucket("https://host/photos.zip")
-    assert buckets.is_one("s3://bucket/photos.zip")
-    assert not buckets.is_one("s3://bucket/photos")
+    assert finding.is_one("s3://bucket/photos.zip")
+    assert not finding.is_one("s3://bucket/photos")

@@ -16,7 +16,10 @@ import pytest
 from PIL import Image
 
 from inflame.artifact import checks, preprocess
-from inflame.artifact.checks import Scan, check, conflicting, faults, scan, sheet
+from inflame.artifact.checks import conflicting, faults
+from inflame.artifact.examining import check
+from inflame.artifact.scanning import Scan, scan
+from inflame.artifact.sheet import sheet
 from inflame.errors import DataError, StorageError
 from inflame.records import Check, Fault, Preprocess, dumps
 

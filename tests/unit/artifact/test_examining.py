@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inflame.artifact import checks, examining, features, packed, thumbs
+from inflame.artifact import examining, features, packed, thumbs
 from inflame.records import Check
 
 
@@ -47,7 +47,7 @@ def test_wrong_folders_and_near_copies_are_found(large: Path) -> None:
     with Image.open(large / "lime" / "lime_05.jpg") as image:
         image.resize((90, 90)).save(large / "lime" / "again.png")
         image.resize((90, 90)).save(large / "plum" / "stray.jpg", quality=60)
-    found = checks.check(large, embed=Counting())
+    found = examining.check(large, embed=Counting())
     assert items(found, "suspected_label") >= {"plum/apple_03.jpg"}
     assert len(items(found, "suspected_label")) <= 3
     near = [set(fault.items) for fault in found.faults if fault.kind == "label_conflict"]
@@ -61,7 +61,7 @@ def test_near_copies_across_splits_are_leaks(large: Path, tmp_path: Path) -> Non
         shutil.copy(path, target)
     with Image.open(large / "lime" / "lime_01.jpg") as image:
         image.save(tmp_path / "divided" / "test" / "lime" / "again.jpg", quality=50)
-    (leak,) = [fault for fault in checks.check(tmp_path / "divided").faults if fault.kind == "split_leak"]
+    (leak,) = [fault for fault in examining.check(tmp_path / "divided").faults if fault.kind == "split_leak"]
     assert leak.items == ("test/lime/again.jpg", "train/lime/lime_01.jpg")
 
 
@@ -113,7 +113,7 @@ def test_blank_and_dark_pictures(large: Path) -> None:
     Image.new("RGB", (128, 128), (90, 90, 90)).save(large / "apple" / "flat.png")
     dark = np.random.default_rng(0).integers(0, 12, (128, 128, 3), dtype=np.uint8)
     Image.fromarray(dark).resize((16, 16)).resize((128, 128)).save(large / "apple" / "dark.png")
-    found = checks.check(large)
+    found = examining.check(large)
     assert items(found, "blank") == {"apple/flat.png", "apple/dark.png"}
 
 
@@ -130,7 +130,7 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "news" / "sport" / "4.txt", tmp_path / "news" / "sport" / "copy.txt")
     (tmp_path / "news" / "money" / "old.txt").write_bytes("Die Börse grüßt und schließt".encode("latin-1"))
     shutil.move(tmp_path / "news" / "sport" / "10.txt", tmp_path / "news" / "money" / "10.txt")
-    found = checks.check(tmp_path / "news")
+    found = examining.check(tmp_path / "news")
     assert items(found, "blank") >= {"sport/empty.txt"}
     assert items(found, "duplicate") == {"sport/4.txt", "sport/copy.txt"}
     assert items(found, "odd_mode") == {"money/old.txt"}
@@ -138,7 +138,7 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
 
 
 def test_a_packed_set(home: Path) -> None:
-    found = checks.examine("digits")
+    found = examining.examine("digits")
     assert found.check.items == len(found.features) == 1797
     assert not [fault for fault in found.check.faults if fault.severity == "error"]
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from inflame import store
-from inflame.artifact import grow, grow_bucket, manifest, packed, version
+from inflame.artifact import grow, grow_bucket, manifest, opening, packed, version
 from inflame.artifact.contents import Contents
 from inflame.errors import DataError
 from inflame.records import Dataset
@@ -45,10 +45,10 @@ def held(dataset: Dataset, split: str) -> bytes:
 
 
 def test_older_items_stay_as_they_were(photos: Path) -> None:
-    before = manifest.open(photos)
+    before = opening.open(photos)
     named = [grow.Named(content=jpeg(900 + n), label="lime", who=("ann",), time=5.0) for n in range(9)]
     made = grow.grow(before, named)
-    after = manifest.open(made.folder)
+    after = opening.open(made.folder)
     assert (made.number, made.parent, made.items) == (2, before.version, 45)
     assert after.version == made.version
     assert (after.name, after.classes) == (before.name, before.classes)
@@ -63,7 +63,7 @@ def test_older_items_stay_as_they_were(photos: Path) -> None:
 
 
 def test_the_same_again_makes_no_new_version(photos: Path) -> None:
-    before = manifest.open(photos)
+    before = opening.open(photos)
     named = [grow.Named(content=jpeg(900), label="lime")]
     first = grow.grow(before, named)
     assert grow.grow(before, named).folder == first.folder
@@ -73,7 +73,7 @@ def test_the_same_again_makes_no_new_version(photos: Path) -> None:
 
 
 def test_what_a_killed_one_left_is_cleared_away(photos: Path) -> None:
-    before = manifest.open(photos)
+    before = opening.open(photos)
     left = grow.home_of(before.name) / ".tmp-1-00000000"
     (left / "new-v0002").mkdir(parents=True)
     made = grow.grow(before, [grow.Named(content=jpeg(900), label="lime")])
@@ -82,17 +82,17 @@ def test_what_a_killed_one_left_is_cleared_away(photos: Path) -> None:
 
 
 def test_a_grown_set_grows_again_and_can_be_kept_and_brought_back(photos: Path, tmp_path: Path) -> None:
-    first = grow.grow(manifest.open(photos), [grow.Named(content=jpeg(900), label="lime")])
-    second = grow.grow(manifest.open(first.folder), [grow.Named(content=jpeg(901), label="lime")])
-    after = manifest.open(second.folder)
+    first = grow.grow(opening.open(photos), [grow.Named(content=jpeg(900), label="lime")])
+    second = grow.grow(opening.open(first.folder), [grow.Named(content=jpeg(901), label="lime")])
+    after = opening.open(second.folder)
     assert len(after) == 38
     made, _ = version.take(after, tmp_path / "versions")
     restored = version.restore(tmp_path / "versions", made, tmp_path / "back")
-    assert manifest.open(restored).version == second.version
+    assert opening.open(restored).version == second.version
 
 
 def test_nothing_near_the_test_split_is_learned(photos: Path) -> None:
-    before = manifest.open(photos)
+    before = opening.open(photos)
     tested, checked = held(before, "test"), held(before, "val")
     of_test, of_val = (before.split(name).items.to_pylist()[0]["label"] for name in ("test", "val"))
     named = [
@@ -110,7 +110,7 @@ def test_nothing_near_the_test_split_is_learned(photos: Path) -> None:
 
 
 def test_what_can_not_be_added(photos: Path) -> None:
-    before = manifest.open(photos)
+    before = opening.open(photos)
     with pytest.raises(DataError, match='no class "owl"'):
         grow.grow(before, [grow.Named(content=b"x", label="owl")])
     with pytest.raises(DataError, match="nothing to add: 1 can't be used"):
@@ -130,7 +130,7 @@ def test_hostile_names_of_classes_stay_in_the_folder(tmp_path: Path) -> None:
         (tmp_path / "set" / name).mkdir(parents=True)
         for number in range(4):
             (tmp_path / "set" / name / f"{number}.jpg").write_bytes(jpeg(10 * place + number))
-    before = manifest.open(tmp_path / "set")
+    before = opening.open(tmp_path / "set")
     made = grow.grow(before, [grow.Named(content=jpeg(77 + at), label=name) for at, name in enumerate(before.classes)])
     folder = Path(made.folder).resolve()
     real = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
@@ -144,12 +144,12 @@ def test_rows_of_a_packed_set(tmp_path: Path) -> None:
     root = tmp_path / "small"
     made = packed.write(root, (images, ["one", "two"] * 20, (["train"] * 3 + ["test"]) * 10))
     manifest.save(made, root)
-    before = manifest.open(root)
+    before = opening.open(root)
     file = io.BytesIO()
     new = rng.integers(0, 256, (12, 12), dtype=np.uint8)
     Image.fromarray(new).save(file, "PNG")
     grown = grow.grow(before, [grow.Named(content=file.getvalue(), label="two")])
-    after = manifest.open(grown.folder)
+    after = opening.open(grown.folder)
     assert packed.images(after).shape == (41, 12, 12)
     np.testing.assert_array_equal(packed.images(after)[40], new)
     assert rows(after)["images.npy#40"]["split"] == "train"
@@ -162,7 +162,7 @@ def test_texts_of_a_table(tmp_path: Path) -> None:
     bodies = [" ".join(rng.choice(known, 50)) for _ in range(60)]
     lines = [f"{body},{'sport' if n % 2 else 'news'}" for n, body in enumerate(bodies)]
     (tmp_path / "letters.csv").write_text("\n".join(["text,label", *lines]))
-    before = manifest.open(tmp_path / "letters.csv")
+    before = opening.open(tmp_path / "letters.csv")
     tested = held(before, "test").decode()
     named = [
         grow.Named(content=b"a wholly different text about ships, harbours and the price of tea", label="news"),
@@ -170,7 +170,7 @@ def test_texts_of_a_table(tmp_path: Path) -> None:
     ]
     made = grow.grow(before, named)
     assert [bool(row["split"]) for row in made.new] == [True, False]
-    after = manifest.open(made.folder)
+    after = opening.open(made.folder)
     assert after.kind == "text"
     assert len(after) == len(before) + 1
     read = Contents(after.root).read
@@ -178,18 +178,18 @@ def test_texts_of_a_table(tmp_path: Path) -> None:
 
 
 def test_a_set_that_is_gone_is_refused(photos: Path, tmp_path: Path) -> None:
-    before = dataclasses.replace(manifest.open(photos), root=str(tmp_path / "gone"))
+    before = dataclasses.replace(opening.open(photos), root=str(tmp_path / "gone"))
     with pytest.raises(DataError, match="not where it was"):
         grow.grow(before, [grow.Named(content=b"x", label="lime")])
 
 
 def test_what_is_none_of_the_classes_becomes_one(photos: Path) -> None:
-    before = manifest.open(photos)
+    before = opening.open(photos)
     named = [grow.Named(content=jpeg(900 + n), label="red <b> fig") for n in range(8)]
     with pytest.raises(DataError, match='no class "red <b> fig"'):
         grow.grow(before, named)
     made = grow.grow(before, named, new=("red <b> fig", "nobody's"))
-    after = manifest.open(made.folder)
+    after = opening.open(made.folder)
     assert made.new_classes == ("red <b> fig",)
     assert after.classes == (*before.classes, "red <b> fig")
     assert after.version == made.version
@@ -215,31 +215,31 @@ def bucket(photos: Path) -> Iterator[str]:
 
 
 def test_a_set_in_a_bucket_grows_there(bucket: str) -> None:
-    before = manifest.open(bucket)
+    before = opening.open(bucket)
     named = [grow.Named(content=jpeg(900 + n), label="lime", who=("ann",)) for n in range(9)]
     tested = before.split("test").items.to_pylist()[0]
     near = grow.Named(content=again(held(before, "test")), label=tested["label"])
     made = grow.grow(before, [*named, near])
     assert made.folder == f"{bucket}/.grown/v0002"
     assert made.left_out == {"nearly an item of the test split": 1}
-    after = manifest.open(made.folder)
+    after = opening.open(made.folder)
     assert (after.version, after.root, after.name) == (made.version, before.root, before.name)
     assert rows(before).items() <= rows(after).items()
     new = [row for uri, row in rows(after).items() if uri.startswith(".grown/v0002/lime/")]
     assert {Contents(after.root).read(row["uri"]) for row in new} == {one.content for one in named}
-    assert manifest.open(bucket).version == before.version, "the folder itself is as it was"
+    assert opening.open(bucket).version == before.version, "the folder itself is as it was"
     assert grow.grow(before, [*named, near]).folder == made.folder
     again_grown = grow.grow(after, [grow.Named(content=jpeg(950), label="owl")], new=("owl",))
     assert again_grown.number == 3
-    assert manifest.open(again_grown.folder).classes == (*before.classes, "owl")
+    assert opening.open(again_grown.folder).classes == (*before.classes, "owl")
 
 
 def test_several_machines_that_grow_a_bucket_get_a_number_each(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = manifest.open(bucket)
+    before = opening.open(bucket)
     # What another machine has begun, and was killed in, or has not finished yet.
     monkeypatch.setattr(grow_bucket, "numbers", lambda root: [])
     assert grow_bucket.claim(bucket, 2) == 2
     made = grow.grow(before, [grow.Named(content=jpeg(900), label="lime")])
     assert made.number == 3
     with pytest.raises(DataError):
-        manifest.open(f"{bucket}/.grown/v0002")
+        opening.open(f"{bucket}/.grown/v0002")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from inflame import artifact
-from inflame.artifact import augment, loader, manifest, preprocess, quick, reading, shard
+from inflame.artifact import augment, finding, loader, preprocess, quick, reading, shard
 from inflame.records import Dataset, Preprocess
 
 PLAN = Preprocess(size=32, resize=40)
@@ -127,7 +127,7 @@ def test_collate_can_be_replaced(train: Dataset) -> None:
 
 @pytest.mark.parametrize("cache_gb", [0, None])
 def test_shards_are_read_too_each_item_once(photos: Path, tmp_path: Path, cache_gb: float | None) -> None:
-    shard.shard(manifest.listed(photos), tmp_path / "out", shard.Recipe(size=40, shard_mb=0.02), workers=1)
+    shard.shard(finding.listed(photos), tmp_path / "out", shard.Recipe(size=40, shard_mb=0.02), workers=1)
     found = artifact.open(tmp_path / "out").split("train")
     given = stream(found, cache_gb=cache_gb, transform=None)
     order = given.order(0).tolist()

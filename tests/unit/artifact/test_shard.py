@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from inflame import artifact
-from inflame.artifact import manifest, quick, shard
+from inflame.artifact import finding, quick, shard
 from inflame.artifact.preprocess import PictureError
 from inflame.artifact.shard import Recipe
 from inflame.cli.main import main
@@ -29,7 +29,7 @@ SMALL = Recipe(shard_mb=0.02, size=32)
 
 @pytest.mark.parametrize("to", shard.FORMATS)
 def test_every_item_is_in_one_shard_with_its_label(photos: Path, tmp_path: Path, to: str) -> None:
-    source = manifest.listed(photos)
+    source = finding.listed(photos)
     told: list[tuple[int, int]] = []
     index = shard.shard(
         source,
@@ -48,7 +48,7 @@ def test_every_item_is_in_one_shard_with_its_label(photos: Path, tmp_path: Path,
 
 
 def test_workers_do_not_change_a_byte(photos: Path, tmp_path: Path) -> None:
-    source = manifest.listed(photos)
+    source = finding.listed(photos)
     one = shard.shard(source, tmp_path / "one", SMALL, workers=1)
     two = shard.shard(source, tmp_path / "two", SMALL, workers=2)
     assert [note["sha256"] for note in one["shards"]] == [note["sha256"] for note in two["shards"]]
@@ -61,7 +61,7 @@ def test_one_shard_is_shared_by_all_workers(photos: Path, tmp_path: Path, monkey
     monkeypatch.setattr(shard, "_CHUNK", 5)
     bad = photos / "lime" / "lime_03.jpg"
     bad.write_bytes(b"<html>not found</html>")
-    recipe, source = Recipe(shard_mb=100, size=32, skip_bad=True), manifest.listed(photos)
+    recipe, source = Recipe(shard_mb=100, size=32, skip_bad=True), finding.listed(photos)
     one = shard.shard(source, tmp_path / "one", recipe, workers=1)
     two = shard.shard(source, tmp_path / "two", recipe, workers=2)
     assert len(one["shards"]) == 1
@@ -72,7 +72,7 @@ def test_one_shard_is_shared_by_all_workers(photos: Path, tmp_path: Path, monkey
 
 
 def test_a_second_call_makes_only_what_lacks(photos: Path, tmp_path: Path) -> None:
-    source = manifest.listed(photos)
+    source = finding.listed(photos)
     first = shard.shard(source, tmp_path / "out", SMALL, workers=1)
     name = first["shards"][1]["name"]
     (tmp_path / "out" / name).unlink()
@@ -83,7 +83,7 @@ def test_a_second_call_makes_only_what_lacks(photos: Path, tmp_path: Path) -> No
 
 
 def test_other_data_or_another_recipe_is_refused(photos: Path, tmp_path: Path) -> None:
-    source = manifest.listed(photos)
+    source = finding.listed(photos)
     shard.shard(source, tmp_path / "out", SMALL, workers=1)
     with pytest.raises(SettingError, match="other data, or made in another way"):
         shard.shard(source, tmp_path / "out", Recipe(shard_mb=0.02, size=48), workers=1)
@@ -92,7 +92,7 @@ def test_other_data_or_another_recipe_is_refused(photos: Path, tmp_path: Path) -
 
 
 def test_a_changed_byte_is_found_by_verify(photos: Path, tmp_path: Path) -> None:
-    index = shard.shard(manifest.listed(photos), tmp_path / "out", SMALL, workers=1)
+    index = shard.shard(finding.listed(photos), tmp_path / "out", SMALL, workers=1)
     path = tmp_path / "out" / index["shards"][0]["name"]
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -106,11 +106,11 @@ def test_a_bad_item_is_named_or_left_out(photos: Path, tmp_path: Path) -> None:
     bad.write_bytes(b"<html>not found</html>")
     uri = bad.relative_to(photos).as_posix()
     with pytest.raises(DataError, match=uri):
-        shard.shard(manifest.listed(photos), tmp_path / "out", SMALL, workers=1)
+        shard.shard(finding.listed(photos), tmp_path / "out", SMALL, workers=1)
     skipping = Recipe(shard_mb=0.02, size=32, skip_bad=True)
-    index = shard.shard(manifest.listed(photos), tmp_path / "skipped", skipping, workers=1)
+    index = shard.shard(finding.listed(photos), tmp_path / "skipped", skipping, workers=1)
     assert [item["uri"] for item in index["skipped"]] == [uri]
-    assert index["items"] == len(manifest.listed(photos)) - 1
+    assert index["items"] == len(finding.listed(photos)) - 1
 
 
 @pytest.mark.parametrize("verb", ["check", "split", "shard"])
@@ -119,7 +119,7 @@ def test_the_rest_of_a_damaged_shard_is_read_when_asked(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, damage: str
 ) -> None:
     shards = tmp_path / "shards"
-    index = shard.shard(manifest.listed(photos), shards, SMALL, workers=1)
+    index = shard.shard(finding.listed(photos), shards, SMALL, workers=1)
     path = shards / index["shards"][0]["name"]
     data = bytearray(path.read_bytes())
     record = 0 if damage == "flipped" else index["shards"][0]["items"] - 1
@@ -198,7 +198,7 @@ def test_texts_and_tables_are_sharded_too(tmp_path: Path) -> None:
     (tmp_path / "news.csv").write_text(
         "text,label,split\n" + "".join(f"some words {n},k{n % 2},train\n" for n in range(9))
     )
-    index = shard.shard(manifest.listed(tmp_path / "news.csv"), tmp_path / "out", Recipe(shard_mb=1), workers=1)
+    index = shard.shard(finding.listed(tmp_path / "news.csv"), tmp_path / "out", Recipe(shard_mb=1), workers=1)
     assert index["kind"] == "text"
     found = artifact.open(tmp_path / "out")
     assert (found.kind, len(found), found.classes) == ("text", 9, ("k0", "k1"))
@@ -206,13 +206,13 @@ def test_texts_and_tables_are_sharded_too(tmp_path: Path) -> None:
 
 def test_a_kill_loses_nothing(photos: Path, tmp_path: Path) -> None:
     """SIGKILL again and again while shards are made; then the same command ends with the same bytes."""
-    whole = shard.shard(manifest.listed(photos), tmp_path / "whole", SMALL, workers=1)
+    whole = shard.shard(finding.listed(photos), tmp_path / "whole", SMALL, workers=1)
     line = (
-        "import sys, time\nfrom inflame.artifact import manifest, shard\n"
+        "import sys, time\nfrom inflame.artifact import finding, shard\n"
         "make = shard.make\n"
         "def slow(job):\n    time.sleep(0.05)\n    return make(job)\n"
         "shard.make = slow\n"
-        "shard.shard(manifest.listed(sys.argv[1]), sys.argv[2], shard.Recipe(shard_mb=0.02, size=32), workers=1)\n"
+        "shard.shard(finding.listed(sys.argv[1]), sys.argv[2], shard.Recipe(shard_mb=0.02, size=32), workers=1)\n"
     )
     command = [sys.executable, "-c", line, str(photos), str(tmp_path / "out")]
     for _ in range(3):
@@ -239,7 +239,7 @@ def test_into_a_bucket_and_out_of_one(photos: Path) -> None:
     for path in photos.rglob("*.jpg"):
         memory.pipe(f"/raw/{path.relative_to(photos).as_posix()}", path.read_bytes())
     try:
-        source = manifest.listed("memory://raw")
+        source = finding.listed("memory://raw")
         assert len(source) == 36
         index = shard.shard(source, "memory://shards", SMALL, workers=1)
         assert index == shard.verify("memory://shards")
@@ -258,7 +258,7 @@ def test_ray_makes_the_same_bytes_also_when_a_worker_dies(photos: Path, tmp_path
 
     from inflame.artifact import shard_ray
 
-    whole = shard.shard(manifest.listed(photos), tmp_path / "whole", SMALL, workers=1)
+    whole = shard.shard(finding.listed(photos), tmp_path / "whole", SMALL, workers=1)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
@@ -271,7 +271,7 @@ def test_ray_makes_the_same_bytes_also_when_a_worker_dies(photos: Path, tmp_path
                     killed.append(cluster.remove_node(second, allow_graceful=False))
                 yield note
 
-        index = shard.shard(manifest.listed(photos), tmp_path / "out", SMALL, run=watched)  # type: ignore[arg-type]
+        index = shard.shard(finding.listed(photos), tmp_path / "out", SMALL, run=watched)  # type: ignore[arg-type]
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from inflame.artifact import manifest, shard
+from inflame.artifact import finding, shard
 from inflame.artifact.contents import Contents
 
 _TENSORFLOW = """
@@ -51,12 +51,12 @@ def made(photos: Path, tmp_path: Path, request: pytest.FixtureRequest) -> tuple[
     """Shards of the photos in a format, several of them, and their index."""
     (photos / "lime").rename(photos / "süß & neu")  # names that are no ASCII
     recipe = shard.Recipe(to=request.param, shard_mb=0.02, size=32)
-    return tmp_path / "out", shard.shard(manifest.listed(photos), tmp_path / "out", recipe, workers=1)
+    return tmp_path / "out", shard.shard(finding.listed(photos), tmp_path / "out", recipe, workers=1)
 
 
 def _ours(folder: Path) -> Iterator[tuple[str, bytes]]:
     """(label, bytes) of each item as inflame reads them, in the order of the shards."""
-    found, source = manifest.listed(folder), Contents(folder)
+    found, source = finding.listed(folder), Contents(folder)
     for uri, label in zip(found.items["uri"].to_pylist(), found.items["label"].to_pylist(), strict=True):
         yield label, source.read(uri)
 

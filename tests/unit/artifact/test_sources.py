@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from inflame import plugins
-from inflame.artifact import manifest, packed, sources, unpack
+from inflame.artifact import opening, packed, sources, unpack
 from inflame.errors import DataError, NetworkError
 from inflame.records import Dataset
 
@@ -319,7 +319,7 @@ def test_killed_while_packing_it_starts_again(tmp_path: Path, home: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("mnist", 70_000), ("fashion-mnist", 70_000), ("cifar10", 60_000)])
 def test_whole_sets_from_the_mirror(name: str, count: int, mirror: Path) -> None:
-    found = manifest.getdata(name)
+    found = opening.getdata(name)
     assert len(found) == count
     assert splits(found)["test"] == 10_000
     assert 4_500 < splits(found)["val"] < 5_500
@@ -327,6 +327,6 @@ def test_whole_sets_from_the_mirror(name: str, count: int, mirror: Path) -> None
 
 @pytest.mark.parametrize(("name", "count", "classes"), [("clothing", 471, 10), ("butterflies", 713, 6)])
 def test_whole_photo_sets_from_the_mirror(name: str, count: int, classes: int, mirror: Path) -> None:
-    found = manifest.getdata(name)
+    found = opening.getdata(name)
     assert (len(found), len(found.classes)) == (count, classes)
     assert json.loads((Path(found.root) / "source.json").read_text())["licence"] == found.licence

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from inflame import artifact, store
-from inflame.artifact import changes, listing, manifest, overlay, packed, packs, version
+from inflame.artifact import changes, finding, listing, manifest, opening, overlay, packed, packs, version
 from inflame.errors import DataError
 from inflame.records import Dataset
 
@@ -38,7 +38,7 @@ def _table(root: Path) -> Path:
 def _packed(root: Path) -> Dataset:
     pixels = np.random.default_rng(0).integers(0, 255, (9, 8, 8), dtype=np.uint8)
     made = packed.write(root, (pixels, [str(row % 3) for row in range(9)], ["train"] * 6 + ["test"] * 3))
-    return manifest._prepared(made)
+    return opening._prepared(made)
 
 
 def test_photos_come_back_as_they_were(photos: Path, folder: Path, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_damaged_snapshot_is_named(photos: Path, folder: Path) -> None:
 def test_rows_of_shards_come_back_as_files(photos: Path, folder: Path, tmp_path: Path) -> None:
     from inflame.artifact import shard
 
-    shard.shard(manifest.listed(photos), tmp_path / "shards", shard.Recipe(to="tfrecord", size=0), workers=1)
+    shard.shard(finding.listed(photos), tmp_path / "shards", shard.Recipe(to="tfrecord", size=0), workers=1)
     found = artifact.open(tmp_path / "shards")
     assert all("#" in uri for uri in found.items["uri"].to_pylist())
     made, _ = version.take(found, folder)

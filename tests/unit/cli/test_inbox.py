@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inflame.artifact import manifest
+from inflame.artifact import manifest, opening
 from inflame.cli.main import main
 from inflame.model.engine.predictor import Predictor
 from inflame.monitor import inbox
@@ -26,7 +26,7 @@ def data(photo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The photos, read once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INFLAME_HOME", str(tmp_path_factory.mktemp("first-home")))
-        return manifest.open(photo_set)
+        return opening.open(photo_set)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_the_data_grows(capsys: pytest.CaptureFixture[str], run: str, answers: l
     assert made["number"] == 2  # the same again
     assert made["agreed"] == 12
     assert made["apart"] + sum(made["added"].values()) + sum(made["left_out"].values()) + made["not_kept"] == 12
-    assert len(manifest.open(made["folder"])) == made["items"]
+    assert len(opening.open(made["folder"])) == made["items"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import inflame.artifact
-from inflame.artifact import cache, checks, listing, manifest, preprocess, sources
+from inflame.artifact import cache, listing, manifest, opening, preprocess, scanning, sources, survey
 from inflame.errors import DataError, NetworkError, UserError
 from inflame.records import Dataset, Preprocess
 
@@ -40,13 +40,13 @@ def state(folder: Path) -> list[tuple[str, int, int]]:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The uris that were really read from files."""
     seen: list[str] = []
-    scan = checks.scan
+    scan = scanning.scan
 
     def spy(root: Path, uris: Any, **options: Any) -> Any:
         seen.extend(uris)
         return scan(root, uris, **options)
 
-    monkeypatch.setattr(checks, "scan", spy)
+    monkeypatch.setattr(survey, "scan", spy)
     return seen
 
 
@@ -59,7 +59,7 @@ def kinds(found: Dataset) -> list[tuple[str, tuple[str, ...]]]:
 
 def test_a_folder_of_photos(photos: Path) -> None:
     before = state(photos)
-    found = manifest.open(photos)
+    found = opening.open(photos)
     assert (found.name, found.kind, found.classes) == ("photos", "image", ("apple", "lime", "plum"))
     assert len(found) == 36
     assert found.items.column_names == ["uri", "label", "split", "sha256", "group", "time"]
@@ -72,9 +72,9 @@ def test_a_folder_of_photos(photos: Path) -> None:
 
 def test_a_second_open_reads_nothing(photos: Path, read: list[str]) -> None:
     age(photos)
-    first = manifest.open(photos)
+    first = opening.open(photos)
     assert len(read) == 36
-    second = manifest.open(str(photos) + "/")
+    second = opening.open(str(photos) + "/")
     assert len(read) == 36
     assert second == first
     assert second.items.equals(first.items)
@@ -82,12 +82,12 @@ def test_a_second_open_reads_nothing(photos: Path, read: list[str]) -> None:
 
 def test_only_what_changed_is_read_again(photos: Path, read: list[str]) -> None:
     age(photos)
-    first = manifest.open(photos)
+    first = opening.open(photos)
     read.clear()
     shutil.copy(photos / "apple/apple_00.jpg", photos / "apple/new.jpg")
     (photos / "lime/lime_01.jpg").write_bytes((photos / "lime/lime_02.jpg").read_bytes() + b"\0")
     (photos / "plum/plum_00.jpg").unlink()
-    second = manifest.open(photos)
+    second = opening.open(photos)
     assert sorted(read) == ["apple/new.jpg", "lime/lime_01.jpg"]
     assert len(second) == 36
     assert second.version != first.version
@@ -96,25 +96,25 @@ def test_only_what_changed_is_read_again(photos: Path, read: list[str]) -> None:
 def test_a_file_written_just_now_is_not_trusted_yet(photos: Path, read: list[str]) -> None:
     age(photos)
     (photos / "apple/apple_00.jpg").touch()
-    manifest.open(photos)
+    opening.open(photos)
     read.clear()
-    manifest.open(photos)
+    opening.open(photos)
     assert read == ["apple/apple_00.jpg"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense"])
 def test_a_damaged_index_costs_only_time(photos: Path, home: Path, read: list[str], damage: bytes) -> None:
     age(photos)
-    first = manifest.open(photos)
+    first = opening.open(photos)
     for path in (home / "cache" / "index").iterdir():
         path.write_bytes(damage)
-    assert manifest.open(photos).items.equals(first.items)
+    assert opening.open(photos).items.equals(first.items)
     assert len(read) == 72
 
 
 def test_an_interrupted_reading_is_not_lost(photos: Path, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     age(photos)
-    monkeypatch.setattr(manifest, "_STRETCH", 10)
+    monkeypatch.setattr(survey, "_STRETCH", 10)
     told: list[tuple[int, int]] = []
 
     def interrupt(done: int, total: int) -> None:
@@ -123,10 +123,10 @@ def test_an_interrupted_reading_is_not_lost(photos: Path, read: list[str], monke
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        manifest.open(photos, progress=interrupt)
+        opening.open(photos, progress=interrupt)
     assert sorted(told)[:25] == [(done, 36) for done in range(1, 26)]
     read.clear()
-    assert len(manifest.open(photos, canvas=SQUARES)) == 36
+    assert len(opening.open(photos, canvas=SQUARES)) == 36
     assert len(read) == 16
 
 
@@ -135,10 +135,10 @@ def test_what_was_read_is_kept_from_time_to_time(photos: Path, monkeypatch: pyte
 
     age(photos)
     kept: list[int] = []
-    monkeypatch.setattr(manifest, "_STRETCH", 10)
-    monkeypatch.setattr(manifest, "_EVERY", -1.0)
+    monkeypatch.setattr(survey, "_STRETCH", 10)
+    monkeypatch.setattr(survey, "_EVERY", -1.0)
     monkeypatch.setattr(index, "remember", lambda *given: kept.append(sum(scan is not None for scan in given[2])))
-    manifest.open(photos)
+    opening.open(photos)
     assert kept == [10, 20, 30, 36, 36]
 
 
@@ -151,7 +151,7 @@ def test_bad_pictures_are_left_out_and_named(photos: Path) -> None:
     (photos / "lime/copy.jpg").write_bytes((photos / "lime/lime_00.jpg").read_bytes())
     (photos / "pear").mkdir()
     (photos / "pear/.DS_Store").write_bytes(b"x")
-    found = manifest.open(photos)
+    found = opening.open(photos)
     uris = set(found.items["uri"].to_pylist())
     out = {"apple/cut.jpg", "apple/empty.jpg", "apple/text.jpg", "plum/twin.jpg", "apple/apple_00.jpg"}
     assert not uris & out
@@ -174,7 +174,7 @@ def test_faults_are_the_same_from_the_index(photos: Path) -> None:
     (photos / "apple/empty.jpg").write_bytes(b"")
     Image.new("CMYK", (40, 40)).save(photos / "apple/print.jpg")
     age(photos)
-    assert manifest.open(photos).faults == manifest.open(photos).faults != ()
+    assert opening.open(photos).faults == opening.open(photos).faults != ()
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(DataError, match=r"None of the 2 files can be used; the first, a/1\.jpg") as caught:
-        manifest.open(tmp_path)
+        opening.open(tmp_path)
     assert "inflame check" in caught.value.remedy
 
 
@@ -198,7 +198,7 @@ def test_strange_names_go_all_the_way(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "odd" / "a b" / os.fsdecode(b"bad\xff.jpg")).write_bytes(b"")
     age(tmp_path)
     for _ in range(2):
-        found = manifest.open(tmp_path / "odd")
+        found = opening.open(tmp_path / "odd")
         bad = [fault for fault in found.faults if fault.kind == "unreadable"]
         assert [fault.items for fault in bad] == [("a b/bad\uf7ff.jpg",)]
         manifest.save(found, tmp_path / "kept")
@@ -210,22 +210,22 @@ def test_strange_names_go_all_the_way(tmp_path: Path, photos: Path) -> None:
 def test_a_folder_with_a_name_that_is_no_utf8(tmp_path: Path, photos: Path) -> None:
     root = tmp_path / os.fsdecode(b"raw\xff")
     shutil.copytree(photos, root)
-    found = manifest.open(root)
+    found = opening.open(root)
     manifest.save(found, tmp_path / "kept")
     assert manifest.load(tmp_path / "kept").root == str(root)
 
 
 def test_progress_counts_files(photos: Path) -> None:
     told: list[tuple[int, int]] = []
-    manifest.open(photos, progress=lambda done, total: told.append((done, total)))
+    opening.open(photos, progress=lambda done, total: told.append((done, total)))
     assert sorted(told) == [(done, 36) for done in range(1, 37)]
 
 
 @pytest.mark.parametrize("stretch", [7, 4000])
 def test_first_reading_keeps_the_squares(photos: Path, stretch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "_STRETCH", stretch)
+    monkeypatch.setattr(survey, "_STRETCH", stretch)
     (photos / "apple/empty.jpg").write_bytes(b"")
-    found = manifest.open(photos, canvas=SQUARES)
+    found = opening.open(photos, canvas=SQUARES)
     kept = np.load(cache.place(found.items["sha256"].to_pylist(), SQUARES))
     assert kept.shape == (36, 32, 32, 3)
     for row in (0, 17, 35):
@@ -236,25 +236,25 @@ def test_first_reading_keeps_the_squares(photos: Path, stretch: int, monkeypatch
 def test_too_large_a_cache_is_left_to_the_loader(photos: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr(cache, "LEAST", 1000)
     monkeypatch.setattr(cache, "SHARE", 0)
-    assert len(manifest.open(photos, canvas=SQUARES)) == 36
+    assert len(opening.open(photos, canvas=SQUARES)) == 36
     assert not (home / "cache" / "pictures").exists()
 
 
 def test_what_there_is_no_time_to_read_is_left_for_the_next_time(
     photos: Path, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
-    monkeypatch.setattr(manifest, "_SHORT", 8)
-    first = manifest.open(photos, canvas=SQUARES, seconds=0)
+    monkeypatch.setattr(survey, "_SHORT", 8)
+    first = opening.open(photos, canvas=SQUARES, seconds=0)
     assert len(first) == 8
     assert len(first.classes) == 3  # a few of each class come first
     assert ("unread", "warning") in [(fault.kind, fault.severity) for fault in first.faults]
     kept = np.load(cache.place(first.items["sha256"].to_pylist(), SQUARES))
     expected = [preprocess.canvas(photos / uri, SQUARES) for uri in first.items["uri"].to_pylist()]
     np.testing.assert_array_equal(kept, expected)
-    second = manifest.open(photos, seconds=0)
+    second = opening.open(photos, seconds=0)
     assert len(second) == 16
     assert set(first.items["uri"].to_pylist()) < set(second.items["uri"].to_pylist())
-    assert len(manifest.open(photos)) == 36
+    assert len(opening.open(photos)) == 36
 
 
 def test_a_place_that_cannot_be_listed(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ def test_a_place_that_cannot_be_listed(photos: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match="can't be read: Permission denied"):
-        manifest.open(photos)
+        opening.open(photos)
 
 
 # --- splits -----------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_split_folders_are_kept(photos: Path, tmp_path: Path) -> None:
             part = ("train", "dev", "testing")[number % 3]
             (root / part / kind.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, root / part / kind.name)
-    found = manifest.open(root, seed=5)
+    found = opening.open(root, seed=5)
     for uri, split in zip(found.items["uri"].to_pylist(), found.items["split"].to_pylist(), strict=True):
         assert split == {"train": "train", "dev": "val", "testing": "test"}[uri.partition("/")[0]]
 
@@ -284,15 +284,15 @@ def test_split_folders_are_kept(photos: Path, tmp_path: Path) -> None:
 def test_a_class_that_lacks_in_a_split_keeps_its_place(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "set" / "train")
     shutil.copytree(photos / "plum", tmp_path / "set" / "test" / "plum")
-    found = manifest.open(tmp_path / "set")
+    found = opening.open(tmp_path / "set")
     assert found.classes == ("apple", "lime", "plum")
     assert found.split("test").classes == ("apple", "lime", "plum")
 
 
 def test_fractions_and_seed(photos: Path) -> None:
-    found = manifest.open(photos, splits={"train": 0.5, "dev": 0.5})
+    found = opening.open(photos, splits={"train": 0.5, "dev": 0.5})
     assert set(found.items["split"].to_pylist()) == {"train", "dev"}
-    other = manifest.open(photos, splits={"train": 0.5, "dev": 0.5}, seed=1)
+    other = opening.open(photos, splits={"train": 0.5, "dev": 0.5}, seed=1)
     assert other.version != found.version
     assert other.items["sha256"].equals(found.items["sha256"])
 
@@ -304,11 +304,11 @@ def test_fractions_and_seed(photos: Path) -> None:
 def test_an_archive_is_the_folder_in_it(photos: Path, tmp_path: Path, kind: str) -> None:
     made = Path(shutil.make_archive(str(tmp_path / "my photos"), kind, photos.parent, photos.name))
     before = state(tmp_path)
-    found = manifest.open(made)
-    folder = manifest.open(photos)
+    found = opening.open(made)
+    folder = opening.open(photos)
     assert (found.name, found.version, found.classes) == ("my photos", folder.version, folder.classes)
     assert not found.root.startswith(str(tmp_path / "my"))
-    again = manifest.open(made)
+    again = opening.open(made)
     assert again.root == found.root
     assert [entry for entry in state(tmp_path) if entry not in before] == []
 
@@ -317,7 +317,7 @@ def test_a_damaged_archive_leaves_nothing_behind(photos: Path, tmp_path: Path, h
     made = Path(shutil.make_archive(str(tmp_path / "a"), "zip", photos))
     made.write_bytes(made.read_bytes()[:-3000])
     with pytest.raises(DataError, match="can't be unpacked"):
-        manifest.open(made)
+        opening.open(made)
     assert list((home / "cache" / "unpacked").iterdir()) == []
 
 
@@ -326,26 +326,26 @@ def test_an_archive_of_no_pictures_is_called_by_its_own_name(tmp_path: Path) -> 
     with tarfile.open(tmp_path / "a.tgz", "w:gz") as file:
         file.add(tmp_path / "x.txt", "x.txt")
     with pytest.raises(DataError, match=r"a\.tgz has no pictures"):
-        manifest.open(tmp_path / "a.tgz")
+        opening.open(tmp_path / "a.tgz")
 
 
 def test_an_archive_at_an_address(photos: Path, tmp_path: Path, web: Any, hasty: object) -> None:
     made = Path(shutil.make_archive(str(tmp_path / "a"), "zip", photos))
     web.files["/some/my.zip"] = made.read_bytes()
-    found = manifest.open(web.url("/some/my.zip"))
+    found = opening.open(web.url("/some/my.zip"))
     assert (found.name, len(found)) == ("my", 36)
-    manifest.open(web.url("/some/my.zip"))
+    opening.open(web.url("/some/my.zip"))
     assert len(web.asked) == 1
     with pytest.raises(NetworkError):
-        manifest.open(web.url("/none.zip"))
+        opening.open(web.url("/none.zip"))
     with pytest.raises(DataError, match="not the address of a zip"):
-        manifest.open(web.url("/some/page"))
+        opening.open(web.url("/some/page"))
 
 
 def test_a_table(photos: Path) -> None:
     lines = [f"{path.relative_to(photos)},{path.parent.name[0]}" for path in sorted(photos.rglob("*.jpg"))]
     (photos / "labels.csv").write_text("\n".join(["path,label", *lines, "gone.jpg,a"]))
-    found = manifest.open(photos / "labels.csv")
+    found = opening.open(photos / "labels.csv")
     assert (found.name, len(found), found.classes) == ("labels", 36, ("a", "l", "p"))
     assert [fault.items for fault in found.faults if fault.kind == "unreadable"] == [("gone.jpg",)]
 
@@ -353,7 +353,7 @@ def test_a_table(photos: Path) -> None:
 def test_a_table_with_two_labels_for_one_picture(photos: Path) -> None:
     lines = [f"{path.relative_to(photos)},{path.parent.name}" for path in sorted(photos.rglob("*.jpg"))]
     (photos / "labels.csv").write_text("\n".join(["path,label", *lines, "apple/apple_00.jpg,plum"]))
-    found = manifest.open(photos / "labels.csv")
+    found = opening.open(photos / "labels.csv")
     assert "apple/apple_00.jpg" not in found.items["uri"].to_pylist()
     assert len(found) == 35
 
@@ -362,7 +362,7 @@ def test_groups_stay_together(photos: Path) -> None:
     paths = sorted(photos.rglob("*.jpg"))
     lines = [f"{path.relative_to(photos)},{path.parent.name},g{number // 4}" for number, path in enumerate(paths)]
     (photos / "labels.csv").write_text("\n".join(["path,label,group", *lines]))
-    found = manifest.open(photos / "labels.csv")
+    found = opening.open(photos / "labels.csv")
     sides: dict[str, set[str]] = {}
     for group, split in zip(found.items["group"].to_pylist(), found.items["split"].to_pylist(), strict=True):
         sides.setdefault(group, set()).add(split)
@@ -373,15 +373,15 @@ def test_groups_stay_together(photos: Path) -> None:
 
 
 def test_a_name(home: Path) -> None:
-    found = manifest.open("digits")
+    found = opening.open("digits")
     assert len(found) == 1797
     assert found.root == str(home / "data" / "digits")
     assert set(found.items["split"].to_pylist()) == {"train", "val", "test"}
-    assert manifest.getdata("DIGITS").version == found.version
+    assert opening.getdata("DIGITS").version == found.version
 
 
 def test_a_named_set_in_a_folder_of_ones_own(tmp_path: Path) -> None:
-    found = manifest.getdata("digits", tmp_path / "here")
+    found = opening.getdata("digits", tmp_path / "here")
     assert found.root == str(tmp_path / "here")
     assert (tmp_path / "here" / "images.npy").is_file()
 
@@ -389,18 +389,18 @@ def test_a_named_set_in_a_folder_of_ones_own(tmp_path: Path) -> None:
 def test_names_may_be_written_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
     monkeypatch.setattr(sources, "fashion_mnist", lambda root: asked.append(root) or sources.digits(root))
-    manifest.open("Fashion_MNIST")
+    opening.open("Fashion_MNIST")
     assert asked[0].name == "fashion-mnist"
 
 
 def test_a_path_object_is_never_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError):
-        manifest.open(Path("digits"))
+        opening.open(Path("digits"))
 
 
 def test_getdata_takes_folders_too(photos: Path) -> None:
-    assert len(manifest.getdata(photos)) == 36
+    assert len(opening.getdata(photos)) == 36
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_a_wrong_name_is_answered_with_the_right_one(
     monkeypatch.chdir(photos.parent)
     begun = time.monotonic()
     with pytest.raises(UserError) as caught:
-        manifest.open(data)
+        opening.open(data)
     assert said in caught.value.message
     assert "digits" in caught.value.remedy
     assert time.monotonic() - begun < 1
@@ -428,7 +428,7 @@ def test_a_wrong_name_is_answered_with_the_right_one(
 
 def test_one_picture_is_no_data_set(photos: Path) -> None:
     with pytest.raises(DataError, match="not one that holds a data set") as caught:
-        manifest.open(photos / "apple/apple_00.jpg")
+        opening.open(photos / "apple/apple_00.jpg")
     assert "inflame predict" in caught.value.remedy
 
 
@@ -437,7 +437,7 @@ def test_one_picture_is_no_data_set(photos: Path) -> None:
 
 def test_saved_and_loaded(photos: Path, tmp_path: Path) -> None:
     (photos / "apple/empty.jpg").write_bytes(b"")
-    found = dataclasses.replace(manifest.open(photos), licence="CC0", source="me")
+    found = dataclasses.replace(opening.open(photos), licence="CC0", source="me")
     manifest.save(found, tmp_path / "kept")
     loaded = manifest.load(tmp_path / "kept")
     assert loaded == found
@@ -448,7 +448,7 @@ def test_saved_and_loaded(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["dataset.json", "items.parquet"])
 @pytest.mark.parametrize("damage", [None, b"", b"{}", b'{"faults": 3}'])
 def test_a_damaged_manifest_says_so(photos: Path, tmp_path: Path, name: str, damage: bytes | None) -> None:
-    manifest.save(manifest.open(photos), tmp_path / "kept")
+    manifest.save(opening.open(photos), tmp_path / "kept")
     if damage is None:
         (tmp_path / "kept" / name).unlink()
     else:
@@ -458,22 +458,22 @@ def test_a_damaged_manifest_says_so(photos: Path, tmp_path: Path, name: str, dam
 
 
 def test_the_version_is_that_of_the_content(photos: Path, tmp_path: Path) -> None:
-    found = manifest.open(photos)
+    found = opening.open(photos)
     for number, path in enumerate(sorted(photos.rglob("*.jpg"))):
         place = tmp_path / "other" / path.parent.name / f"{number}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place)
-    renamed = manifest.open(tmp_path / "other")
+    renamed = opening.open(tmp_path / "other")
     assert renamed.version == found.version
     (tmp_path / "other" / "lime").rename(tmp_path / "other" / "lemon")
-    assert manifest.open(tmp_path / "other").version != found.version
+    assert opening.open(tmp_path / "other").version != found.version
 
 
 # --- samples ----------------------------------------------------------------------------------------------------
 
 
 def test_a_sample_has_the_mixture_of_the_whole(home: Path) -> None:
-    whole, part = manifest.open("digits"), manifest.open("digits", limit=300)
+    whole, part = opening.open("digits"), opening.open("digits", limit=300)
     assert len(part) == 300
     assert set(part.items["uri"].to_pylist()) <= set(whole.items["uri"].to_pylist())
     assert part.classes == whole.classes
@@ -488,10 +488,10 @@ def test_a_sample_has_the_mixture_of_the_whole(home: Path) -> None:
 
 
 def test_a_sample_larger_than_the_whole_is_the_whole(photos: Path) -> None:
-    assert len(manifest.open(photos, limit=1000)) == 36
-    assert len(manifest.open(photos, limit=2)) == 2
+    assert len(opening.open(photos, limit=1000)) == 36
+    assert len(opening.open(photos, limit=2)) == 2
     with pytest.raises(UserError, match="holds nothing"):
-        manifest.open(photos, limit=0)
+        opening.open(photos, limit=0)
 
 
 def test_a_sample_keeps_rare_classes() -> None:
@@ -504,7 +504,7 @@ def test_a_sample_keeps_rare_classes() -> None:
 
 
 def test_a_class_that_a_sample_loses_is_no_class(photos: Path) -> None:
-    assert len(manifest.open(photos, limit=1).classes) == 1
+    assert len(opening.open(photos, limit=1).classes) == 1
 
 
 # --- size and weight --------------------------------------------------------------------------------------------
@@ -519,7 +519,7 @@ def test_a_fetched_set_of_70_000_opens_in_a_second(tmp_path: Path, home: Path) -
     made = packed.write(home / "data" / "digits", (pixels, labels, ["train"] * 60_000 + ["test"] * 10_000))
     manifest.save(made, home / "data" / "digits")
     begun = time.process_time()
-    found = manifest.open("digits")
+    found = opening.open("digits")
     assert time.process_time() - begun < 1
     assert len(found) == 70_000
 
@@ -545,7 +545,7 @@ def test_what_the_room_offers() -> None:
         assert callable(getattr(inflame.artifact, name))
     with pytest.raises(AttributeError, match="no attribute 'opne'"):
         inflame.artifact.opne  # noqa: B018
-    assert isinstance(manifest.open("digits").items, pa.Table)
+    assert isinstance(opening.open("digits").items, pa.Table)
 
 
 def test_near_copies_stay_on_one_side_and_growing_moves_nothing(tmp_path: Path) -> None:
@@ -563,11 +563,11 @@ def test_near_copies_stay_on_one_side_and_growing_moves_nothing(tmp_path: Path) 
         photo(root / f"k{number % 2}" / f"{number}.jpg", number)
         if number % 3 == 0:
             photo(root / f"k{number % 2}" / f"{number}_again.jpg", number, quality=40, size=64)
-    first = {row["uri"]: row["split"] for row in manifest.open(root).items.to_pylist()}
+    first = {row["uri"]: row["split"] for row in opening.open(root).items.to_pylist()}
     for number in range(0, 60, 3):
         name = f"k{number % 2}/{number}"
         assert first[f"{name}.jpg"] == first[f"{name}_again.jpg"]
     for number in rng.integers(100, 999, 40).tolist():
         photo(root / f"k{number % 2}" / f"{number}.jpg", number)
-    later = {row["uri"]: row["split"] for row in manifest.open(root).items.to_pylist()}
+    later = {row["uri"]: row["split"] for row in opening.open(root).items.to_pylist()}
     assert {uri: later[uri] for uri in first} == first
