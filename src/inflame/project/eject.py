@@ -10,9 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from inflame import __version__
 from inflame.errors import UserError
-from inflame.plugins import model_folder
 from inflame.project import make
 from inflame.runs import Run
 
@@ -52,17 +50,6 @@ def answers(run: Run, name: str) -> dict[str, Any]:
     facts = _read(run, name)
     tells = {"small": _small, "texts": _texts, "photos": _photos, "tuned": _tuned}
     return {"made": "eject", "name": name, "like": "auto", **_told(facts), **tells[facts.road](facts)}
-
-
-def render(answers: dict[str, Any]) -> make.Files:
-    """The model folder: path → text."""
-    folder = make.TEMPLATES / "eject"
-    pages = make.environment(folder)
-    given = {**answers, "version": __version__}
-    names = ["train.py", "model-config.toml", *([] if answers["road"] == "texts" else ["net.py"])]
-    written = {name: pages.get_template(f"{answers['road']}/{name}.jinja").render(given) for name in names}
-    alike = model_folder("auto")  # what every model folder has
-    return {**written, **{name: (alike / name).read_text(encoding="utf-8") for name in ("app.py", "score.py")}}
 
 
 def default_name(run: Run) -> str:

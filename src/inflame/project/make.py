@@ -67,9 +67,7 @@ def surroundings(answers: dict[str, Any]) -> Files:
 def model_files(answers: dict[str, Any]) -> Files:
     """The model folder: that of `like`, or what was written out from a run."""
     if answers["made"] == "eject":
-        from inflame.project import eject
-
-        return eject.render(answers)
+        return _ejected(answers)
     source = model_folder(answers["like"])
     found = {}
     for file in sorted(source.iterdir()):
@@ -77,6 +75,16 @@ def model_files(answers: dict[str, Any]) -> Files:
             text = file.read_text(encoding="utf-8")
             found[file.name] = text.replace(f"inflame train {source.name}", f"inflame train ./{answers['name']}")
     return found
+
+
+def _ejected(answers: dict[str, Any]) -> Files:
+    """That of a run whose recipe is written out: `eject.answers` says what it did."""
+    pages = environment(TEMPLATES / "eject")
+    given = {**answers, "version": __version__}
+    names = ["train.py", "model-config.toml", *([] if answers["road"] == "texts" else ["net.py"])]
+    written = {name: pages.get_template(f"{answers['road']}/{name}.jinja").render(given) for name in names}
+    alike = model_folder("auto")  # what every model folder has
+    return {**written, **{name: (alike / name).read_text(encoding="utf-8") for name in ("app.py", "score.py")}}
 
 
 def remember(folder: Path, answers: dict[str, Any], files: Files) -> None:

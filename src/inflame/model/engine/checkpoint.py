@@ -16,16 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, Protocol, final
 
 import numpy as np
 import torch
 
 from inflame import store
 from inflame.errors import CheckpointError, StorageError
-
-if TYPE_CHECKING:
-    from inflame.model.engine.learner import Learner
 
 NEWEST: Final = "checkpoint.safetensors"
 PREVIOUS: Final = "checkpoint.1.safetensors"
@@ -172,7 +169,14 @@ def load(folder: Path, say: Callable[[str], None] = _warn) -> dict[str, Any] | N
     return None
 
 
-def resume(learner: Learner, folder: Path, say: Callable[[str], None] = _warn) -> bool:
+class Resumable(Protocol):
+    """What goes on where a checkpoint ends: a learner."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up that state. One of another net or optimizer: CheckpointError."""
+
+
+def resume(learner: Resumable, folder: Path, say: Callable[[str], None] = _warn) -> bool:
     """Puts the newest whole checkpoint of `folder` into the learner; False where there is none.
     One of another net or optimizer: CheckpointError."""
     state = load(folder, say)
