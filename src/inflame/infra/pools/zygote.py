@@ -90,7 +90,9 @@ class Zygote:
             try:
                 for descriptor in (self.orders, self._wake, self._woken):
                     os.close(descriptor)
-                _settle(folder, order)
+                if not _settle(folder, order):
+                    os.write(begun, b"-")
+                    os._exit(0)
                 os.close(begun)
                 code = _run(self.app, order["words"])
             finally:
@@ -98,8 +100,10 @@ class Zygote:
                     _note(folder, before)
                 _leave(folder, code, partial(self._tell, ended=folder.name))
         os.close(begun)
-        self.children[pid] = folder
-        os.read(ready, 1)  # closed when the child holds its lock, or is dead
+        if os.read(ready, 1):  # closed without a word when the child holds its lock, or is dead
+            os.waitpid(pid, 0)  # how the job ends is for the process to say that has it
+        else:
+            self.children[pid] = folder
         os.close(ready)
         self._tell(begun=folder.name, pid=pid)
 
@@ -176,8 +180,9 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _settle(folder: Path, order: dict[str, Any]) -> None:
-    """Makes the child a process of its own: session, lock, log, folder, environment, cores."""
+def _settle(folder: Path, order: dict[str, Any]) -> bool:
+    """Makes the child a process of its own: session, lock, log, folder, environment, cores. False where another process
+    has this job, or it was given up."""
     if TIED in os.environ:
         _die_with_parent()
     signal.set_wakeup_fd(-1)
@@ -185,7 +190,7 @@ def _settle(folder: Path, order: dict[str, Any]) -> None:
     os.setsid()
     held = lock.take(folder / LOCK)
     if held is None or (folder / CODE).exists():
-        os._exit(0)  # another process has this job, or it was given up
+        return False
     _keep.append(held)
     log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -203,6 +208,7 @@ def _settle(folder: Path, order: dict[str, Any]) -> None:
     weakref.finalize._registry.clear()  # type: ignore[attr-defined] # those are the zygote's, to be done when it ends
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()  # else all children would draw the same numbers
+    return True
 
 
 _keep: list[Any] = []  # what must live as long as the process
