@@ -1,7 +1,8 @@
 """Splits as an index: which side an item is on is a function of its content (or group) and the seed.
 
 So a growing set never moves an item, copies of a picture are always together, and nothing needs to be stored. The
-price: the sizes of the splits are those of a throw of dice (0.15 of 100 items is 15 ± 3.6), also within a class.
+price: the sizes of the splits are those of a throw of dice (0.15 of 100 items is 15 ± 3.6), also within a class; only
+classes of fewer than twenty are given back what they would hold out beyond their share.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ DEFAULT: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 _Ints = NDArray[np.int64]
 _FREE = -1
+_FEW = 20  # different contents of a class below which dice may leave too little to learn from
 
 
 def assign(
@@ -46,8 +48,9 @@ def assign(
     part, so in expectation every class is split alike.
 
     Then a repair: a class with as many different contents as there are splits gets at least one in each, and any
-    class at least one in the first. An item lent that way may go back when its class has grown; give the earlier
-    table as `previous` and whatever it holds stays where it is.
+    class at least one in the first; a class of fewer than twenty holds out no more than its share, rounded up. An item
+    lent that way may go back when its class has grown; give the earlier table as `previous` and whatever it holds stays
+    where it is.
     """
     shares = checked(fractions)
     components = _linked(_components(items), together)
@@ -297,6 +300,34 @@ def _repair(
                 counts[mine, split] += 1
                 chosen[component] = split
                 break
+    _give_back(counts, label_of, component_of, chosen, pinned, places, shares)
+
+
+def _give_back(
+    counts: _Ints,
+    label_of: _Ints,
+    component_of: _Ints,
+    chosen: _Ints,
+    pinned: NDArray[np.bool_],
+    places: NDArray[np.float64],
+    shares: Mapping[str, float],
+) -> None:
+    """What small classes hold out beyond their share goes to the first split, in place: those that lie nearest to it.
+    Dice that leave one of five to learn from are no good ones."""
+    first, *_ = shares.values()
+    if not first:
+        return
+    sizes = counts.sum(axis=1, keepdims=True)
+    most = np.where(sizes < _FEW, np.maximum(np.ceil(sizes * np.array([*shares.values()]) - 1e-9), 1), np.inf)
+    most[:, 0] = np.inf
+    full: NDArray[np.bool_] = np.any(counts > most, axis=1)
+    over = np.unique(component_of[full[label_of]])
+    for component in over[np.argsort(-places[over], kind="stable")].tolist():
+        mine, source = label_of[component_of == component], chosen[component]
+        if not pinned[component] and (counts[mine, source] > most[mine, source]).all():
+            counts[mine, source] -= 1
+            counts[mine, 0] += 1
+            chosen[component] = 0
 
 
 def _files(folder: Path) -> Iterator[Path]:

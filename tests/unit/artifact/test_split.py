@@ -113,6 +113,22 @@ def test_smaller_classes_can_be_learned(count: int) -> None:
     assert all("train" in found for found in seen(items).values())
 
 
+@pytest.mark.parametrize(("count", "most"), [(3, 1), (5, 1), (6, 1), (7, 2), (13, 2), (19, 3)])
+def test_small_classes_hold_out_no_more_than_their_share(count: int, most: int) -> None:
+    items = assign(table([(f"c{n // count}", n) for n in range(count * 100)]))
+    counts = Counter(zip(items["label"].to_pylist(), sides(items), strict=True))
+    for label in set(items["label"].to_pylist()):
+        assert 1 <= counts[label, "val"] <= most
+        assert 1 <= counts[label, "test"] <= most
+
+
+def test_what_large_classes_share_with_a_small_one_stays() -> None:
+    """A group with photos of both is the large class's too, and that never moves."""
+    rows = [("many", n, f"g{n}") for n in range(60)]
+    alone, both = assign(table(rows)), assign(table([*rows, *(("few", 100 + n, f"g{n}") for n in range(12))]))
+    assert sides(both)[:60] == sides(alone)
+
+
 def test_a_split_of_zero_stays_empty() -> None:
     items = assign(table([("a", n) for n in range(40)]), {"train": 0.8, "val": 0.0, "test": 0.2})
     assert set(sides(items)) == {"train", "test"}
