@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import tarfile
 import threading
@@ -247,8 +248,9 @@ def test_a_further_machine_follows_the_first(runs: Runs, tmp_path: Path, monkeyp
     attempts.beat(out, 1, 0.0)
     assert runs(count=2)[0] == 0
     assert attempts.lines(out, 1)[0][0] == "epoch 1"
+    shutil.rmtree(tmp_path / "out/log")
     stop = Stop()
-    taker = soon(lambda: setattr(stop, "signal", 15), lambda: len(attempts.lines(out, 1)[0]) > 2)
+    taker = soon(lambda: setattr(stop, "signal", 15), lambda: "epoch 1" in attempts.lines(out, 1)[0])
     assert runs("long", count=2, stop=stop)[0] == PREEMPTED
     taker.join()
     assert (tmp_path / "out/attempts/001.lost-1").is_file()

@@ -140,3 +140,41 @@ def test_what_the_model_imports_is_needed(tmp_path: Path) -> None:
     lines = requirements.needed(tmp_path, image="python:3.11")
     assert "some-thing==1.2" in lines
     assert "psutil" not in " ".join(lines)
+
+
+def test_whoever_waits_is_told_why_it_did_not_begin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from inflame import store
+
+    places = (tmp_path / "out", (tmp_path / "other").as_uri(), f"memory://gave-up-{tmp_path.name}/out")
+    for output in map(str, places):
+        assert bootstrap._give_up({"output": output}, "no wheel", 1.26) == 1
+        told = json.loads(store.read_text(store.join(output, "exit.json")))
+        assert (told["state"], told["reason"], told["seconds"]) == ("failed", "no wheel", 1.3)
+    for nowhere in ({}, {"output": "nosuch://place"}):
+        assert bootstrap._give_up(nowhere, "no wheel", 0.0) == 1
+    assert capsys.readouterr().err == "inflame: error: no wheel\n" * 5
+
+
+def test_an_archive_without_inflame_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = unpacked(tmp_path, [])
+    (work / ".inflame" / wheel.name()).unlink()
+    with pytest.raises(bootstrap.Trouble, match=r"no wheel of inflame: \['requirements.txt'\]"):
+        bootstrap.prepare(work, print)
+
+
+def test_what_another_process_made_meanwhile_is_taken(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        target = folder.parent / folder.name.rpartition("-")[2]
+        target.mkdir()
+        (target / "theirs").touch()  # a folder that isn't empty can't be replaced
+
+    made = bootstrap._made(tmp_path, b"told", make)
+    assert [path.name for path in tmp_path.iterdir()] == [made.name]
+    assert (made / "theirs").exists()
+
+    def fail(folder: Path) -> None:
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        bootstrap._made(tmp_path, b"other", fail)

@@ -40,10 +40,13 @@ def does(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """Random weights of a tiny net, as a file that looks pretrained."""
+    """Random weights of a tiny net that has names for more than our classes, as a file that looks pretrained."""
     torch.manual_seed(0)
     file = tmp_path / f"{NET}.untrained.safetensors"
-    save_file(nets.from_timm(NET, classes=2).body.state_dict(), file)
+    body: Any = nets.from_timm(NET, classes=2).body
+    own = {"fc.weight": torch.randn(4, body.num_features), "fc.bias": torch.zeros(4)}
+    save_file({**body.state_dict(), **own}, file)
+    (tmp_path / "untrained_labels.txt").write_text("apple\nPrunus (plum)\nlime, Citrus\nowl\n")
     return file
 
 
@@ -63,7 +66,7 @@ def test_photos_climb_from_a_probe_to_the_whole_network(does: Does, photos: Path
     words = ["hyperparam.num_epochs=2", "hyperparam.tail_batch_size=8", "hyperparam.trivial=true"]
     found = does("auto", "train", str(photos), *words, f"weights={weights}", "--explain")
     climbed = rungs(found)
-    assert [*climbed][:2] == ["majority", "probe"]
+    assert [*climbed][:3] == ["majority", "named", "probe"]
     assert {"tail", "whole"} <= set(climbed)
     assert {"road", "backbone", "size", "rung whole"} <= {row["choice"] for row in found["why"]}
     assert found["val"]["accuracy"] > 0.6  # three colours: random filters are enough
