@@ -35,7 +35,7 @@ bench: $(READY)  ## measure what is promised: benchmarks/README.md
 
 docs: $(READY)  ## write what is read off the code, and build the site (pip install '.[docs]')
 	GOLDEN=write $(BIN)/pytest -q tests/golden/test_help.py tests/golden/test_reference.py tests/golden/test_http.py tests/golden/test_rooms.py
-	$(BIN)/mkdocs build --strict --quiet && echo "site/: $(BIN)/python -m http.server --directory site"
+	$(BIN)/mkdocs build --strict && echo "site/: $(BIN)/python -m http.server --directory site"
 
 lock:  ## choose newer versions (needs uv)
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --extra train --extra keras --extra many --extra prune --extra hf --extra dvc --extra ray --extra sweep --extra postgres --extra web --extra aws --extra gcp --extra azure --extra docs --extra lint --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
