@@ -77,6 +77,8 @@ def test_what_a_place_lacks_is_told_before_anything_is_sent(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "SAGEMAKER_ROLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
     code = main(["doctor", "--on", "sagemaker", "--json"])
     told = json.loads(capsys.readouterr().out)
     assert code == 1

@@ -127,7 +127,7 @@ def test_where_all_fail_the_sweep_gives_up_with_a_command_to_try(tells: Tells) -
 
 
 def test_one_that_says_nothing_is_ended(tells: Tells) -> None:
-    told = json.loads(tells("sweep", "hyperparam.mood=hangs,fine", "--hang", "1s", "--json")[0])
+    told = json.loads(tells("sweep", "hyperparam.mood=hangs,fine", "--hang", "3s", "--json")[0])
     assert [one["state"] for one in told["trials"]] == ["failed", "done"]
     assert told["trials"][0]["reason"].startswith("hung: nothing new for ")
 
