@@ -173,7 +173,7 @@ def test_the_website_answers_from_its_image(site: str, photo_set: Path) -> None:
 def test_the_health_check_sees_the_website(engine: str, web: str, fruit_bundle: Path) -> None:
     """As its image says it, on the port of its image: red before the model answers, and green then."""
     settings = json.loads(told(engine, "image", "inspect", web))[0]
-    check = settings.get("HealthCheck", settings["Config"].get("Healthcheck"))["Test"]
+    check = (settings.get("Healthcheck") or settings["Config"]["Healthcheck"])["Test"]
     assert check[:2] == ["CMD", "python3"], check
     words = ["--network", "none", "--env", f"INFLAME_WEB_TOKEN={TOKEN}", "--volume", f"{fruit_bundle}:/srv/model:ro"]
     with running(engine, *words, web) as container:
@@ -248,7 +248,7 @@ if [ "$(id -u)" = 0 ]; then
 fi
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     printf '%s' "$POSTGRES_PASSWORD" > /tmp/password
-    initdb --username "$POSTGRES_USER" --pwfile /tmp/password --auth-host scram-sha-256 --auth-local trust
+    initdb --username "$POSTGRES_USER" --pwfile /tmp/password --auth-host scram-sha-256 --auth-local trust --encoding UTF8
     echo 'host all all all scram-sha-256' >> "$PGDATA/pg_hba.conf"
     pg_ctl --wait --options '-c listen_addresses=' start
     createdb --username "$POSTGRES_USER" "$POSTGRES_USER"
