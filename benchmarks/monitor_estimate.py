@@ -6,7 +6,8 @@
 RUN: a finished run of pictures. Its validation items (or every other test item, where the model was fitted on them as
 well) teach the estimator as `inflame monitor learn` does, and the test items are what it is tried on, spoiled in ten
 ways, five strengths each. Each way is estimated by a fit without it, in windows of 500, or of half the items. And in
-windows of 200: how often "accuracy at risk" rings, by how much accuracy a change costs.
+windows of 200: how often "accuracy at risk" rings, by how much accuracy a change costs; and what is said of clean
+windows with other shares of the classes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from inflame.monitor.drift import RISK, judge
 HELD, TESTED, FRAME, EACH = 2000, 1000, 256, 256  # items
 STRENGTHS = (0.1, 0.25, 0.4, 0.6, 0.9)
 WINDOW, RUNG, TIMES = 500, 200, 10
+LEAST = 20  # items of a window with other shares of the classes
 COSTS = (-0.1, 0.025, 0.05, 0.1, 1.0)  # of accuracy
 
 
@@ -133,6 +135,8 @@ def errors(folder: Path) -> None:
     told = ", ".join(f"{name} {error:.1f}" for name, error in sorted(found.items(), key=lambda pair: -pair[1]))
     print(f"{folder.name}: accuracy {expected.accuracy:.3f}, error {np.mean(list(found.values())):.1f} points ({told})")
     print(f"  the interval holds {np.mean(inside):.1%}")
+    whole = dataclasses.replace(expected, estimator=estimate.fit(expected, clean, groups, np.random.default_rng(2)))
+    other_shares(whole, folder / "test-clean.npz")
     for least, most in itertools.pairwise(COSTS):
         shares = sorted(share for cost, share in rung if least <= cost < most)
         told = ", ".join(f"{share:.0%}" for share in shares)
@@ -147,6 +151,36 @@ def tried(expected: Expected, files: list[Path]) -> Iterator[tuple[estimate.Esti
         for _ in range(TIMES):
             rows = rng.permutation(len(right))[: min(WINDOW, len(right) // 2)]
             yield estimate.estimate(expected, view.take(rows), sample.known[rows]), right[rows].mean()
+
+
+def other_shares(expected: Expected, file: Path) -> None:
+    """Clean windows with other shares of the classes: eight of ten of one class, and drawn from Dirichlet(0.5)."""
+    sample, right = kept(file)
+    truth = np.load(file)["y"]
+    rng, count = np.random.default_rng(8), len(expected.class_names)
+    before = np.bincount(truth, minlength=count)
+    even, size = before / len(truth), min(RUNG, len(right) // 2, int(before[before > 0].min() / 0.8))
+    if size < LEAST:
+        print(f"  no windows with other shares of the classes: {size} items would be all")
+        return
+    kinds = {"eight of ten": [0.8 * row + 0.2 * even for row in np.eye(count) if (row * even).any()]}
+    kinds["Dirichlet(0.5)"] = [rng.dirichlet(np.full(count, 0.5)) for _ in range(50)]
+    for name, shares in kinds.items():
+        off, inside, sure, levels, lost = [], [], [], [], []
+        for share in [share for share in shares for _ in range(2 * TIMES)]:
+            weights = (share[truth] + 1e-6) / before[truth]
+            rows = rng.choice(len(right), size, replace=False, p=weights / weights.sum())
+            found, real = judge(expected, sample.take(rows)), right[rows].mean()
+            guess = found.estimate
+            off.append(abs(guess.accuracy - real))
+            inside.append(guess.low <= real <= guess.high)
+            sure.append(guess.reliable)
+            levels.append(found.level == RISK)
+            lost.append(right.mean() - real > 0.05)
+        good = 100 * np.mean(np.array(levels)[~np.array(lost)]) if not all(lost) else 0.0
+        told = f"error {100 * np.mean(off):.1f} points, the interval holds {np.mean(inside):.1%}"
+        rings = f"at risk {np.mean(levels):.1%} ({good:.1f} % where less than 5 points are lost)"
+        print(f"  {name}, windows of {size}: {told}, reliable {np.mean(sure):.1%}, {rings}")
 
 
 def ringing(expected: Expected, file: Path) -> float:

@@ -153,7 +153,7 @@ def test_what_the_model_does_not_know_becomes_a_class(
         if label != "9":
             (tmp_path / "eight" / label).mkdir(parents=True, exist_ok=True)
             (tmp_path / "eight" / label / f"{number:04}.png").write_bytes(png(picture))
-    run = json.loads(inflame("train", str(tmp_path / "eight"), "--in", "8s", "--json").splitlines()[-1])["run"]
+    run = json.loads(inflame("train", str(tmp_path / "eight"), "--in", "15s", "--json").splitlines()[-1])["run"]
     predictor, found = Predictor(Path(run) / "bundle"), log()
     found.register(predictor.version, predictor.classes, ())
     for content, said in zip(nines, predictor.predict(nines, 1), strict=True):
@@ -181,7 +181,7 @@ def test_what_the_model_does_not_know_becomes_a_class(
 
 def test_the_alarm_is_rehearsed(run: Path) -> None:
     words = ("monitor", "rehearse", "--model", str(run), "--window", "60", "--windows", "2")
-    told = json.loads(inflame(*words, "noise=0.9", "--json"))
+    told = json.loads(inflame(*words, "pixels=0.9", "--json"))
     levels = [row["level"] for row in told["windows"]]
     assert levels[:2] != ["accuracy at risk"] * 2
     assert levels[-1] == "accuracy at risk"

@@ -80,12 +80,12 @@ def test_a_bundle_knows_what_it_expects(run: Path) -> None:
 def test_new_digits_are_quiet_and_spoiled_ones_are_not(run: Path, pictures: np.ndarray, tmp_path: Path) -> None:
     quiet = json.loads(inflame("monitor", "check", filled(tmp_path / "new", pictures), "--model", str(run), "--json"))
     assert quiet["level"] != "accuracy at risk"
-    noisy = spoil.noise(pictures, 0.9, np.random.default_rng(0))
+    coarse = spoil.pixels(pictures, 0.9, np.random.default_rng(0))
     page = tmp_path / "report.html"
-    words = ("monitor", "check", filled(tmp_path / "noisy", noisy), "--model", str(run), "--html", str(page))
+    words = ("monitor", "check", filled(tmp_path / "coarse", coarse), "--model", str(run), "--html", str(page))
     loud = json.loads(inflame(*words, "--json", code=1))
     assert loud["level"] == "accuracy at risk"
-    assert {"noise", "sharpness"} & {one["name"] for one in loud["findings"]}
+    assert {"embedding", "width"} <= {one["name"] for one in loud["findings"]}
     assert len(loud["unlike"]) == 8
     text = page.read_text()
     assert text.count("data:image/jpeg") == 8
@@ -173,7 +173,7 @@ def test_export_and_forget(run: Path, pictures: np.ndarray, tmp_path: Path) -> N
     ("words", "says"),
     [
         (["chek"], 'Did you mean "check"'),
-        (["--window", "3"], "10 items or more"),
+        (["--window", "3"], "at least 10"),
         (["forget"], "what to forget"),
         (["forget", "--before", "soon"], "is no date"),
         (["export"], "Say where to"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inflame.model.engine import estimate, shift
-from inflame.model.engine.expected import Expected, Sample, describe
+from inflame.model.engine.expected import Expected, Sample, View, describe
 
 CLASSES = ("a", "b", "c")
 
@@ -191,16 +191,68 @@ def test_answers_spread_less_when_they_are_unsure_or_gather_for_no_reason(expect
 
     view = expected.view(sample(600, 80)[0])
     usual = estimate._usual(expected, view, np.random.default_rng(0))
+
+    def fall(one: View) -> float:
+        return estimate.spread(usual, one, estimate.elsewhere(usual, expected, one))
+
     other = expected.view(sample(900, 81)[0])
-    assert estimate.spread(usual, expected, other) == pytest.approx(0.0, abs=0.02)
-    unsure = dataclasses.replace(other, soft=0.4 * other.soft + 0.2)
-    assert estimate.spread(usual, expected, unsure) < -0.2
+    assert fall(other) == pytest.approx(0.0, abs=0.02)
+    assert fall(dataclasses.replace(other, soft=0.4 * other.soft + 0.2)) < -0.2, "unsure"
     of_one = other.take(np.flatnonzero((other.predicted == 0) | (np.arange(900) % 20 == 0)))
-    assert estimate.spread(usual, expected, of_one) == pytest.approx(0.0, abs=0.05), "more of one class is no fall"
+    assert fall(of_one) == pytest.approx(0.0, abs=0.05), "more of one class is no fall"
     values = of_one.values.copy()
     values[:, len(expected.names) + 2 : -1] += 2 * np.sqrt(np.arange(1, 1 + expected.basis.shape[1]))
     elsewhere = dataclasses.replace(of_one, values=values)
-    assert estimate.spread(usual, expected, elsewhere) < -0.15, "unless they are other things than before"
+    assert fall(elsewhere) < -0.15, "unless they are other things than before"
+    assert estimate.elsewhere(usual, expected, other) < 0.01
+    assert estimate.elsewhere(usual, expected, of_one) < 0.1
+    assert estimate.elsewhere(usual, expected, elsewhere) > 0.95
+    noisy = expected.view(sample(900, 82, worse=0.5)[0])
+    assert estimate.elsewhere(usual, expected, noisy) > 0.9, "noise leaves the middles where they were"
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.05, 0.05), (0.05, 0.9, 0.05), (0.02, 0.02, 0.96)])
+def test_other_shares_of_the_classes_are_estimated_by_the_calibration(shares: tuple[float, ...]) -> None:
+    """Three bells on a line: the one in the middle is taken for either of the others. Their true probabilities."""
+    places, rng = np.array([-1.5, 0.0, 1.5]), np.random.default_rng(3)
+
+    def drawn(of: tuple[float, ...], count: int) -> tuple[np.ndarray, float]:
+        truth = rng.choice(3, count, p=of)
+        x = places[truth] + rng.normal(0, 1, count)
+        p = np.exp(-((x[:, None] - places) ** 2) / 2)
+        return p / p.sum(axis=1, keepdims=True), float((p.argmax(axis=1) == truth).mean())
+
+    usual = {"shares": drawn((1 / 3, 1 / 3, 1 / 3), 5000)[0].mean(axis=0).tolist()}
+    soft, right = drawn(shares, 3000)
+    assert estimate._share(np.array(estimate.surely(usual, soft))) == pytest.approx(right, abs=0.025)
+    assert abs(soft.max(axis=1).mean() - right) > 0.03, "sureness alone doesn't know it"
+
+
+def test_a_window_of_one_class_is_reliable_and_at_its_accuracy(expected: Expected) -> None:
+    import dataclasses
+
+    groups = [
+        _group(expected, f"family {number}", 30 + number, worse)
+        for number, worse in enumerate((0.2, 0.4, 0.6, 0.8, 1, 1.2))
+    ]
+    fitted = estimate.fit(expected, _group(expected, "", 40, 0.0), groups, np.random.default_rng(0))
+    knowing = dataclasses.replace(expected, estimator=fitted)
+    one, right = sample(2000, 55)
+    truth = np.random.default_rng(55).integers(0, 3, 2000)  # the first that `sample` draws
+    rows = np.flatnonzero((truth == 1) | (np.arange(2000) % 10 == 0))
+    guess = estimate.estimate(knowing, knowing.view(one.take(rows)), one.known[rows])
+    assert guess is not None
+    assert guess.accuracy == pytest.approx(right[rows].mean(), abs=0.03)
+    assert guess.low <= right[rows].mean() <= guess.high
+    assert guess.reliable
+
+
+def test_an_estimator_of_before_gives_no_estimate(expected: Expected) -> None:
+    import dataclasses
+
+    before = dataclasses.replace(expected, estimator={"usual": {}, "width": 0.5, "weights": [0.0] * 11})
+    one = sample(50, 70)[0]
+    assert estimate.estimate(before, before.view(one), one.known) is None
 
 
 def test_no_estimate_without_an_estimator(expected: Expected) -> None:
