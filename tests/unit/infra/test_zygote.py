@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -46,6 +47,8 @@ def serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serves]:
     (app.parent / "this_is_only_needed_later.py").write_text("")
     monkeypatch.syspath_prepend(app.parent)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
+    # What pytest and its other tests want to do at the exit isn't for the jobs, which here are forked from them.
+    monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: None)
     child = signal.getsignal(signal.SIGCHLD)
 
     def call(*moods: str) -> dict[str, tuple[str, str]]:
