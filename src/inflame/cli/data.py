@@ -116,10 +116,9 @@ def check_words(parser: Parser) -> None:
 
 def check(words: Namespace) -> int:
     """Prints the faults by kind, and where the page with all of them is."""
-    from inflame.artifact import examining, sheet
-
     data = places.data(words.data)
     folder = _out(words.out, data) if words.out else None
+    from inflame.artifact import examining, sheet
 
     with progress("checking") as update:
         examined = examining.examine(data, progress=update, embed=embeds(words.weights), skip_bad=words.skip_bad)

@@ -240,7 +240,7 @@ def _sound(words: Namespace, rules: Rules, log: Log, predictor: Predictor, found
         "findings": [told.finding(one) for one in window.findings] if window is not None else [],
     }
     for place in alerts.tell(log, predictor.version, said, facts, places):
-        print(f"told     {store.shown(place)}", file=sys.stderr)
+        print(f"told     {alerts.named(place)}", file=sys.stderr)
     return said
 
 

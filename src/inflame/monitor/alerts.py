@@ -3,6 +3,7 @@ that is over, and not in between."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import smtplib
 import time
@@ -63,8 +64,8 @@ def tell(log: Log, model: str, said: Mapping[str, str], facts: Mapping[str, Any]
     told: list[str] = []
     failed: list[tuple[str, Exception]] = []
     for place in places:
-        key = f"told:{model}:{store.shown(place)}"
-        before = _before(log.noted(key, []))
+        key = f"told:{model}:{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+        before = _before(log.noted(key, log.noted(f"told:{model}:{store.shown(place)}", [])))  # as it was noted once
         new = {rule: text for rule, text in said.items() if text and rule not in before}
         over = [rule for rule in before if said.get(rule) == ""]
         if not new and not over:
@@ -80,10 +81,17 @@ def tell(log: Log, model: str, said: Mapping[str, str], facts: Mapping[str, Any]
         place, cause = failed[0]
         raise NetworkError(
             f"The alarm could not be sent: {getattr(cause, 'reason', cause)}",
-            where=store.shown(place),
+            where=named(place),
             remedy="Check the address; the next check tries again.",
         ) from cause
     return told
+
+
+def named(place: str) -> str:
+    """The place without its secrets: no password, and of a webhook the host alone, for its path is the key to it."""
+    parts = urlsplit(place)
+    webhook = parts.scheme in ("http", "https") and parts.hostname
+    return f"{parts.scheme}://{parts.hostname}/…" if webhook else store.shown(place)
 
 
 def message(new: Mapping[str, str], over: list[str], facts: Mapping[str, Any]) -> str:
@@ -123,8 +131,8 @@ def _send(place: str, text: str, facts: Mapping[str, Any]) -> None:
         _mail(parts, text)
         return
     raise UserError(
-        f"{store.shown(place)} is no place that an alarm can go to.",
-        where=store.shown(place),
+        f"{named(place)} is no place that an alarm can go to.",
+        where=named(place),
         remedy="https://hooks.slack.com/…, or smtp://user:password@host:587/me@example.org",
     )
 

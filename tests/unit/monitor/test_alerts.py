@@ -161,6 +161,15 @@ def test_what_can_t_be_reached_is_told_the_next_time(log: Log, hook: tuple[str, 
     assert len(heard) == 1
 
 
+def test_the_path_of_a_webhook_is_a_secret(log: Log, hook: tuple[str, list[dict]]) -> None:
+    secret = f"{hook[0]}/services/T0/B0/s3cr3t"
+    assert alerts.tell(log, "m", RINGS, FACTS, [secret]) == [secret]
+    assert alerts.named(secret) == "http://127.0.0.1/…"
+    with pytest.raises(NetworkError) as refused:
+        alerts.tell(log, "m", RINGS, FACTS, ["http://127.0.0.1:9/services/s3cr3t"])
+    assert "s3cr3t" not in str(refused.value) + refused.value.where
+
+
 def test_by_mail(log: Log, post: tuple[int, list[str]]) -> None:
     port, letters = post
     assert alerts.tell(log, "m", RINGS, FACTS, [f"smtp://127.0.0.1:{port}/me@example.org"])
