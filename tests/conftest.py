@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +22,9 @@ os.environ.pop("COLUMNS", None)  # a terminal's width, which pytest-xdist tells 
 # Started in the background, as by `nohup make test &`, Python inherits that these are ignored; so would every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+hypothesis.settings.register_profile("quiet", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("quiet")
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 _CLOSED_PROXY = "http://127.0.0.1:9"  # the discard port: child processes can't get out either
