@@ -124,12 +124,13 @@ def _learn(words: Namespace) -> int:
     from inflame.model.engine.expected import NAME
 
     place, run = bundle_of(words.model), run_of(words.model)
-    found = expecting.of(bundle.Predictor(place), manifest.load(run), seconds=parse_duration(words.budget or "30s"))
+    budget = words.budget or "30s"
+    found = expecting.of(bundle.Predictor(place), manifest.load(run), seconds=parse_duration(budget))
     if found is None:
         raise DataError(
-            f"There are fewer than {expecting.LEAST} held-out items that can be read.",
+            f"Fewer than {expecting.LEAST} held-out items could be read and answered in {budget}.",
             where=str(run),
-            remedy="Put the data back to where it was, or hold more of it out.",
+            remedy="Put the data back to where it was, hold more of it out, or give it more time: --in 2m",
         )
     bundle.amend(place, {NAME: found.to_bytes()})
     facts = {
