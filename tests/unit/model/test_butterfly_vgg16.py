@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from inflame.errors import SettingError
 from inflame.model.engine import nets
 
+os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = pytest.importorskip("keras")
 
 from inflame.model.butterfly_vgg16 import net as folder  # noqa: E402
