@@ -272,6 +272,32 @@ def _kept(items: pa.Table, components: _Components, previous: pa.Table, names: l
     return np.where(kept == len(names), _FREE, kept)
 
 
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """How classes are spread over the splits: pairs of class and component (int64 [P] each, a component may have items
+    of several classes), the components of each class in each split (int64 [classes, splits], kept up to date), and
+    where every component is (int64), may not be moved from (bool) and lies (float64, in [0, 1))."""
+
+    label_of: _Ints
+    component_of: _Ints
+    counts: _Ints
+    chosen: _Ints
+    pinned: NDArray[np.bool_]
+    places: NDArray[np.float64]
+
+    def classes(self, component: int) -> _Ints:
+        """Those that the component has items of."""
+        mine: _Ints = self.label_of[self.component_of == component]
+        return mine
+
+    def move(self, component: int, split: int) -> None:
+        """Puts the component into that split."""
+        mine = self.classes(component)
+        self.counts[mine, self.chosen[component]] -= 1
+        self.counts[mine, split] += 1
+        self.chosen[component] = split
+
+
 def _repair(
     items: pa.Table,
     components: _Components,
@@ -280,54 +306,48 @@ def _repair(
     places: NDArray[np.float64],
     shares: Mapping[str, float],
 ) -> None:
-    """Lends components to the splits that lack a class, in place: from the fullest split the one that lies lowest."""
+    """What dice do to small classes, made good in `chosen`."""
     labels, label_keys = _coded(items["label"])
     label_of, component_of = np.divmod(np.unique(labels * len(places) + components.of_item), max(len(places), 1))
-    wanted = [number for number, share in enumerate(shares.values()) if share > 0]
     counts = np.zeros((len(label_keys), len(shares)), dtype=np.int64)
     np.add.at(counts, (label_of, chosen[component_of]), 1)
+    spread = _Spread(label_of, component_of, counts, chosen, pinned, places)
+    _lend(spread, label_keys, [number for number, share in enumerate(shares.values()) if share > 0])
+    _give_back(spread, np.array([*shares.values()]))
+
+
+def _lend(spread: _Spread, names: list[str], wanted: list[int]) -> None:
+    """Lends components to the `wanted` splits that lack a class: from the fullest split the one that lies lowest."""
+    counts = spread.counts
     needed = np.zeros(counts.shape, dtype=bool)
     needed[:, wanted[0]] = True
     needed[np.ix_(counts.sum(axis=1) >= len(wanted), wanted)] = True
-    lacking = sorted(np.argwhere(needed & (counts == 0)).tolist(), key=lambda pair: (label_keys[pair[0]], pair[1]))
+    lacking = sorted(np.argwhere(needed & (counts == 0)).tolist(), key=lambda pair: (names[pair[0]], pair[1]))
     for label, split in lacking:
-        spare = [c for c in component_of[label_of == label].tolist() if not pinned[c]]
-        spare.sort(key=lambda c: (-counts[label, chosen[c]], places[c]))
+        spare = [c for c in spread.component_of[spread.label_of == label].tolist() if not spread.pinned[c]]
+        spare.sort(key=lambda c: (-counts[label, spread.chosen[c]], spread.places[c]))
         for component in spare:
-            mine, source = label_of[component_of == component], chosen[component]
+            mine, source = spread.classes(component), spread.chosen[component]
             if ((counts[mine, source] > 1) | ~needed[mine, source]).all():
-                counts[mine, source] -= 1
-                counts[mine, split] += 1
-                chosen[component] = split
+                spread.move(component, split)
                 break
-    _give_back(counts, label_of, component_of, chosen, pinned, places, shares)
 
 
-def _give_back(
-    counts: _Ints,
-    label_of: _Ints,
-    component_of: _Ints,
-    chosen: _Ints,
-    pinned: NDArray[np.bool_],
-    places: NDArray[np.float64],
-    shares: Mapping[str, float],
-) -> None:
-    """What small classes hold out beyond their share goes to the first split, in place: those that lie nearest to it.
-    Dice that leave one of five to learn from are no good ones."""
-    first, *_ = shares.values()
-    if not first:
+def _give_back(spread: _Spread, shares: NDArray[np.float64]) -> None:
+    """What small classes hold out beyond their share goes to the first split: those that lie nearest to it. Dice that
+    leave one of five to learn from are no good ones."""
+    if not shares[0]:
         return
+    counts = spread.counts
     sizes = counts.sum(axis=1, keepdims=True)
-    most = np.where(sizes < _FEW, np.maximum(np.ceil(sizes * np.array([*shares.values()]) - 1e-9), 1), np.inf)
+    most = np.where(sizes < _FEW, np.maximum(np.ceil(sizes * shares - 1e-9), 1), np.inf)
     most[:, 0] = np.inf
     full: NDArray[np.bool_] = np.any(counts > most, axis=1)
-    over = np.unique(component_of[full[label_of]])
-    for component in over[np.argsort(-places[over], kind="stable")].tolist():
-        mine, source = label_of[component_of == component], chosen[component]
-        if not pinned[component] and (counts[mine, source] > most[mine, source]).all():
-            counts[mine, source] -= 1
-            counts[mine, 0] += 1
-            chosen[component] = 0
+    over = np.unique(spread.component_of[full[spread.label_of]])
+    for component in over[np.argsort(-spread.places[over], kind="stable")].tolist():
+        mine, source = spread.classes(component), spread.chosen[component]
+        if not spread.pinned[component] and (counts[mine, source] > most[mine, source]).all():
+            spread.move(component, 0)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -95,7 +95,6 @@ def serve(words: Namespace) -> int:
     try:
         server = plugins.need("inflame.web.server", "web", "The website")
         socket = server.listen(settings)
-        socket.listen()  # who comes as soon as the address is told waits until it is served, and isn't refused
         port = socket.getsockname()[1]
         server.log_to_stderr()
         made = server.server(folders, dataclasses.replace(settings, port=port), begun, plan)

@@ -100,19 +100,6 @@ def int8(model: bytes, threads: int) -> Session:
     return onnxruntime(model, threads)
 
 
-def _onnxruntime_single(model: bytes, threads: int) -> Session:
-    """onnxruntime, for one thing at a time: where sizes are known, padding is part of the layers, and the order of
-    numbers in memory is never changed on the way."""
-    import onnxruntime as library
-
-    options = library.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_free_dimension_override_by_name("n", 1)
-    options.log_severity_level = 4
-    return library.InferenceSession(model, options, providers=["CPUExecutionProvider"])  # type: ignore[no-any-return]
-
-
 def openvino(model: bytes, threads: int) -> Session:
     """OpenVINO in float32."""
     return _OpenVino(model, threads, "f32")
@@ -164,8 +151,7 @@ class _Output:
 
 
 _SINGLE: dict[str, Callable[[bytes, int], Session]] = {
-    USUAL: _onnxruntime_single,
-    INT8: _onnxruntime_single,
+    **dict.fromkeys((USUAL, INT8), functools.partial(session, where="model.onnx", single=True)),
     "openvino": lambda model, threads: _OpenVino(model, threads, "f32", single=True),
     "openvino-bf16": lambda model, threads: _OpenVino(model, threads, "bf16", single=True),
 }

@@ -98,12 +98,14 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The socket, bound (port 0: any that is free). A port that is taken: StorageError."""
+    """The socket (port 0: any that is free), at which who comes waits from now on until it is served. A port that is
+    taken: StorageError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((settings.host.strip("[]"), settings.port))
+        made.listen()
     except OSError as error:
         made.close()
         raise StorageError(

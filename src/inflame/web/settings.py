@@ -11,9 +11,7 @@ from inflame import host
 from inflame.errors import UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
-LONG = (
-    0.004  # seconds for one answer: what takes longer gains nothing by batches on a processor, and is asked for alone
-)
+LONG = 0.004  # seconds for one answer: what takes longer gains nothing by batches on a processor, and is asked alone
 SHORTEST = 16  # letters of a token: shorter ones can be guessed
 
 
