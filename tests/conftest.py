@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,28 @@ def mirror() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs whole data sets: set INFLAME_MIRROR to a folder of them")
     return Path(folder)
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The address of a webhook, and what it has heard."""
+    heard: list[dict[str, Any]] = []
+
+    class Ear(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Ear) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/secret-path", heard
+        server.shutdown()
+        thread.join()
 
 
 def paint(path: Path, colour: tuple[int, int, int], seed: int, size: int = 64) -> Path:

@@ -7,9 +7,7 @@ import io
 import json
 import re
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -174,37 +172,15 @@ def test_answers_of_other_models_are_counted_and_left_alone(say: Any, log: Log, 
     assert "12 entries were made by other models" in say()[0]
 
 
-@pytest.fixture
-def ear() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook, and what it heard."""
-    heard: list[dict[str, Any]] = []
-
-    class Ear(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Ear) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/hidden", heard
-        server.shutdown()
-        thread.join()
-
-
 def test_an_alarm_is_told_once_by_whichever_way_the_place_is_named(
     say: Any,
     log: Log,
     run: Path,
     pictures: NDArray[np.uint8],
-    ear: tuple[str, list[dict[str, Any]]],
+    webhook: tuple[str, list[dict[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    url, heard = ear
+    url, heard = webhook
     log.add(answered(run, [*map(png, spoil.cover(pictures[:60], 0.9, np.random.default_rng(1)))]))
     out, err = say("window=50", "--alert", url, code=1)
     assert "rings            accuracy at risk" in out

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -33,27 +31,6 @@ FACTS = {
 @pytest.fixture
 def log(tmp_path: Path) -> Log:
     return Log(str(tmp_path / "log.db"))
-
-
-@pytest.fixture
-def hook() -> Iterator[tuple[str, list[dict]]]:
-    heard: list[dict] = []
-
-    class Ear(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Ear) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/secret-path", heard
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -102,8 +79,8 @@ def found(
     )
 
 
-def test_once_when_it_rises_and_once_when_it_is_over(log: Log, hook: tuple[str, list[dict]]) -> None:
-    url, heard = hook
+def test_once_when_it_rises_and_once_when_it_is_over(log: Log, webhook: tuple[str, list[dict]]) -> None:
+    url, heard = webhook
     for level in (QUIET, CHANGED, RISK, RISK, CHANGED, QUIET, RISK):
         alerts.tell(log, "m1", alerts.rings(Rules(), found(level)), {**FACTS, "level": level}, [url])
     assert [(one["level"], list(one["rings"]), one["over"]) for one in heard] == [
@@ -134,8 +111,8 @@ def test_each_rule_rings_beyond_its_bound_and_only_then() -> None:
     assert list(nothing) == ["silence"]
 
 
-def test_rules_begin_and_end_each_for_itself(log: Log, hook: tuple[str, list[dict]]) -> None:
-    url, heard = hook
+def test_rules_begin_and_end_each_for_itself(log: Log, webhook: tuple[str, list[dict]]) -> None:
+    url, heard = webhook
     steps = [{"risk": RISK}, {"unknown": "many not known"}, {"risk": "", "unknown": "many not known"}, {"unknown": ""}]
     for said in steps:
         alerts.tell(log, "m", said, FACTS, [url])
@@ -144,15 +121,15 @@ def test_rules_begin_and_end_each_for_itself(log: Log, hook: tuple[str, list[dic
     ]  # fmt: skip
 
 
-def test_what_was_told_before_there_were_rules_is_not_told_again(log: Log, hook: tuple[str, list[dict]]) -> None:
-    url, heard = hook
+def test_what_was_told_before_there_were_rules_is_not_told_again(log: Log, webhook: tuple[str, list[dict]]) -> None:
+    url, heard = webhook
     log.note(f"told:m:{url}", RISK)
     alerts.tell(log, "m", RINGS, FACTS, [url])
     assert heard == []
 
 
-def test_what_can_t_be_reached_is_told_the_next_time(log: Log, hook: tuple[str, list[dict]]) -> None:
-    url, heard = hook
+def test_what_can_t_be_reached_is_told_the_next_time(log: Log, webhook: tuple[str, list[dict]]) -> None:
+    url, heard = webhook
     with pytest.raises(NetworkError, match="could not be sent"):
         alerts.tell(log, "m", RINGS, FACTS, ["http://127.0.0.1:9/away", url])
     assert len(heard) == 1
@@ -161,8 +138,8 @@ def test_what_can_t_be_reached_is_told_the_next_time(log: Log, hook: tuple[str, 
     assert len(heard) == 1
 
 
-def test_the_path_of_a_webhook_is_a_secret(log: Log, hook: tuple[str, list[dict]]) -> None:
-    secret = f"{hook[0]}/services/T0/B0/s3cr3t"
+def test_the_path_of_a_webhook_is_a_secret(log: Log, webhook: tuple[str, list[dict]]) -> None:
+    secret = f"{webhook[0]}/services/T0/B0/s3cr3t"
     assert alerts.tell(log, "m", RINGS, FACTS, [secret]) == [secret]
     assert alerts.named(secret) == "http://127.0.0.1/…"
     with pytest.raises(NetworkError) as refused:
