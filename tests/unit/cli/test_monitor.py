@@ -184,7 +184,8 @@ def test_an_alarm_is_told_once_by_whichever_way_the_place_is_named(
     log.add(answered(run, [*map(png, spoil.cover(pictures[:60], 0.9, np.random.default_rng(1)))]))
     out, err = say("window=50", "--alert", url, code=1)
     assert "rings            accuracy at risk" in out
-    assert "told     http" in err
+    assert "told     http://127.0.0.1/…" in err
+    assert "secret-path" not in err
     assert len(heard) == 1
     monkeypatch.setenv("INFLAME_ALERT", url)
     log.add(answered(run, [*map(png, spoil.cover(pictures[60:120], 0.9, np.random.default_rng(1)))], start=DAY + 900))
