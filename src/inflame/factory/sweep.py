@@ -230,7 +230,7 @@ def _refuse_too_short(wish: Wish, steps: stopping.Ladder) -> None:
     one = steps.rungs[0] if steps.kind == "seconds" else LEAST
     if wish.budget < one + COLD:
         raise UserError(
-            f"The sweep has {wish.budget:g} s, and a single trial takes {one:g} s, and the first {COLD:g} s around it.",
+            f"The sweep has {wish.budget:g} s, and a single trial takes {one:g} s, with {COLD:g} s around the first.",
             where="--in",
             remedy=f"Give it --in {math.ceil(2 * one + 2 * COLD)}s or more"
             + (f", or each trial less: in={max(LEAST, wish.budget / 3):.0f}s." if one > LEAST else "."),
