@@ -44,11 +44,13 @@ class Journal:
         running = self._optuna.trial.TrialState.RUNNING
         for told in self._storage.get_all_trials(self._study, deepcopy=False):
             self._ids[told.number] = told._trial_id
-            if ATTRIBUTE in told.user_attrs:
+            if told.user_attrs.get(ATTRIBUTE):
                 trial = Trial.from_json({**told.user_attrs[ATTRIBUTE], "number": told.number})
                 self.trials[told.number] = trial
                 if trial.ended and told.state == running:  # killed between the two lines
                     self._tell(trial)
+            else:  # taken back
+                self.trials.pop(told.number, None)
 
     def create(self, trial: Trial) -> Trial:
         """Adds a trial; gives it with its number."""
@@ -76,6 +78,12 @@ class Journal:
         if trial.ended:
             self._tell(trial)
         return trial
+
+    def drop(self, trial: Trial) -> None:
+        """Takes back a trial that was created and never begun; its number stays used."""
+        del self.trials[trial.number]
+        self._storage.set_trial_user_attr(self._ids[trial.number], ATTRIBUTE, {})
+        self._storage.set_trial_state_values(self._ids[trial.number], self._optuna.trial.TrialState.FAIL)
 
     def _tell(self, trial: Trial) -> None:
         state = self._optuna.trial.TrialState[_STATES[trial.state]]

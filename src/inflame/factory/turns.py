@@ -79,16 +79,29 @@ class Turns:
             self._exhausted = True
             return None
         made = self.journal.create(Trial(number=number, settings=settings, host=self.host))
-        if made.number != number and self._learned is None:  # a driver on another machine was quicker
-            made = replace(made, settings=self._point(made.number, [*trials, made]) or settings)
-        return made
+        return made if made.number == number else self._instead(made)
+
+    def _instead(self, made: Trial) -> Trial | None:
+        """`made` with the point of the number that it got, where a driver on another machine was quicker; None, and it
+        is taken back, where that one took the last."""
+        self.journal.refresh()
+        others = [trial for trial in self.journal.trials.values() if trial.number != made.number]
+        earlier = sum(trial.number < made.number for trial in others)
+        full = self.sweep.most is not None and earlier >= self.sweep.most
+        settings = None if full else self._point(made.number, others)
+        if settings is None:
+            self.journal.drop(made)
+            return None
+        return self.journal.write(replace(made, settings=settings))
 
     def _point(self, number: int, trials: Sequence[Trial]) -> dict[str, Any] | None:
         name, seed = self.sweep.sampler, self.sweep.seed
-        if self.sweep.points:
-            return dict(self.sweep.points[number]) if number < len(self.sweep.points) else None
-        if name == "grid":
-            return samplers.point(name, self.axes, number, seed=seed)
+        if self.sweep.points or name == "grid":
+            if (listed := self._listed(number)) is not None:
+                return listed
+            taken = {trial.number for trial in trials}  # a number that was taken back left its point to others
+            left = (self._listed(other) for other in range(number) if other not in taken)
+            return next((one for one in left if all(one != trial.settings for trial in trials)), None)
         tried = [trial.settings for trial in trials]
         if len(tried) >= samplers.size(self.axes):
             return None
@@ -99,3 +112,9 @@ class Turns:
                 return found
             found = samplers.point("random", self.axes, number + attempt * 1_000_003, seed=seed)
         return None
+
+    def _listed(self, number: int) -> dict[str, Any] | None:
+        """The point with this number of those that were listed beforehand; None at their end."""
+        if not self.sweep.points:
+            return samplers.point("grid", self.axes, number, seed=self.sweep.seed)
+        return dict(self.sweep.points[number]) if number < len(self.sweep.points) else None
