@@ -203,13 +203,13 @@ def _bare(request: dict[str, Any], folder: Path, python: Path) -> dict[str, str]
 
 
 def _environment() -> dict[str, str]:
-    """All of ours, and the moment at which the user's patience began.
+    """All of ours, the moment at which the user's patience began, and a log that tells each line when it is said.
 
     Threads of OpenMP that wait by spinning cost a busy machine up to four times the time, and by sleeping a quiet one a
     tenth: they sleep where others are at work.
     """
     busy = {"OMP_WAIT_POLICY": "passive"} if os.getloadavg()[0] > BUSY * host.cores() else {}
-    return {"INFLAME_STARTED": repr(time.time()), **busy, **os.environ}
+    return {"INFLAME_STARTED": repr(time.time()), "PYTHONUNBUFFERED": "1", **busy, **os.environ}
 
 
 def _demand(names: list[str]) -> None:

@@ -39,6 +39,19 @@ def test_more_than_one_machine_is_refused(tmp_path: Path) -> None:
         Local().request(JobSpec(model=str(_model(tmp_path, "")), count=2))
 
 
+def test_a_line_is_in_the_log_when_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    launcher = Local()
+    model = _model(tmp_path, "import time\nprint('half way')\ntime.sleep(60)\n")
+    job = launcher.send(launcher.request(JobSpec(model=str(model))))
+    end = time.monotonic() + 20
+    while not (lines := list(launcher.logs(job))):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert lines == ["half way"]
+    launcher.cancel(job)
+
+
 @pytest.mark.parametrize(
     ("name", "code"), [("SIGTERM", -signal.SIGTERM), ("SIGINT", -signal.SIGINT), ("SIGKILL", -signal.SIGKILL)]
 )

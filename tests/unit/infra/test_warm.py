@@ -58,7 +58,8 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pool() -> Iterator[Warm]:
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Warm]:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     cores = sorted(os.sched_getaffinity(0))
     with Warm([[core] for core in cores[:2]]) as made:
         yield made
@@ -104,6 +105,15 @@ def test_words_variables_cores_and_output_arrive(pool: Warm, model: Path) -> Non
     assert told[0]["dice"] != told[1]["dice"], "not the same numbers in every fork"
     assert list(pool.logs(done[0])) == ["Grüße, line one", '{"a": 1}']
     assert pool.said(done[0])[0] == "Grüße, line one"
+
+
+def test_a_line_is_in_the_log_when_it_is_said(pool: Warm, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import sys, time\nif '--help' in sys.argv: sys.exit()\nprint('half way')\ntime.sleep(60)\n"
+    )
+    job = send(pool, tmp_path)
+    until(lambda: list(pool.logs(job)) == ["half way"])
+    assert pool.cancel(job, signal.SIGKILL).status == "running"
 
 
 def test_each_job_sees_the_gpus_of_its_slot(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,12 @@ def run(net: Callable[..., Any], story: Callable[[Batcher], Any], **given: Any) 
         batcher.close()
 
 
+async def held(batcher: Batcher, net: Net, depth: int) -> None:
+    """Returns when the first batch is at the gate and so many things wait behind it."""
+    while (len(net.batches), batcher.depth) != (1, depth):
+        await asyncio.sleep(0.001)
+
+
 def test_results_come_in_order_and_alone_nobody_waits(net: Net) -> None:
     async def story(batcher: Batcher) -> Any:
         began = time.perf_counter()
@@ -55,9 +61,9 @@ def test_under_load_batches_grow(net: Net) -> None:
     async def story(batcher: Batcher) -> Any:
         net.gate.clear()
         first = asyncio.ensure_future(batcher([0], 5))
-        await asyncio.sleep(0.05)
+        await held(batcher, net, 0)
         rest = [asyncio.ensure_future(batcher([n], 5)) for n in range(1, 21)]
-        await asyncio.sleep(0.05)
+        await held(batcher, net, 20)
         net.gate.set()
         return await asyncio.gather(first, *rest)
 
@@ -81,17 +87,17 @@ def test_two_threads_share_what_waits() -> None:
 def test_a_full_queue_refuses_all_or_nothing(net: Net) -> None:
     async def story(batcher: Batcher) -> None:
         net.gate.clear()
-        held = asyncio.ensure_future(batcher([0], 5))
-        await asyncio.sleep(0.05)
+        first = asyncio.ensure_future(batcher([0], 5))
+        await held(batcher, net, 0)
         waiting = asyncio.ensure_future(batcher([1, 2], 5))
-        await asyncio.sleep(0.01)
+        await held(batcher, net, 2)
         with pytest.raises(Refused) as refused:
             await batcher([3, 4], 5)
         assert refused.value.reason == "full"
         assert refused.value.wait > 0
         assert batcher.depth == 2
         net.gate.set()
-        assert await held == [0]
+        assert await first == [0]
         assert await waiting == [2, 4]
 
     run(net, story, workers=1, room=3)
@@ -103,8 +109,7 @@ def test_a_queue_that_stands_is_full_sooner(net: Net, monkeypatch: pytest.Monkey
     async def story(batcher: Batcher) -> None:
         net.gate.clear()
         asked = [asyncio.ensure_future(batcher([n], 20)) for n in range(30)]
-        while batcher.depth < 29:
-            await asyncio.sleep(0.001)
+        await held(batcher, net, 29)
         batcher._pace = 0.01
         batcher.admit(100)  # answered in little more than a second
         monkeypatch.setattr(batching, "_BURST", 0.0)
@@ -130,8 +135,7 @@ def test_a_burst_is_a_matter_of_time_too(net: Net) -> None:
         batcher.admit(100)
         net.gate.clear()
         asked = [asyncio.ensure_future(batcher([n], 20)) for n in range(5)]
-        while batcher.depth < 4:
-            await asyncio.sleep(0.001)
+        await held(batcher, net, 4)
         batcher.admit(6)
         with pytest.raises(Refused, match="full"):
             batcher.admit(7)
@@ -149,10 +153,10 @@ def test_a_moment_without_a_queue_is_no_rest(net: Net, monkeypatch: pytest.Monke
     async def story(batcher: Batcher) -> None:
         for rested in (True, False, True):
             monkeypatch.setattr(batching, "_REST", 0.0 if rested else 10.0)
+            net.batches.clear()
             net.gate.clear()
             asked = [asyncio.ensure_future(batcher([n], 20)) for n in range(20)]
-            while batcher.depth < 19:
-                await asyncio.sleep(0.001)
+            await held(batcher, net, 19)
             batcher._pace = 0.01
             if rested:
                 batcher.admit(50)
@@ -169,15 +173,15 @@ def test_a_moment_without_a_queue_is_no_rest(net: Net, monkeypatch: pytest.Monke
 def test_who_has_left_costs_nothing(net: Net) -> None:
     async def story(batcher: Batcher) -> None:
         net.gate.clear()
-        held = asyncio.ensure_future(batcher([0], 5))
-        await asyncio.sleep(0.05)
+        first = asyncio.ensure_future(batcher([0], 5))
+        await held(batcher, net, 0)
         gone = asyncio.ensure_future(batcher([1, 2, 3], 5))
-        await asyncio.sleep(0.01)
+        await held(batcher, net, 3)
         gone.cancel()
         late = asyncio.ensure_future(batcher([4], 0.05))
         await asyncio.sleep(0.1)
         net.gate.set()
-        await held
+        await first
         with pytest.raises(Refused, match="late"):
             await late
         assert await batcher([5], 5) == [10]

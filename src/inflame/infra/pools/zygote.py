@@ -59,6 +59,7 @@ class Zygote:
         except BaseException:
             traceback.print_exc()
         del os.environ[WARM]
+        _flush()  # else every child would inherit what was said here, and say it again
         gc.collect()
         gc.freeze()  # the collector would write to, and so copy, every page that children share
 
@@ -198,6 +199,7 @@ def _settle(folder: Path, order: dict[str, Any]) -> bool:
         os.dup2(source, target)
     os.close(log)
     os.close(nothing)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # whoever watches sees each line at once
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["environment"])
@@ -235,13 +237,17 @@ def _leave(folder: Path, code: int, tell: Callable[[], None]) -> None:
     cleared away its memory."""
     with suppress(BaseException):
         atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
+    _flush()
     with suppress(BaseException):
         if write_code(folder, code):
             tell()
     os._exit(code & 0xFF)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
 
 
 def main() -> None:
