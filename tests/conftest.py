@@ -91,6 +91,24 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         thread.join()
 
 
+@pytest.fixture
+def worker(home: Path) -> Callable[[int], int | None]:
+    """Finds the process of a rank, of a training that works for `home`."""
+
+    def found(rank: int) -> int | None:
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                told = (place / "environ").read_bytes().split(b"\0")
+                words = (place / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if f"RANK={rank}".encode() in told and f"INFLAME_HOME={home}".encode() in told and b"app.py" in words:
+                return int(place.name)
+        return None
+
+    return found
+
+
 def paint(path: Path, colour: tuple[int, int, int], seed: int, size: int = 64) -> Path:
     """A noisy one-colour photo with a darker disc; another seed is another picture."""
     rng = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,6 @@ def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (Path(result["run"]) / "metrics.jsonl").read_text().splitlines()]
 
 
-def worker(home: Path, rank: int) -> int | None:
-    """The process of this rank that works for this home."""
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (place / "environ").read_bytes().split(b"\0")
-            words = (place / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if f"RANK={rank}".encode() in told and f"INFLAME_HOME={home}".encode() in told and b"app.py" in words:
-            return int(place.name)
-    return None
-
-
 def test_two_processes_do_what_one_does() -> None:
     one, two = finished("hyperparam.num_epochs=2", "fresh=true"), finished("hyperparam.num_epochs=2", "devices=2")
     for mine, theirs in zip(rows(one), rows(two), strict=True):
@@ -58,13 +46,15 @@ def test_two_processes_do_what_one_does() -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_when_a_worker_is_killed_all_go_on_from_the_last_checkpoint(home: Path, rank: int) -> None:
+def test_when_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
+    home: Path, worker: Callable[[int], int | None], rank: int
+) -> None:
     with subprocess.Popen(
         training("hyperparam.num_epochs=40", "devices=2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
         for _ in range(600):
             time.sleep(0.1)
-            victim = worker(home, rank)
+            victim = worker(rank)
             if victim is not None and list(home.glob("runs/*/last/checkpoint.safetensors")):
                 break
         assert victim is not None

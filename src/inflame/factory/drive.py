@@ -247,11 +247,12 @@ class Driver:
             return
         if not fresh:
             return
-        budget = self.steps.rungs[-1] if self.steps.kind == "epochs" else work.trial.budget
-        if not budget or self.several:
+        if self.several:
             return
+        limit = self.steps.rungs[-1] if self.steps.kind == "epochs" else work.trial.budget
+        budget = limit or math.inf  # without one a trial is never far, and still may diverge
         found = stopping.points(work.tail.rows, self.sweep.objectives[0], self.steps.kind, budget)
-        if self.steps.kind == "epochs" and self._at_rung(work, found, budget):
+        if limit and self.steps.kind == "epochs" and self._at_rung(work, found, budget):
             return
         if why := self._hopeless(work, found, budget):
             plain = [value for _, value in found if value is not None]

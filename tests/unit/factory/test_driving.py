@@ -132,8 +132,9 @@ def test_one_that_says_nothing_is_ended(tells: Tells) -> None:
     assert told["trials"][0]["reason"].startswith("hung: nothing new for ")
 
 
-def test_one_that_diverges_is_stopped(tells: Tells) -> None:
-    words = ["hyperparam.mood=diverges,fine", "hyperparam.num_epochs=60", "--stopping"]
+@pytest.mark.parametrize("more", [["--stopping"], []], ids=["competing", "a table"])
+def test_one_that_diverges_is_stopped(tells: Tells, more: list[str]) -> None:
+    words = ["hyperparam.mood=diverges,fine", "hyperparam.num_epochs=60", *more]
     told = json.loads(tells("sweep", *words, "--json")[0])
     assert told["trials"][0]["state"] == "stopped"
     assert "diverged" in told["trials"][0]["reason"]

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +48,6 @@ def rows(home: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (home / "run" / "metrics.jsonl").read_text().splitlines()]
 
 
-def worker(home: Path, rank: int) -> int | None:
-    """The process of this rank that works for this home."""
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (place / "environ").read_bytes().split(b"\0")
-            words = (place / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if f"RANK={rank}".encode() in told and f"INFLAME_HOME={home}".encode() in told and b"app.py" in words:
-            return int(place.name)
-    return None
-
-
 def when_saved(home: Path, act: Any) -> threading.Thread:
     """Acts once, when there is a checkpoint."""
 
@@ -83,8 +70,15 @@ def test_two_nodes_do_a_training(cluster: Any, home: Path) -> None:
     assert json.loads((home / "run" / "status.json").read_text())["devices"] == 2
 
 
-def test_when_a_worker_is_killed_all_go_on_from_the_last_checkpoint(cluster: Any, home: Path) -> None:
-    thread = when_saved(home, lambda: os.kill(worker(home, 1) or 0, signal.SIGKILL))
+def test_when_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
+    cluster: Any, home: Path, worker: Callable[[int], int | None]
+) -> None:
+    def kill() -> None:
+        victim = worker(1)
+        assert victim is not None  # 0 would be all of us
+        os.kill(victim, signal.SIGKILL)
+
+    thread = when_saved(home, kill)
     told: list[str] = []
     ended = train(home, "hyperparam.num_epochs=40", say=told.append)
     thread.join()

@@ -313,7 +313,7 @@ def test_who_leaves_is_not_answered(serve: Serve, apple: bytes) -> None:
     for number in range(1, 6):
         links.append(socket.create_connection((client.base_url.host, client.base_url.port)))
         links[-1].sendall(f"{head}Content-Length: {len(apple)}\r\n\r\n".encode() + apple)
-        assert _within(20, lambda number=number: queue.pending == number)  # type: ignore[misc]
+        assert _within(20, lambda number=number: queue.pending == number and batches == [1])  # type: ignore[misc]
     for link in links[1:]:
         link.close()
     assert _within(20, lambda: sum(ticket.left for ticket in queue._waiting) == 4)

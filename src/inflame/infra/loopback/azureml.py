@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inflame.infra.loopback.machine import Machine
+from inflame.infra.loopback.machine import Fleet, Machine
 from inflame.infra.loopback.server import Answer, Asked
 
 GRACE = 30.0
@@ -39,7 +39,7 @@ class _Job:
         self.about["properties"]["status"] = status
 
 
-class AzureML:
+class AzureML(Fleet):
     """The control plane of one workspace. `folder` holds the storage account and the machines' disks. `quota`: cores of
     a family, 100 where none is named."""
 
@@ -47,7 +47,7 @@ class AzureML:
         self.folder = folder
         self.blob = folder / "blob"
         self.blob.mkdir(parents=True, exist_ok=True)
-        self.jobs: dict[str, _Job] = {}
+        self.jobs = dict[str, _Job]()
         self.kept: dict[str, dict[str, Any]] = {}  # environments and clusters
         self._workspace, self._quota = workspace, quota or {}
         self._url = ""
@@ -92,24 +92,6 @@ class AzureML:
         job.turn("Preparing")
         for machine in job.machines:
             machine.stop(GRACE)
-
-    def lose(self, name: str) -> None:
-        """Ends the machines of a job without a word, as a power cut does."""
-        for machine in self.jobs[name].machines:
-            machine.kill()
-
-    def forget(self, name: str) -> None:
-        """Deletes a job behind everybody's back."""
-        for machine in self.jobs.pop(name).machines:
-            machine.kill()
-
-    def close(self) -> None:
-        """Ends all machines."""
-        for job in self.jobs.values():
-            job.stopped = True
-            for machine in job.machines:
-                machine.kill()
-                machine.wait(10)
 
     # --- the calls -------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from inflame import host
 from inflame.errors import RunError
@@ -129,6 +130,31 @@ class Machine:
                 os.killpg(self._child.pid, signal.SIGKILL)  # what it has left behind
             self.code = 128 - code if code < 0 else code
             self._ended.set()
+
+
+class Fleet:
+    """A control plane whose `jobs` have `machines`, and `stopped` where somebody has ended them."""
+
+    STOPPED: Any = True
+    jobs: dict[str, Any]
+
+    def lose(self, name: str) -> None:
+        """Ends the machines of a job without a word, as a power cut does."""
+        for machine in self.jobs[name].machines:
+            machine.kill()
+
+    def forget(self, name: str) -> None:
+        """Deletes a job behind everybody's back."""
+        for machine in self.jobs.pop(name).machines:
+            machine.kill()
+
+    def close(self) -> None:
+        """Ends all machines."""
+        for job in self.jobs.values():
+            job.stopped = job.stopped or self.STOPPED
+            for machine in job.machines:
+                machine.kill()
+                machine.wait(10)
 
 
 def passed() -> dict[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from inflame import plugins, store
-from inflame.infra.loopback.machine import Machine
+from inflame.infra.loopback.machine import Fleet, Machine
 from inflame.infra.loopback.server import Answer, Asked
 
 LOGS = "/aws/sagemaker/TrainingJobs"
@@ -49,13 +49,15 @@ class _Job:
         self.turn(second, TrainingJobStatus=state, TrainingEndTime=time.time(), **more)
 
 
-class SageMaker:
+class SageMaker(Fleet):
     """The control plane. `folder` holds the machines' disks. `quota`: machines of a kind that may run at once, without
     end where none is named. `images`: those that exist, where not all do."""
 
+    STOPPED = "Stopped"
+
     def __init__(self, folder: Path, *, quota: dict[str, int] | None = None, images: tuple[str, ...] = ()) -> None:
         self.folder = folder
-        self.jobs: dict[str, _Job] = {}
+        self.jobs = dict[str, _Job]()
         self._quota = quota or {}
         self._images = images
         self._lock = threading.Lock()
@@ -92,25 +94,6 @@ class SageMaker:
         job.taken += 1
         for machine in job.machines:
             machine.stop(GRACE)
-
-    def lose(self, name: str) -> None:
-        """Ends the machines of a job without a word, as a power cut does."""
-        for machine in self.jobs[name].machines:
-            machine.kill()
-
-    def forget(self, name: str) -> None:
-        """Deletes a job behind everybody's back."""
-        job = self.jobs.pop(name)
-        for machine in job.machines:
-            machine.kill()
-
-    def close(self) -> None:
-        """Ends all machines."""
-        for job in self.jobs.values():
-            job.stopped = job.stopped or "Stopped"
-            for machine in job.machines:
-                machine.kill()
-                machine.wait(10)
 
     def _create(self, body: dict[str, Any]) -> Answer:
         name, kind = body["TrainingJobName"], body["ResourceConfig"]["InstanceType"]

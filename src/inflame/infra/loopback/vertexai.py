@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from inflame.infra.loopback.machine import Machine
+from inflame.infra.loopback.machine import Fleet, Machine
 from inflame.infra.loopback.server import Answer, Asked
 
 GRACE = 30.0
@@ -42,7 +42,7 @@ class _Job:
         self.lines.append({"textPayload": line, "timestamp": _now()})
 
 
-class VertexAI:
+class VertexAI(Fleet):
     """The control plane. `folder` holds the bucket mount and the machines' disks. `quota`: how many of an accelerator
     there may be, without end where none is named."""
 
@@ -50,7 +50,7 @@ class VertexAI:
         self.folder = folder
         self.gcs = folder / "gcs"
         self.gcs.mkdir(parents=True, exist_ok=True)
-        self.jobs: dict[str, _Job] = {}
+        self.jobs = dict[str, _Job]()
         self._quota = quota or {}
         self._lock = threading.Lock()
 
@@ -91,24 +91,6 @@ class VertexAI:
         self.jobs[name].taken += 1
         for machine in self.jobs[name].machines:
             machine.stop(GRACE)
-
-    def lose(self, name: str) -> None:
-        """Ends the machines of a job without a word, as a power cut does."""
-        for machine in self.jobs[name].machines:
-            machine.kill()
-
-    def forget(self, name: str) -> None:
-        """Deletes a job behind everybody's back."""
-        for machine in self.jobs.pop(name).machines:
-            machine.kill()
-
-    def close(self) -> None:
-        """Ends all machines."""
-        for job in self.jobs.values():
-            job.stopped = True
-            for machine in job.machines:
-                machine.kill()
-                machine.wait(10)
 
     def _create(self, parent: str, body: dict[str, Any]) -> Answer:
         pools = body.get("jobSpec", {}).get("workerPoolSpecs", [])
