@@ -33,9 +33,14 @@ def test_lines_are_a_chart_with_words() -> None:
     assert drawings.lines([], label="", x_name="", y_name="") == ""
 
 
-def test_one_constant_value_can_be_drawn() -> None:
-    series = [drawings.Line(points=[(5, 0.0), (5, 0.0)], style="main")]
-    assert parsed(drawings.lines(series, label="l", x_name="x", y_name="y", percent=True)) is not None
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_an_axis_of_shares_ends_where_shares_end(share: float) -> None:
+    series = [drawings.Line(points=[(5, share), (6, share)], style="main")]
+    root = parsed(drawings.lines(series, label="l", x_name="x", y_name="y", percent=True))
+    written = [float(text.text[:-2]) for text in root.findall("text") if text.text and text.text.endswith(" %")]
+    assert len(written) > 2
+    assert min(written) >= 0
+    assert max(written) <= 100
 
 
 def test_a_perfectly_honest_bin_lies_on_the_diagonal() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+LEAST = 0.02  # of an axis of shares, from its foot to its top
 Point = tuple[float, float]
 
 
@@ -49,8 +50,11 @@ def lines(series: Sequence[Line], *, label: str, x_name: str, y_name: str, perce
     if not points:
         return Markup("")
     xs, ys = [x for x, _ in points], [y for _, y in points]
-    ceiling = min(1.0, max(ys)) if percent else max(ys)
-    y_ticks = ticks(min(ys) if percent else min(0.0, *ys), ceiling, 4)
+    low, high = min(0.0, *ys), max(ys)
+    if percent:  # near the data, and never outside of what a share can be
+        high = min(1.0, max(high, LEAST))
+        low = max(0.0, min(*ys, high - LEAST))
+    y_ticks = ticks(low, high, 4)
     x_ticks = ticks(min(xs), max(xs), 5)
     frame = Frame(x=(min(xs), max(xs)), y=(min(*y_ticks, *ys), max(*y_ticks, *ys)))
     body = [_grid(frame, [t for t in x_ticks if min(xs) <= t <= max(xs)], y_ticks, percent_y=percent)]
