@@ -104,8 +104,8 @@ def _cost(items: pa.Table, way: Way) -> tuple[Fault, ...]:
 
 def _anew(given: list[str]) -> Fault:
     reason = (
-        f"the data's own {' and '.join(given)} {'is' if len(given) == 1 else 'are'} given up: numbers can't be compared "
-        "with those measured there; leave out --resplit to keep what was given"
+        f"the data's own {' and '.join(given)} {'is' if len(given) == 1 else 'are'} given up: numbers can't be "
+        "compared with those measured there; leave out --resplit to keep what was given"
     )
     return Fault(kind="split", severity="warning", reason=reason, items=tuple(given))
 

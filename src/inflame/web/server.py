@@ -25,7 +25,13 @@ from inflame.web.slots import Where
 from inflame.web.trials import Plan
 
 _MOMENT = 0.3  # seconds
+_PARTS = ("other", "/examples/{model}/{number}")  # routes of which a page asks many
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def _told(record: logging.LogRecord) -> dict[str, Any]:
+    """What was given beside the message."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
 class _Json(logging.Formatter):
@@ -33,11 +39,26 @@ class _Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         told: dict[str, Any] = {"time": self.formatTime(record), "level": record.levelname.lower()}
-        told["event"] = record.getMessage()
-        told |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        told |= {"event": record.getMessage(), **_told(record)}
         if record.exc_info:
             told["error"] = self.formatException(record.exc_info)
         return json.dumps(told, default=str)
+
+
+class _Short(logging.Formatter):
+    """The same for a person at a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = _told(record)
+        words = (
+            record.getMessage() if record.levelno < logging.WARNING else f"{record.levelname}: {record.getMessage()}"
+        )
+        if words == "request":
+            words = "{method} {route} {status}  {ms:.0f} ms".format(**told)
+        else:
+            words += "".join(f"  {key} {value}" for key, value in told.items() if isinstance(value, str | int | float))
+        end = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return f"{self.formatTime(record, '%H:%M:%S')}  {words}{end}"
 
 
 def _impatient(protocol: type[asyncio.Protocol], seconds: float) -> type[asyncio.Protocol]:
@@ -169,9 +190,11 @@ class _Server(uvicorn.Server):
 
 
 def log_to_stderr() -> None:
-    """Structured lines of the site, and only its own."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json())
+    """Structured lines of the site, and only its own; in a terminal short ones, and none of the pages' parts."""
+    handler, seen = logging.StreamHandler(sys.stderr), sys.stderr.isatty()
+    handler.setFormatter(_Short() if seen else _Json())
+    if seen:
+        handler.addFilter(lambda record: not (_told(record).get("route") in _PARTS and _told(record)["status"] < 400))
     for name, level in (("inflame.web", logging.INFO), ("uvicorn.error", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
