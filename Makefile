@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+TESTS := $(BIN)/pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -21,10 +22,10 @@ mnist: $(READY)  ## train mnist to the end of its recipe
 	@$(BIN)/inflame train mnist
 
 test: lint  ## all checks and all quick tests
-	$(BIN)/pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile --cov --durations=15
+	$(TESTS) --durations=15
 
-coverage: $(READY)  ## the quick tests, with the processes that they start counted too
-	$(BIN)/pytest -m "not slow" --cov --cov-config=tests/coverage.toml --cov-report= && $(BIN)/coverage report
+coverage: $(READY)  ## which lines the quick tests run, in the processes that they start too
+	$(TESTS) --cov --cov-config=tests/coverage.toml --cov-report= && $(BIN)/coverage report
 
 lint: $(READY)  ## style, types and the arrows between the rooms
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
