@@ -56,7 +56,8 @@ class _Short(logging.Formatter):
         if words == "request":
             words = "{method} {route} {status}  {ms:.0f} ms".format(**told)
         else:
-            words += "".join(f"  {key} {value}" for key, value in told.items() if isinstance(value, str | int | float))
+            plain = {key: value for key, value in told.items() if isinstance(value, str | int | float)}
+            words += "".join(f"  {value}" if key == words else f"  {key} {value}" for key, value in plain.items())
         end = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
         return f"{self.formatTime(record, '%H:%M:%S')}  {words}{end}"
 

@@ -50,7 +50,7 @@ def test_a_person_gets_short_lines_and_not_every_part_of_a_page(told: io.StringI
     assert lines == [
         "GET /v1/classify 200  20 ms",
         "GET other 404  20 ms",
-        "model  model birds  version 42104b1962f2",
+        "model  birds  version 42104b1962f2",
     ]
     assert last == "ERROR: mistake  request_id 5f"
     assert told.getvalue().endswith("ValueError: no\n")
