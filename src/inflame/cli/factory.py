@@ -159,25 +159,25 @@ def _part_row(part: Part) -> tuple[object, ...]:
 
 
 def _wish(words: Namespace, verb: str = "sweep") -> Any:
-    from inflame.cli.model import _is_setting, _target
+    from inflame.cli.train import is_setting, target
     from inflame.config import parse_duration
     from inflame.config.axes import from_file
     from inflame.factory.sweep import Wish, space_file
 
-    targets = [word for word in words.words if not _is_setting(word)]
+    targets = [word for word in words.words if not is_setting(word)]
     if len(targets) != 1:
         found = "nothing" if not targets else " and ".join(targets)
         raise UserError(
             f"inflame {verb} takes one thing to train, and got {found}.",
             remedy=f"inflame {verb} mnist …; see {verb} --help for examples",
         )
-    folder, given = _target(targets[0])
+    folder, given = target(targets[0])
     told = from_file(space_file(words.space, folder)) if getattr(words, "space", None) else []
     job = pools.job(words, Path(folder))
     stopping = True if getattr(words, "stopping", False) else False if getattr(words, "no_stopping", True) else None
     return Wish(
         model=Path(folder),
-        words=(*told, *given, *(word for word in words.words if _is_setting(word))),
+        words=(*told, *given, *(word for word in words.words if is_setting(word))),
         objective=words.objective,
         sampler=getattr(words, "sampler", ""),
         name=words.name,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inflame.cli import growing
-from inflame.cli.model import bundle_of
+from inflame.cli.predict import bundle_of
 from inflame.cli.show import as_json, bold, table
 from inflame.errors import DataError, UserError, did_you_mean
 

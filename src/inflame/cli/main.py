@@ -37,12 +37,12 @@ JOURNEY: dict[str, dict[str, Verb]] = {
         "version": Verb("version", "[DATA]", "keep what it is now; compare, push, pull, bring back"),
     },
     "a model": {
-        "train": Verb("model", "DATA|MODEL", "check, split, train, test, report: in the time you give"),
-        "predict": Verb("model", "FILE…", "name what is on pictures, with the last model"),
-        "report": Verb("model", "[RUN]", "the page about a run: how good, where wrong, which faults"),
+        "train": Verb("train", "DATA|MODEL", "check, split, train, test, report: in the time you give"),
+        "predict": Verb("predict", "FILE…", "name what is on pictures, with the last model"),
+        "report": Verb("runs", "[RUN]", "the page about a run: how good, where wrong, which faults"),
         "export": Verb("export", "[RUN]", "write it as ONNX, torch, Keras, int8 or a page for browsers"),
         "serve": Verb("web", "[RUN…]", "a website of it, with an API and a chat; offline, without torch"),
-        "runs": Verb("model", "", "all runs, newest first"),
+        "runs": Verb("runs", "", "all runs, newest first"),
     },
     "many runs": {
         "sweep": Verb("factory", "MODEL|DATA", "try many settings in the time you give; stop the hopeless"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from inflame import store
 from inflame.cli.inbox import log_of
-from inflame.cli.model import bundle_of, files_of
+from inflame.cli.predict import bundle_of, files_of
 from inflame.cli.show import as_json, table
 from inflame.errors import DataError, UserError
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from inflame import store
 from inflame.cli import growing
 from inflame.cli.inbox import log_of, run_of
-from inflame.cli.model import bundle_of
+from inflame.cli.predict import bundle_of
 from inflame.cli.show import as_json
 from inflame.errors import RunError, UserError
 from inflame.records import JobSpec

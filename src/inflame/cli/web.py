@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from inflame import plugins
 from inflame.cli import places
-from inflame.cli.model import bundle_of
+from inflame.cli.predict import bundle_of
 from inflame.cli.show import as_json
 from inflame.errors import UserError, did_you_mean
 

@@ -1,14 +1,17 @@
-"""`inflame runs`: searching, and sending a run to a tracker afterwards."""
+"""`inflame runs` and `inflame report`: what is told of runs, searching, and sending one to a tracker afterwards."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from inflame import config
-from inflame.cli.main import main
+from inflame.cli import runs
+from inflame.cli.main import main, parser
 from inflame.config import Settings
 from inflame.errors import SettingError
 from inflame.runs import Run
@@ -106,3 +109,99 @@ def test_a_training_with_trackers(capfd: pytest.CaptureFixture[str], monkeypatch
     run = latest()
     assert run is not None
     assert run.state == "done"
+
+
+def _run(home: Path, name: str, **fields: Any) -> Path:
+    folder = home / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / "status.json").write_text(json.dumps(fields))
+    return folder
+
+
+def test_runs_as_a_table(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    test = {"accuracy": 0.9942, "low": 0.9925, "high": 0.9955, "n": 10000}
+    _run(
+        home,
+        "mnist-1",
+        state="done",
+        model="mnist",
+        dataset="mnist",
+        seconds=31.4,
+        test=test,
+        updated=time.time() - 3 * 3600,
+    )
+    _run(home, "auto-1", state="running", updated=2.0)
+    _run(home, "strange", state="done", test="?", seconds=None, updated="?")
+    assert main(["runs"]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert lines["mnist-1"] == ["mnist-1", "mnist", "mnist", "0.994", "(0.993–0.996)", "31", "done", "3", "h"]
+    assert lines["auto-1"][1:6] == ["-", "-", "-", "-", "interrupted"], "its process is gone"
+    assert lines["strange"][1:] == ["-", "-", "-", "-", "done", "-"]
+
+
+def test_runs_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["runs", "--json"])
+    assert json.loads(capsys.readouterr().out) == []
+    folder = _run(home, "mnist-1", state="done", model="mnist", test={"accuracy": 1.0})
+    main(["runs", "--json"])
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["run"], found["folder"], found["test"]) == ("mnist-1", str(folder), {"accuracy": 1.0})
+
+
+@pytest.mark.parametrize(("seconds", "age"), [(5, "5 s"), (90, "2 min"), (7300, "2 h"), (200000, "2 d"), (-50, "0 s")])
+def test_age(seconds: float, age: str) -> None:
+    assert runs._age(time.time() - seconds) == age
+
+
+def test_report_takes_the_last_run(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def report(folder: Path) -> Path:
+        made.append(folder)
+        (folder / "report.json").write_text('{"a": 1}\n')
+        return folder / "report.html"
+
+    monkeypatch.setattr("inflame.model.engine.report.report", report)
+    monkeypatch.setattr("webbrowser.open", made.append)
+    folder = _run(home, "mnist-1", state="done")
+    assert main(["report", "--open"]) == 0
+    assert capsys.readouterr().out.strip() == str(folder / "report.html")
+    assert made == [folder, (folder / "report.html").as_uri()]
+    assert main(["report", "mnist-1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"a": 1}
+    assert main(["report", "mnist-2"]) == 2
+    assert 'Did you mean "mnist-1"?' in capsys.readouterr().err
+
+
+def test_run_is_what_the_floor_says() -> None:
+    assert {"name", "read_status", "state", "bundle", "path"} <= {*dir(Run)}
+    assert parser("runs").prog == "inflame runs"
+
+
+def test_the_report_shows_what_mistakes_rest_on(photos: Path, tmp_path: Path, finished: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from inflame.artifact import manifest
+    from inflame.model.engine import nets
+    from inflame.model.engine.report import report
+    from inflame.records import Preprocess
+
+    net = nets.linear(size=16, channels=3, classes=3)
+    run = finished(tmp_path / "run", photos, net, Preprocess(size=16, resize=16), steps=1)
+    held = manifest.load(run.path).split("test").items
+    count = len(held)
+    wrong = ["plum" if label != "plum" else "lime" for label in held["label"].to_pylist()]
+    columns = {"uri": held["uri"], "label": held["label"], "split": ["test"] * count, "predicted": wrong}
+    odds = [[float(name == other) * 0.8 + 0.1 for other in ("apple", "lime", "plum")] for name in wrong]
+    more = {
+        "correct": [False] * count,
+        "suspect": [0.1] * count,
+        "probabilities": pa.array(odds, pa.list_(pa.float32())),
+    }
+    pq.write_table(pa.table({**columns, **more}), run.path / "predictions.parquet")
+    page = report(run.path).read_text()
+    assert "What the surest of them rest on" in page
+    assert page.count('alt="heat over') == min(count, 8)
