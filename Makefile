@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+LOCKED := $(BIN)/python -m pip install --quiet --require-hashes
 TESTS := $(BIN)/pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
 
 help:  ## list the targets
@@ -10,7 +11,9 @@ help:  ## list the targets
 
 $(READY): requirements.lock pyproject.toml
 	@echo "making .venv: once, some minutes, 8 GB on Linux" >&2; $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock | $(LOCKED) -r /dev/stdin  # four times as quick as pip, which knows more networks
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --require-hashes --compile-bytecode -r requirements.lock || \
+		{ echo "uv can't; pip tries, which takes longer" >&2; $(LOCKED) -r requirements.lock; }
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . && touch $@
 
 install: $(READY)  ## make .venv from the lock file; again only when that changes
@@ -38,5 +41,5 @@ docs: $(READY)  ## write what is read off the code, and build the site (pip inst
 	GOLDEN=write $(BIN)/pytest -q tests/golden/test_help.py tests/golden/test_reference.py tests/golden/test_http.py tests/golden/test_rooms.py
 	$(BIN)/mkdocs build --strict && echo "site/: $(BIN)/python -m http.server --directory site"
 
-lock:  ## choose newer versions (needs uv)
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --extra train --extra keras --extra many --extra prune --extra hf --extra dvc --extra ray --extra sweep --extra postgres --extra web --extra aws --extra gcp --extra azure --extra docs --extra lint --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+lock: $(READY)  ## choose newer versions
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --extra train --extra keras --extra many --extra prune --extra hf --extra dvc --extra ray --extra sweep --extra postgres --extra web --extra aws --extra gcp --extra azure --extra docs --extra lint --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
