@@ -137,7 +137,8 @@ def check(words: Namespace) -> int:
     if len(examined.dataset.split("train")):
         print(f"next   inflame train {shlex.quote(words.data)} --in 60s")
     else:
-        print(f"next   inflame split {shlex.quote(words.data)} --resplit --out index.csv: nothing is there to train on")
+        out = shlex.quote(f"{examined.dataset.name}-split.csv")
+        print(f"next   inflame split {shlex.quote(words.data)} --resplit --out {out}: nothing is there to train on")
     return 0
 
 

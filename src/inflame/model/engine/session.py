@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 import threading
 import time
@@ -428,7 +429,8 @@ def _open(
         raise DataError(
             f"{dataset.name} has no items to train on: all are in {' and '.join(given)}.",
             where=dataset.root,
-            remedy=f"Divide them anew: inflame split {dataset.root} --resplit --out index.csv",
+            remedy=f"Divide them anew: inflame split {shlex.quote(dataset.root)} --resplit --out "
+            + shlex.quote(f"{dataset.name}-split.csv"),
         )
     return dataset
 
