@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from inflame import config
 from inflame.artifact import loader, packed
 from inflame.model.auto import train as auto
-from inflame.model.engine import checkpoint
+from inflame.model.engine import checkpoint, pace
+from inflame.model.engine.device import One
 from inflame.model.engine.learner import Learner
 from inflame.model.mnist import train as mnist
 from inflame.plugins import model_folder
@@ -41,6 +42,18 @@ def weights(result: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_way() -> Iterator[None]:
+    """No choice by the clock: on a busy machine one training may be found quickest in bf16, the next in fp32."""
+
+    def plain(net: Any, x: Any, y: Any, criterion: Any, *, name: str = "auto", **_: Any) -> pace.Pace:
+        return pace.Pace(device=One(name, "fp32"), batch_size=len(y), seconds=0.01, why="as ever")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pace, "choose", plain)
+        yield
 
 
 # 1. Every setting in model-config.toml reaches the thing it names.

@@ -24,6 +24,7 @@ def test_photos_climb_the_ladder_with_a_network_at_hand(photos: Path, tmp_path: 
     net = timm.create_model("resnet10t", num_classes=7)
     file = tmp_path / "resnet10t.untrained.safetensors"
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
+    began = time.monotonic()
     done = subprocess.run(
         [
             sys.executable,
@@ -50,7 +51,7 @@ def test_photos_climb_the_ladder_with_a_network_at_hand(photos: Path, tmp_path: 
     assert 0 <= found["val"]["balanced"] <= 1
     choices = {row["choice"]: row for row in found["why"]}
     assert {"road", "backbone", "size", "rung probe"} <= set(choices)
-    assert sum(found["spent"].values()) < 40
+    assert sum(found["spent"].values()) < time.monotonic() - began + 1
     assert "why this model" in done.stderr
     assert "where the time went" in done.stderr
     page = (Path(found["run"]) / "report.html").read_text()

@@ -367,8 +367,8 @@ class Driver:
                     f"not among the best third at {trial.budget:g} {self.steps.kind}" if trial.values else "never begun"
                 )
                 self._write(replace(trial, state="stopped", reason=why))
-        self._note("done")
         self._tell(force=True)
+        self._note("done")  # last: telling may note that it is running
 
     def _tell(self, *, force: bool = False) -> None:
         now = time.monotonic()

@@ -30,8 +30,8 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def _told(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given beside the message."""
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    """What was given beside the message; others, Ray for one, mark every record of a process with their own."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD and not key.startswith("_")}
 
 
 class _Json(logging.Formatter):

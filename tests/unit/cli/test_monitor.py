@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("INFLAME_HOME", str(tmp_path_factory.mktemp("first-home")))
         words = ["limit=900", "hyperparam.num_epochs=3", f"output={folder}"]
         assert switchboard.main(plugins.model_folder("mnist"), ["train", "digits", *words]) == 0
-        assert main(["monitor", "learn", "--model", str(folder), "--in", "2s"]) == 0
+        assert main(["monitor", "learn", "--model", str(folder), "--in", "8s"]) == 0
     return folder
 
 

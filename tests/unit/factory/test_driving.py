@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from inflame.cli.main import main
-from inflame.factory import trials
+from inflame.factory import drive, trials
 from inflame.runs import Run
 
 APP = """import sys
@@ -98,6 +98,12 @@ def test_seeds_are_not_chosen_among(tells: Tells) -> None:
     _, err = tells("sweep", "seed=range(0,3)", "--workers", "2")
     assert "mean     val.accuracy 0.5010, standard deviation 0.0010, 3 seeds" in err
     assert "\nbest" not in err
+
+
+def test_what_is_noted_last_is_that_it_is_done(tells: Tells, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "_NOTE", 0.0)  # that it is running is noted each time something is told
+    told = json.loads(tells("sweep", "hyperparam.height=0.2,0.8", "--json")[0])
+    assert trials.find(told["sweep"]).state == "done"
 
 
 def test_two_objectives_end_in_a_front(tells: Tells) -> None:
