@@ -36,9 +36,7 @@ def happen() -> None:
     log = logging.getLogger("inflame.web")
     more = {"request_id": "5f", "_ray_timestamp_ns": 1795310483373853056}  # Ray marks every record of a process
     for route, status in (("/v1/classify", 200), ("other", 200), ("other", 404), ("/examples/{model}/{number}", 200)):
-        log.info(
-            "request", extra={"method": "GET", "route": route, "status": status, "ms": 20.4, "request_id": "5f", **mark}
-        )
+        log.info("request", extra={"method": "GET", "route": route, "status": status, "ms": 20.4, **more})
     log.info("model", extra={"model": "birds", "version": "42104b1962f2", "runs": {"runtime": "onnxruntime"}})
     try:
         raise ValueError("no")
