@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,12 +22,22 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     """stderr of the given kind, to which the site logs."""
+    factory = logging.getLogRecordFactory()
+
+    def marked(*words: Any, **more: Any) -> logging.LogRecord:
+        """As Ray does to every record of a process."""
+        record = factory(*words, **more)
+        record._ray_timestamp_ns = 1
+        return record
+
+    logging.setLogRecordFactory(marked)
     loggers = [logging.getLogger(name) for name in ("inflame.web", "uvicorn.error")]
     before = [(one, one.handlers, one.propagate, one.level) for one in loggers]
     stream: io.StringIO = request.param()
     monkeypatch.setattr(sys, "stderr", stream)
     server.log_to_stderr()
     yield stream
+    logging.setLogRecordFactory(factory)
     for one, handlers, propagate, level in before:
         one.handlers, one.propagate = handlers, propagate
         one.setLevel(level)
@@ -34,9 +45,8 @@ def told(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Ite
 
 def happen() -> None:
     log = logging.getLogger("inflame.web")
-    more = {"request_id": "5f", "_ray_timestamp_ns": 1795310483373853056}  # Ray marks every record of a process
     for route, status in (("/v1/classify", 200), ("other", 200), ("other", 404), ("/examples/{model}/{number}", 200)):
-        log.info("request", extra={"method": "GET", "route": route, "status": status, "ms": 20.4, **more})
+        log.info("request", extra={"method": "GET", "route": route, "status": status, "ms": 20.4, "request_id": "5f"})
     log.info("model", extra={"model": "birds", "version": "42104b1962f2", "runs": {"runtime": "onnxruntime"}})
     try:
         raise ValueError("no")
