@@ -11,7 +11,7 @@ help:  ## list the targets
 
 $(READY): requirements.lock pyproject.toml
 	@echo "making .venv: once, some minutes, 8 GB on Linux" >&2; $(PYTHON) -m venv .venv
-	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock | $(LOCKED) -r /dev/stdin  # four times as quick as pip, which knows more networks
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock | $(LOCKED) -r /dev/stdin  # quicker than pip, which knows more networks
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --system-certs --require-hashes --compile-bytecode -r requirements.lock || \
 		{ echo "uv can't; pip tries, which takes longer" >&2; $(LOCKED) -r requirements.lock; }
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . && touch $@

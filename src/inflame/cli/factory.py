@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from inflame.cli import pools
 from inflame.cli.show import as_json, table
+from inflame.cli.train import divided, target
 from inflame.errors import UserError
 
 if TYPE_CHECKING:
@@ -159,12 +160,11 @@ def _part_row(part: Part) -> tuple[object, ...]:
 
 
 def _wish(words: Namespace, verb: str = "sweep") -> Any:
-    from inflame.cli.train import is_setting, target
     from inflame.config import parse_duration
     from inflame.config.axes import from_file
     from inflame.factory.sweep import Wish, space_file
 
-    targets = [word for word in words.words if not is_setting(word)]
+    targets, settings = divided(words.words)
     if len(targets) != 1:
         found = "nothing" if not targets else " and ".join(targets)
         raise UserError(
@@ -177,7 +177,7 @@ def _wish(words: Namespace, verb: str = "sweep") -> Any:
     stopping = True if getattr(words, "stopping", False) else False if getattr(words, "no_stopping", True) else None
     return Wish(
         model=Path(folder),
-        words=(*told, *given, *(word for word in words.words if is_setting(word))),
+        words=(*told, *given, *settings),
         objective=words.objective,
         sampler=getattr(words, "sampler", ""),
         name=words.name,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inflame.cli.show import as_json, bold, findings, table
+from inflame.cli.train import divided, target
 from inflame.errors import InflameError, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -129,21 +130,18 @@ def backends() -> tuple[str, ...]:
 
 
 def _spec(words: Namespace) -> JobSpec:
-    from inflame.cli.train import is_setting, target
-
     if not words.on:
         raise UserError("Where should it run?", where="--on", remedy=f"--on BACKEND, one of: {', '.join(backends())}")
     if words.count < 1:
         raise UserError(f"--count takes a number of machines, 1 or more, not {words.count}.", remedy="--count 2")
     if words.max_money is not None and not words.max_money > 0:
         raise UserError(f"--max-money takes US dollars, more than 0, not {words.max_money:g}.", remedy="--max-money 5")
-    targets = [word for word in words.words if not is_setting(word)]
+    targets, settings = divided(words.words)
     if len(targets) != 1:
         raise UserError(
             f"One thing to train is needed, and {len(targets)} are given.", remedy="inflame launch mnist --on local"
         )
     folder, given = target(targets[0])
-    settings = [word for word in words.words if is_setting(word)]
     if any(word.startswith("output=") for word in settings):
         raise UserError("The job's output is named by --output.", where="output=", remedy="--output URI")
     return replace(

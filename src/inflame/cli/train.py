@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,7 @@ def train(words: Namespace) -> int:
 
 
 def _job(words: Namespace) -> JobSpec:
-    targets = [word for word in words.words if not is_setting(word)]
-    settings = [word for word in words.words if is_setting(word)]
+    targets, settings = divided(words.words)
     from inflame.config.schema import DEBUG
 
     looks = [word for word in targets if word in DEBUG]
@@ -90,10 +90,13 @@ def _weights(name: str) -> Path:
     return path.resolve() if path.is_dir() else places.file(name)
 
 
-def is_setting(word: str) -> bool:
-    """Whether the word is key=value, not the name of a thing."""
-    key, equals, _ = word.partition("=")
-    return bool(equals) and "/" not in key and not Path(word).exists()
+def divided(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names of things, and the settings: the words that are key=value."""
+    names, settings = list[str](), list[str]()
+    for word in words:
+        key, equals, _ = word.partition("=")
+        (settings if equals and "/" not in key and not Path(word).exists() else names).append(word)
+    return names, settings
 
 
 def target(word: str) -> tuple[Path, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -135,16 +135,9 @@ def test_without_a_model(pictures: Path, capsys: pytest.CaptureFixture[str]) -> 
 # --- runs ----------------------------------------------------------------------------------------
 
 
-def _run(home: Path, name: str, **fields: Any) -> Path:
-    folder = home / "runs" / name
-    folder.mkdir(parents=True)
-    (folder / "status.json").write_text(json.dumps(fields))
-    return folder
-
-
-def test_the_last_model_is_the_default(bundle: Path, home: Path) -> None:
-    old = _run(home, "old", state="done", updated=1.0)
-    _run(home, "new", state="failed", updated=2.0)
+def test_the_last_model_is_the_default(bundle: Path, run_folder: Callable[..., Path]) -> None:
+    old = run_folder("old", state="done", updated=1.0)
+    run_folder("new", state="failed", updated=2.0)
     (old / "bundle").mkdir()
     (old / "bundle" / "bundle.json").touch()
     assert predict.bundle_of(None) == old / "bundle"

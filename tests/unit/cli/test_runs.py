@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,17 +112,9 @@ def test_a_training_with_trackers(capfd: pytest.CaptureFixture[str], monkeypatch
     assert run.state == "done"
 
 
-def _run(home: Path, name: str, **fields: Any) -> Path:
-    folder = home / "runs" / name
-    folder.mkdir(parents=True)
-    (folder / "status.json").write_text(json.dumps(fields))
-    return folder
-
-
-def test_runs_as_a_table(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_as_a_table(run_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     test = {"accuracy": 0.9942, "low": 0.9925, "high": 0.9955, "n": 10000}
-    _run(
-        home,
+    run_folder(
         "mnist-1",
         state="done",
         model="mnist",
@@ -130,8 +123,8 @@ def test_runs_as_a_table(home: Path, capsys: pytest.CaptureFixture[str]) -> None
         test=test,
         updated=time.time() - 3 * 3600,
     )
-    _run(home, "auto-1", state="running", updated=2.0)
-    _run(home, "strange", state="done", test="?", seconds=None, updated="?")
+    run_folder("auto-1", state="running", updated=2.0)
+    run_folder("strange", state="done", test="?", seconds=None, updated="?")
     assert main(["runs"]) == 0
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert lines["mnist-1"] == ["mnist-1", "mnist", "mnist", "0.994", "(0.993–0.996)", "31", "done", "3", "h"]
@@ -139,10 +132,10 @@ def test_runs_as_a_table(home: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert lines["strange"][1:] == ["-", "-", "-", "-", "done", "-"]
 
 
-def test_runs_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_as_json(run_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     main(["runs", "--json"])
     assert json.loads(capsys.readouterr().out) == []
-    folder = _run(home, "mnist-1", state="done", model="mnist", test={"accuracy": 1.0})
+    folder = run_folder("mnist-1", state="done", model="mnist", test={"accuracy": 1.0})
     main(["runs", "--json"])
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["run"], found["folder"], found["test"]) == ("mnist-1", str(folder), {"accuracy": 1.0})
@@ -154,7 +147,7 @@ def test_age(seconds: float, age: str) -> None:
 
 
 def test_report_takes_the_last_run(
-    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Path] = []
 
@@ -165,7 +158,7 @@ def test_report_takes_the_last_run(
 
     monkeypatch.setattr("inflame.model.engine.report.report", report)
     monkeypatch.setattr("webbrowser.open", made.append)
-    folder = _run(home, "mnist-1", state="done")
+    folder = run_folder("mnist-1", state="done")
     assert main(["report", "--open"]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
     assert made == [folder, (folder / "report.html").as_uri()]

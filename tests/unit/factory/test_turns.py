@@ -14,6 +14,7 @@ from inflame.factory.trials import Sweep
 from inflame.factory.turns import Turns
 
 AXES = [Axis(key="seed", values=(0, 1, 2))]
+Quicker = Callable[[Turns, Turns], None]
 SPACE = [*AXES, Axis(key="hyperparam.learning_rate", low=1e-4, high=1e-1, log=True)]
 
 
@@ -32,23 +33,28 @@ def turns(sweep: Sweep, axes: list[Axis], host: str) -> Turns:
     return Turns(sweep, axes, Journal(sweep, axes), lambda: 60.0, host)
 
 
-def quicker(one: Turns, other: Turns) -> None:
-    """Lets `other` take its turn just after `one` has read what was tried."""
-    plain = one.journal.refresh
+@pytest.fixture
+def quicker(monkeypatch: pytest.MonkeyPatch) -> Quicker:
+    """Lets the second take its turn just after the first has read what was tried."""
 
-    def read() -> None:
-        plain()
-        one.journal.refresh = plain  # type: ignore[method-assign]
-        assert other.next(()) is not None
+    def arranged(one: Turns, other: Turns) -> None:
+        plain = one.journal.refresh
 
-    one.journal.refresh = read  # type: ignore[method-assign]
+        def read() -> None:
+            plain()
+            monkeypatch.setattr(one.journal, "refresh", plain)
+            assert other.next(()) is not None
+
+        monkeypatch.setattr(one.journal, "refresh", read)
+
+    return arranged
 
 
 def points(sweep: Sweep) -> list[dict[str, object]]:
     return [trial.settings for trial in known.trials(sweep)]
 
 
-def test_a_point_of_a_grid_is_taken_once(sweep: Callable[..., Sweep]) -> None:
+def test_a_point_of_a_grid_is_taken_once(sweep: Callable[..., Sweep], quicker: Quicker) -> None:
     made = sweep(sampler="grid")
     here, there = (turns(made, AXES, host) for host in ("here", "there"))
     quicker(here, there)
@@ -63,7 +69,9 @@ def test_a_point_of_a_grid_is_taken_once(sweep: Callable[..., Sweep]) -> None:
     assert sorted(there.journal.trials) == sorted(Journal(made, AXES).trials) == [0, 1, 2]
 
 
-def test_the_point_of_a_number_that_was_taken_back_is_tried_later(sweep: Callable[..., Sweep]) -> None:
+def test_the_point_of_a_number_that_was_taken_back_is_tried_later(
+    sweep: Callable[..., Sweep], quicker: Quicker
+) -> None:
     first = sweep(sampler="grid", most=1)
     here, there = (turns(first, AXES, host) for host in ("here", "there"))
     quicker(here, there)
@@ -72,11 +80,11 @@ def test_the_point_of_a_number_that_was_taken_back_is_tried_later(sweep: Callabl
     longer = turns(sweep(sampler="grid", most=3), AXES, "here")
     while longer.next(()):
         pass
-    assert sorted(point["seed"] for point in points(first)) == [0, 1, 2]  # type: ignore[type-var]
+    assert sorted(points(first), key=str) == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "tpe"])
-def test_no_more_trials_than_were_asked_for(sweep: Callable[..., Sweep], sampler: str) -> None:
+def test_no_more_trials_than_were_asked_for(sweep: Callable[..., Sweep], quicker: Quicker, sampler: str) -> None:
     made = sweep(sampler=sampler, most=4, directions=("maximize",))
     here, there = (turns(made, SPACE, host) for host in ("here", "there"))
     for number in (1, 3):

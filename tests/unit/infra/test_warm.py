@@ -116,6 +116,16 @@ def test_a_line_is_in_the_log_when_it_is_said(pool: Warm, tmp_path: Path) -> Non
     assert pool.cancel(job, signal.SIGKILL).status == "running"
 
 
+def test_an_app_may_have_a_stdout_of_its_own(pool: Warm, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import sys\nclass Tee:\n    def write(self, text): sys.__stdout__.write(text.upper())\n"
+        "    def flush(self): sys.__stdout__.flush()\nsys.stdout = Tee()\n"
+        "if '--help' not in sys.argv: print('half way')\n"
+    )
+    job = wait(pool, send(pool, tmp_path))
+    assert (job.status, list(pool.logs(job))) == ("done", ["HALF WAY"])
+
+
 def test_each_job_sees_the_gpus_of_its_slot(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,MIG-b,7")
     with Warm(slots(3), cards(3)) as pool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -199,7 +200,8 @@ def _settle(folder: Path, order: dict[str, Any]) -> bool:
         os.dup2(source, target)
     os.close(log)
     os.close(nothing)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # whoever watches sees each line at once
+    if isinstance(sys.stdout, io.TextIOWrapper):  # else the app has put something of its own there
+        sys.stdout.reconfigure(line_buffering=True)  # whoever watches sees each line at once
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["environment"])
