@@ -89,6 +89,7 @@ class Sqlite(Database):
         self.path, self.shown = path, str(path)
         self._patience, self._lock = patience, threading.RLock()
         self._open: sqlite3.Connection | None = None
+        self._file = (0, 0)  # the one that is open
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """See Database."""
@@ -132,7 +133,7 @@ class Sqlite(Database):
 
     def _connection(self) -> sqlite3.Connection:
         """Opened when it is needed, and again when the file was put away or replaced."""
-        if self._open is not None and not self.path.exists():
+        if self._open is not None and self._file != self._found():
             self.close()
         if self._open is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,8 +150,15 @@ class Sqlite(Database):
             except BaseException:
                 found.close()
                 raise
-            self._open = found
+            self._open, self._file = found, self._found()
         return self._open
+
+    def _found(self) -> tuple[int, int]:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_dev, found.st_ino
 
     def _gone(self, error: Exception) -> Unavailable:
         # Locked and full pass by themselves; after anything else the file is opened anew.
@@ -215,12 +223,16 @@ class Postgres(Database):
     def _connection(self) -> Any:
         if self._open is None or self._open.closed:
             found = self._psycopg.connect(self._uri, autocommit=True, connect_timeout=max(2, int(self._patience)))
-            found.execute(f"SET lock_timeout = {int(self._patience * 1000)}")
-            types = {"serial": "BIGSERIAL PRIMARY KEY", "real": "DOUBLE PRECISION", "bytes": "BYTEA"}
-            with found.transaction():  # IF NOT EXISTS alone may fail when two make the tables at once
-                found.execute("SELECT pg_advisory_xact_lock(1768842093)")
-                for statement in SCHEMA:
-                    found.execute(statement.format(**types))
+            try:
+                found.execute(f"SET lock_timeout = {int(self._patience * 1000)}")
+                types = {"serial": "BIGSERIAL PRIMARY KEY", "real": "DOUBLE PRECISION", "bytes": "BYTEA"}
+                with found.transaction():  # IF NOT EXISTS alone may fail when two make the tables at once
+                    found.execute("SELECT pg_advisory_xact_lock(1768842093)")
+                    for statement in SCHEMA:
+                        found.execute(statement.format(**types))
+            except BaseException:
+                found.close()
+                raise
             self._open = found
         return self._open
 

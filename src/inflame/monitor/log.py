@@ -20,7 +20,7 @@ from typing import Any, final
 
 from inflame import store
 from inflame.errors import RunError, UserError, did_you_mean
-from inflame.monitor.database import Database, Row, Sqlite, Unavailable, connect
+from inflame.monitor.database import Database, Row, Sqlite, Step, Unavailable, connect
 from inflame.monitor.entries import COLUMNS, NEW, SAID, SHADOW, Entry, Verdict, plain
 from inflame.monitor.spool import Spool
 from inflame.records import Record
@@ -141,6 +141,19 @@ class Log:
 
     # --- reading ---------------------------------------------------------------------------------
 
+    def unwritable(self) -> str:
+        """Why nothing can be written to the database now, in a line; "" when a row just was. Not by way of the spool,
+        and whatever is known from before: it is tried."""
+        reason = ""
+        for _ in range(2):  # a server that was restarted answers to a new connection
+            try:
+                self._database.write([_noting("written", time.time())])
+            except Unavailable as error:
+                reason = str(error)
+            else:
+                return ""
+        return reason
+
     def state(self) -> State:
         """How the log is, for a page or a health check."""
         return State(place=self.place, waiting=self._spool.waiting(), trouble=self._trouble)
@@ -233,11 +246,8 @@ class Log:
 
     def note(self, key: str, value: Any) -> None:
         """Keeps a small fact of the monitor's own, in the place of the one before."""
-        statement = (
-            "INSERT INTO notes (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-        )
         try:
-            self._database.write([(statement, [(key, json.dumps(value))])])
+            self._database.write([_noting(key, value)])
         except Unavailable as error:
             raise self._error(error) from error
 
@@ -318,6 +328,11 @@ class Log:
             [verdict.answer, verdict.who],
         )
         return _verdict(found[0]) if found else None
+
+
+def _noting(key: str, value: Any) -> Step:
+    statement = "INSERT INTO notes (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    return statement, [(key, json.dumps(value))]
 
 
 def _verdict(row: Row) -> Verdict:

@@ -145,6 +145,12 @@ class Store:
         with self._table() as table:
             table.execute("DELETE FROM shares WHERE until < ?", (time.time(),))
 
+    def probe(self) -> str:
+        """Writes a row to the database, past what waits on disk: "", or in a line why it can't be written. May take
+        some seconds where a server doesn't answer."""
+        reason = self.log.unwritable()
+        return f"{self.log.place} can't be written: {reason}" if reason else ""
+
     def settle(self) -> None:
         """Returns when all that was kept is on disk."""
         done = threading.Event()

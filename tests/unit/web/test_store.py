@@ -1,8 +1,9 @@
-"""What the website remembers of late answers has an end, by their number and by that of their classes."""
+"""What the website remembers: late answers up to a number, and the rest in a database that can be written, or not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,63 @@ def test_the_log_has_what_it_was_told(made: Store) -> None:
     assert (entry.kind, entry.seen.tolist()) == ("PNG", list(range(12)))
     assert made.log.kept(entry.input) == b"the thing itself"
     assert (kept.embedding, kept.seen, kept.shares) == (b"", b"", ())  # not needed any more
+
+
+# --- whether it can be written ----------------------------------------------------------------------
+
+
+def test_a_database_that_can_be_written_is_written(made: Store) -> None:
+    assert made.probe() == ""
+    first = made.log.noted("written")
+    assert made.probe() == ""
+    assert made.log.noted("written") > first
+
+
+def test_a_folder_in_the_place_of_the_file(made: Store, tmp_path: Path) -> None:
+    assert made.probe() == ""
+    (tmp_path / "log.db").rename(tmp_path / "away")
+    (tmp_path / "log.db").mkdir()
+    assert made.probe() == f"{tmp_path / 'log.db'} can't be written: unable to open database file"
+    (tmp_path / "log.db").rmdir()
+    (tmp_path / "away").rename(tmp_path / "log.db")
+    assert made.probe() == ""
+
+
+def test_a_file_that_can_only_be_read(tmp_path: Path) -> None:
+    """By its own header, which holds for root as well: written by a later format than SQLite knows."""
+    path = tmp_path / "log.db"
+    Store(str(path), lambda entry: None).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek(18)
+        file.write(b"\x03")
+    made = Store(str(path), lambda entry: None)
+    assert "attempt to write a readonly database" in made.probe()
+    made.close()
+
+
+def test_a_user_without_rights(url: str) -> None:
+    import psycopg
+
+    owner = Store(url, lambda entry: None)
+    assert owner.probe() == ""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS reader")
+        connection.execute("CREATE ROLE reader LOGIN")
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+    reader = Store(url.replace("inflame@", "reader@"), lambda entry: None)
+    assert "permission denied" in reader.probe()
+    assert reader.log.state().waiting == 0  # not by way of the spool
+    reader.close()
+    owner.close()
+
+
+def test_a_server_that_is_stopped(own_server: tuple[str, Callable[[], None]]) -> None:
+    place, stop = own_server
+    made = Store(place, lambda entry: None)
+    assert made.probe() == ""
+    stop()
+    assert "refused" in made.probe()
+    made.close()
