@@ -87,6 +87,7 @@ SEAMS: dict[str, dict[str, Plugin]] = {
         "onnxruntime-int8": Plugin(target="inflame.web.runtimes:int8", needs="onnxruntime"),
         "openvino": Plugin(target="inflame.web.runtimes:openvino", extra="openvino", needs="openvino"),
         "openvino-bf16": Plugin(target="inflame.web.runtimes:openvino_bf16", extra="openvino", needs="openvino"),
+        "openvino-int8": Plugin(target="inflame.web.runtimes:openvino_int8", extra="openvino", needs="openvino"),
     },
     "chat": {"openai": Plugin(target="inflame.web.chat:openai", extra="web")},
 }

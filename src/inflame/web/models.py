@@ -31,12 +31,11 @@ from inflame.web.crowd import Crowd
 from inflame.web.settings import LONG, Settings
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF")
-_CANARIES = 4
-_ALL = 10_000
 _USUAL = 99  # % of known things are no farther from a training item than the limit
 _LEAST = 20  # training items, to say what is usual
 _SPACE = 1.2  # the next ones lie a little farther out than those that it was measured on
-_DRIFTED = 1e-3  # by so much may the answer to a canary change
+_DRIFTED = 1e-3  # by so much may the answer to a canary change while the model is served
+_OTHERWISE = 0.1  # and from where the bundle was made: decoders differ a little, and so do numbers of 8 bits
 
 Content = bytes
 
@@ -61,7 +60,9 @@ class Model:
         self.nearest = Nearest(packed, text=self.text) if packed else None
         self.limit = self._usual()
         self.canaries = self._some()
-        self._right = self._canary_answers()
+        asked = self._canary_answers()
+        self._compare(asked)
+        self._right = _certain(asked)
         self.single = self.seconds >= LONG
         self._shared()
 
@@ -100,13 +101,7 @@ class Model:
 
     def shown(self, count: int) -> list[Near]:
         """Some training items, of different classes as far as there are."""
-        if self.nearest is None:
-            return []
-        by_class: dict[str, list[Near]] = {}
-        for item in self.nearest.some(_ALL):
-            by_class.setdefault(item.label, []).append(item)
-        rounds = [found[turn] for turn in range(count) for found in by_class.values() if turn < len(found)]
-        return rounds[:count]
+        return self.nearest.various(count) if self.nearest is not None else []
 
     def again(self, entry: Entry) -> Answer:
         """The answer that an entry of the log is about."""
@@ -143,34 +138,48 @@ class Model:
 
     def alive(self) -> bool:
         """Whether the canaries are answered as they were when the model was loaded."""
-        now = self._canary_answers()
+        now = _certain(self._canary_answers())
         return len(now) == len(self._right) and bool(np.allclose(now, self._right, atol=_DRIFTED))
 
-    def _canary_answers(self) -> np.ndarray[Any, Any]:
-        found = []
+    def _canary_answers(self) -> list[Answer]:
+        found: list[Answer] = []
         for canary in self.canaries:  # as one batch they would take more memory, for good
             began = time.perf_counter()
-            found += self.answer([canary])
+            (one,) = self.answer([canary])
             self.seconds = time.perf_counter() - began  # that of the last: the first ones warm it up
-        for one in found:
             if isinstance(one, InflameError):
                 raise BundleError(
                     f"The model can't answer one of its own training items: {one.message}",
                     where=str(self.predictor.folder),
                     remedy="Train again, or serve another run: inflame runs",
                 )
-        values = np.array([one.probability for one in found if isinstance(one, Answer)])
-        if not np.isfinite(values).all():
+            found.append(one)
+        if not np.isfinite(_certain(found)).all():
             raise BundleError(
                 "The model answers with what is no number.",
                 where=str(self.predictor.folder),
                 remedy="Train again, or serve another run: inflame runs",
             )
-        return values
+        return found
+
+    def _compare(self, found: Sequence[Answer]) -> None:
+        """With what was recorded when the bundle was made. Raises BundleError where the answers are others: a runtime
+        or a processor that computes wrongly must not answer anyone."""
+        recorded = self.about.get("canaries") or []  # older bundles have none
+        for number, (one, then) in enumerate(zip(found, recorded, strict=False), start=1):
+            shares = dict(one.top)
+            for place, share in then:
+                name = self.classes[int(place)]
+                if not abs(shares[name] - share) <= _OTHERWISE:
+                    raise BundleError(
+                        f"The model answers otherwise here than where it was made: its canary {number} is {name} with "
+                        f"{shares[name]:.3f} by {self.runtime.runtime}, and was with {share:.3f}.",
+                        where=str(self.predictor.folder),
+                        remedy="Name another runtime (--runtime onnxruntime), or upgrade onnxruntime and Pillow.",
+                    )
 
     def _some(self) -> list[Content]:
-        found = [item.snippet.encode() if self.text else item.thumb for item in self.shown(_CANARIES)]
-        return [one for one in found if one.strip()] or [_blank(self)]
+        return (self.nearest.canaries() if self.nearest is not None else []) or [_blank(self)]
 
     def _usual(self) -> float:
         """The distance from a training item that nearly all known things stay below; 0 where that can't be said."""
@@ -239,6 +248,10 @@ def check_format(content: Content) -> None:
 def _strict(plan: Preprocess | TextPreprocess, pixels: int) -> Preprocess | None:
     """The plan for pictures, with so many pixels at most; None for texts."""
     return None if isinstance(plan, TextPreprocess) else replace(plan, max_pixels=min(plan.max_pixels, pixels))
+
+
+def _certain(answers: Sequence[Answer]) -> np.ndarray[Any, Any]:
+    return np.array([one.probability for one in answers])
 
 
 def _failed(item: Any) -> bool:

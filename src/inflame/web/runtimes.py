@@ -36,7 +36,8 @@ from inflame.records import Record, dumps
 
 log = logging.getLogger("inflame.web")
 
-USUAL, INT8 = "onnxruntime", "onnxruntime-int8"
+USUAL = "onnxruntime"
+EXPORTED = ("onnxruntime-int8", "openvino-int8")  # they run the net as `inflame export --to int8` has written it
 LABELS = 0.995  # the share of items that must get the label that the bundle gives them
 CLOSE = 0.01  # mean difference of the largest probability
 BETTER = 0.9  # of the time: for less it isn't worth to run what the bundle wasn't checked with
@@ -96,7 +97,7 @@ def onnxruntime(model: bytes, threads: int) -> Session:
 
 
 def int8(model: bytes, threads: int) -> Session:
-    """onnxruntime with the net in numbers of 8 bits, as `inflame export --to int8` has written it."""
+    """onnxruntime with the net in numbers of 8 bits."""
     return onnxruntime(model, threads)
 
 
@@ -108,6 +109,11 @@ def openvino(model: bytes, threads: int) -> Session:
 def openvino_bf16(model: bytes, threads: int) -> Session:
     """OpenVINO in bfloat16, where the processor knows that."""
     return _OpenVino(model, threads, "bf16")
+
+
+def openvino_int8(model: bytes, threads: int) -> Session:
+    """OpenVINO with the net in numbers of 8 bits; what is float in it stays float32."""
+    return _OpenVino(model, threads, "f32")
 
 
 @final
@@ -151,9 +157,11 @@ class _Output:
 
 
 _SINGLE: dict[str, Callable[[bytes, int], Session]] = {
-    **dict.fromkeys((USUAL, INT8), functools.partial(session, where="model.onnx", single=True)),
-    "openvino": lambda model, threads: _OpenVino(model, threads, "f32", single=True),
-    "openvino-bf16": lambda model, threads: _OpenVino(model, threads, "bf16", single=True),
+    **dict.fromkeys((USUAL, "onnxruntime-int8"), functools.partial(session, where="model.onnx", single=True)),
+    **{
+        name: functools.partial(_OpenVino, precision=precision, single=True)
+        for name, precision in (("openvino", "f32"), ("openvino-bf16", "bf16"), ("openvino-int8", "f32"))
+    },
 }
 
 
@@ -231,7 +239,7 @@ def here(predictor: Predictor) -> list[str]:
     for name in plugins.names("runtime"):
         with suppress(UserError):
             plugins.demand("runtime", name)
-            if name not in (USUAL, *([] if _exported(predictor) else [INT8])):
+            if name != USUAL and (name not in EXPORTED or _exported(predictor)):
                 found.append(name)
     return found
 
@@ -332,7 +340,7 @@ def _opened(
         raise BundleError(
             "Another bundle has taken the place of this one.", where=str(predictor.folder), remedy="Ask again."
         )
-    model = _exported(predictor) if name == INT8 else contents["model.onnx"]
+    model = _exported(predictor) if name in EXPORTED else contents["model.onnx"]
     if not model:
         raise UserError(
             "This bundle has not been exported in int8.",

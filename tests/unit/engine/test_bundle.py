@@ -261,6 +261,7 @@ def test_no_bundle_and_a_newer_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def made_without_check(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Path:
     with monkeypatch.context() as patch:
         patch.setattr(bundle, "_compare", lambda *_: 0.0)
+        patch.setattr(bundle, "_canaries", lambda _: [])
         patch.setattr(bundle, "Predictor", lambda _: None)
         return made(folder, **changes)
 

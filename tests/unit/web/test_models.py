@@ -8,12 +8,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from inflame import plugins
 from inflame.errors import BundleError, UserError
-from inflame.model.engine.bundle import amend
+from inflame.model.engine.bundle import amend, verify
+from inflame.model.engine.seal import seal
+from inflame.web import runtimes
 from inflame.web.models import Model
 from inflame.web.settings import Settings
 from inflame.web.slots import Slot
@@ -93,6 +97,40 @@ def test_canaries_notice_a_model_that_answers_otherwise(folder: Path) -> None:
     run = model.predictor.run
     model.predictor.run = lambda inputs: (run(inputs)[0] * 0.3, run(inputs)[1])  # type: ignore[method-assign]
     assert not model.alive()
+
+
+class _Turned:
+    """onnxruntime's session, with all logits turned round."""
+
+    def __init__(self, real: Any) -> None:
+        self._real, self.get_outputs = real, real.get_outputs
+
+    def run(self, names: Any, inputs: dict[str, Any]) -> list[Any]:
+        logits, *rest = self._real.run(names, inputs)
+        return [-logits, *rest]
+
+
+def a_runtime_that_turns(model: bytes, threads: int) -> Any:
+    return _Turned(runtimes.onnxruntime(model, threads))
+
+
+def test_a_runtime_that_computes_wrongly_answers_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turning = plugins.Plugin(target=f"{__name__}:a_runtime_that_turns")
+    monkeypatch.setitem(plugins.SEAMS["runtime"], "turning", turning)
+    with pytest.raises(BundleError, match="answers otherwise here than where it was made: its canary 1 is"):
+        Model("fruit", folder, Settings(runtime="turning"))
+
+
+def test_a_bundle_that_answers_otherwise_than_where_it_was_made_changes_nothing(slot: Slot, folder: Path) -> None:
+    facts, first = verify(folder), slot.current
+    assert [len(one) for one in facts["canaries"]] == [3] * 4
+    (likeliest, share), *others = facts["canaries"][2]
+    facts["canaries"][2] = [[likeliest, share - 0.2], *others]
+    seal(folder, {name: facts[name] for name in facts if name not in ("format", "version", "created", "sha256")})
+    assert slot.changed()
+    assert not slot.reload()
+    assert slot.current is first
+    assert "its canary 3" in slot.trouble
 
 
 def test_swaps_under_load_lose_and_mix_nothing(serve, folder: Path, apple: bytes) -> None:  # type: ignore[no-untyped-def]

@@ -8,15 +8,20 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from inflame import plugins, store
 from inflame.errors import MissingExtra, UserError
+from inflame.model.engine import export, nets
 from inflame.model.engine.bundle import Predictor
+from inflame.records import Preprocess
+from inflame.runs import Run
 from inflame.web import runtimes
 from inflame.web.models import Model
 from inflame.web.runtimes import Measured, best
@@ -95,18 +100,19 @@ def test_what_was_measured_is_kept_for_the_next_start(fruit_bundle: Path, monkey
 def test_the_net_in_int8_is_asked_as_well_if_it_is_of_this_bundle(fruit_bundle: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(fruit_bundle, tmp_path / "run" / "bundle"))
     predictor, place = Predictor(folder), tmp_path / "run" / "export" / "int8"
-    assert runtimes.INT8 not in runtimes.here(predictor)
+    eight = "onnxruntime-int8"
+    assert eight not in runtimes.here(predictor)
     with pytest.raises(UserError, match="int8"):
-        runtimes.choose(predictor, runtimes.INT8)
+        runtimes.choose(predictor, eight)
     place.mkdir(parents=True)
     shutil.copy(folder / "model.onnx", place)  # whatever it is: it must have been made of this bundle, and be unchanged
     digest = hashlib.sha256((place / "model.onnx").read_bytes()).hexdigest()
     note = {"bundle": predictor.info["version"], "sha256": {"model.onnx": digest}}
     (place / "export.json").write_text(json.dumps(note))
-    assert runtimes.INT8 in runtimes.here(predictor)
-    assert runtimes.choose(predictor, runtimes.INT8).forced
+    assert eight in runtimes.here(predictor)
+    assert runtimes.choose(predictor, eight).forced
     (place / "model.onnx").write_bytes((place / "model.onnx").read_bytes() + b"\0")
-    assert runtimes.INT8 not in runtimes.here(predictor)
+    assert eight not in runtimes.here(predictor)
 
 
 def test_names_are_checked(fruit_bundle: Path) -> None:
@@ -123,6 +129,25 @@ def test_names_are_checked(fruit_bundle: Path) -> None:
         )
         assert done.returncode == 2
         assert "inflame[openvino]" in done.stderr
+
+
+@openvino_needed
+def test_openvino_runs_the_net_in_int8(
+    finished: Callable[..., Run], photo_set: Path, tmp_path: Path, apple: bytes
+) -> None:
+    torch.manual_seed(0)
+    net = nets.small(size=20, channels=3, classes=3, widths=(8, 16))
+    run = finished(tmp_path / "fruit-001", photo_set, net, Preprocess(size=20, resize=20))
+    assert run.bundle is not None
+    assert "openvino-int8" not in runtimes.here(Predictor(run.bundle))
+    export.export(run, "int8")
+    predictor = Predictor(run.bundle)
+    assert "openvino-int8" in runtimes.here(predictor)
+    (expected,) = predictor.predict([apple])
+    assert runtimes.choose(predictor, "openvino-int8").runtime == "openvino-int8"
+    (found,) = predictor.predict([apple])
+    assert dict(found.top) == pytest.approx(dict(expected.top), abs=0.05)
+    assert found.top != expected.top  # so it is another net
 
 
 @openvino_needed

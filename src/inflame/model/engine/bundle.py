@@ -24,9 +24,10 @@ import numpy as np
 
 from inflame import store
 from inflame.errors import ExportError
+from inflame.model.engine.nearest import Nearest
 from inflame.model.engine.predictor import BATCH, Predictor
 from inflame.model.engine.seal import FILES, NEAREST, seal, verify
-from inflame.records import dumps
+from inflame.records import TextPreprocess, dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from inflame.model.engine.calibrate import Calibration
-    from inflame.records import Preprocess, TextPreprocess
+    from inflame.records import Preprocess
 
 __all__ = ["FILES", "Predictor", "amend", "export", "verify"]
+
+LIKELIEST = 3  # classes of a canary's answer that are recorded
 
 
 def export(  # noqa: PLR0913 - nearly each is a file of the bundle
@@ -86,8 +89,10 @@ def export(  # noqa: PLR0913 - nearly each is a file of the bundle
             (place / NEAREST).write_bytes(nearest)
         facts = {"model": "", "dataset": {}, **(about or {}), "net": getattr(net, "spec", {})}
         seal(place, facts)
-        difference = _compare(Predictor(place), *freeze.answer(served, examples), examples)
-        seal(place, {**facts, "verified": {"items": count, "difference": difference}})
+        predictor = Predictor(place)
+        difference = _compare(predictor, *freeze.answer(served, examples), examples)
+        verified = {"items": count, "difference": difference}
+        seal(place, {**facts, "verified": verified, "canaries": _canaries(predictor)})
     return Path(folder)
 
 
@@ -132,6 +137,16 @@ def _compare(
             remedy="Remove what behaves by chance or by batch from the net's eval mode (dropout, batch statistics).",
         )
     return difference
+
+
+def _canaries(predictor: Predictor) -> list[list[list[float]]]:
+    """What the canaries of nearest.npz are answered here: of each the places of the likeliest classes, and how likely.
+    Whoever loads the bundle asks them again."""
+    if not predictor.nearest:
+        return []
+    text = isinstance(predictor.preprocess, TextPreprocess)
+    told = predictor.predict(Nearest(predictor.nearest, text=text).canaries(), top_k=LIKELIEST)
+    return [[[predictor.classes.index(name), round(share, 6)] for name, share in one.top] for one in told]
 
 
 def _served_in_parts(

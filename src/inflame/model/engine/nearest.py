@@ -18,6 +18,7 @@ from PIL import Image
 MOST = 200  # items: what costs a second to compute with the slowest nets that a minute can train
 SIDE = 72  # pixels of a small picture
 SNIPPET = 200  # characters of a text
+CANARIES = 4  # items whose answers are recorded in the bundle
 
 Floats = NDArray[np.floating[Any]]
 
@@ -32,6 +33,11 @@ class Near:
     distance: float
     thumb: bytes = b""
     snippet: str = ""
+
+    @property
+    def content(self) -> bytes:
+        """What can be asked about it; empty where nothing of it is shown."""
+        return self.thumb or self.snippet.encode()
 
     def to_json(self) -> dict[str, Any]:
         """Without the picture."""
@@ -111,6 +117,18 @@ class Nearest:
         """Up to `count` of the items, from all over them."""
         rows = np.linspace(0, len(self._labels) - 1, min(count, len(self._labels))).astype(int)
         return tuple(self._near(int(row), 0.0) for row in rows)
+
+    def various(self, count: int) -> list[Near]:
+        """Up to `count` of the items, of different classes as far as there are."""
+        by_class: dict[str, list[Near]] = {}
+        for item in self.some(len(self._labels)):
+            by_class.setdefault(item.label, []).append(item)
+        rounds = [found[turn] for turn in range(count) for found in by_class.values() if turn < len(found)]
+        return rounds[:count]
+
+    def canaries(self) -> list[bytes]:
+        """What a model is asked to see that it answers as it did when its bundle was made."""
+        return [item.content for item in self.various(CANARIES) if item.content.strip()]
 
     def _near(self, row: int, distance: float) -> Near:
         shown = self._shown[self._ends[row] : self._ends[row + 1]]
