@@ -117,9 +117,17 @@ def placed(words: Namespace) -> JobSpec:
         machine=words.machine,
         image=words.image,
         inputs=tuple(words.data),
-        output=words.output,
+        output=_absolute(words.output),
         spot=words.spot,
     )
+
+
+def _absolute(output: str) -> str:
+    """A folder of this machine from its root on: a job works somewhere else. A uri stays as it is."""
+    from inflame.store import local
+
+    folder = local(output) if output else None
+    return output if folder is None or folder.is_absolute() else str(folder.absolute())
 
 
 def backends() -> tuple[str, ...]:
@@ -246,7 +254,7 @@ def _logs(sent: Sent, *, follow: bool) -> int:
         lines, last = store.logs(now, last)
         for line in lines:
             print(line, flush=True)
-        if not follow or (now.ended and not lines):
+        if not follow or (now.ended and not (lines and last)):  # a place's own log is all there at once
             return 0
         if now.state != told and now.state != "running":
             told = now.state

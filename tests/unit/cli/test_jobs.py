@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,26 @@ def test_launch_wait_logs_fetch(model: Path, capsys: pytest.CaptureFixture[str])
     assert (row["id"], row["state"], row["cost"]) == (sent["id"], "done", None)
     assert "unknown" in said(capsys, "jobs")  # what it cost: never 0
     assert "done" in said(capsys, "jobs", "stop")  # an ended job stays as it is
+
+
+def test_a_relative_output_is_in_the_folder_that_the_command_was_given_in(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    sent = json.loads(said(capsys, "launch", str(model), "--on", "local", "--output", "there", "--json"))
+    assert json.loads(said(capsys, "jobs", "wait", "--json"))["state"] == "done"
+    assert (model.parent / "there" / "jobs" / sent["id"] / "exit.json").is_file()
+    assert said(capsys, "jobs", "logs", "-f") == "trained\n"
+
+
+def test_what_left_no_log_of_its_own_is_told_once(
+    model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("launch", str(model), "--on", "local", "--output", str(tmp_path / "there"), "--json")
+    sent = json.loads(said(capsys, *words))
+    assert json.loads(said(capsys, "jobs", "wait", "--json"))["state"] == "done"
+    shutil.rmtree(tmp_path / "there" / "jobs" / sent["id"] / "log")
+    assert said(capsys, "jobs", "logs", "-f").count("trained") == 1  # the log of its place
 
 
 def test_launched_twice_it_is_one_job(model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
