@@ -14,22 +14,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
 import inflame
+from inflame.model.engine.bundle import Predictor
 
 pytest.importorskip("lightning.fabric")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
+INFLAME = [sys.executable, "-m", "inflame"]
+
+
 def training(*words: str) -> list[str]:
-    return [sys.executable, "-m", "inflame", "train", "mnist", "io.training_input=digits", *words]
+    return [*INFLAME, "train", "mnist", "io.training_input=digits", *words]
 
 
 def finished(*words: str) -> dict[str, Any]:
-    done = subprocess.run([*training(*words), "--json"], capture_output=True, text=True, check=False)
+    return ended(*training(*words))[0]
+
+
+def ended(*command: str) -> tuple[dict[str, Any], str]:
+    """What a command that must succeed says, in JSON and on stderr."""
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]  # one process talks
+    found: dict[str, Any] = json.loads(line)
+    return found, done.stderr
 
 
 def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -99,6 +112,57 @@ def test_a_users_mistake_is_told_once_and_not_tried_again(tmp_path: Path) -> Non
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("error:") == 1
     assert time.monotonic() - began < 100
+
+
+def sound(result: dict[str, Any], home: Path) -> dict[str, Any]:
+    """The status of the one run folder that came out of two processes."""
+    assert [entry.name for entry in (home / "runs").iterdir() if entry.is_dir()] == [Path(result["run"]).name]
+    status: dict[str, Any] = json.loads((Path(result["run"]) / "status.json").read_text())
+    assert (status["state"], status["devices"], status["sittings"]) == ("done", 2, 1)
+    assert not list(Path(result["run"]).rglob(".tmp-*"))
+    Predictor(Path(result["run"]) / "bundle")
+    return status
+
+
+def test_auto_takes_small_pictures_to_two_processes(home: Path) -> None:
+    found, said = ended(*INFLAME, "train", "digits", "hyperparam.num_epochs=2", "devices=2")
+    status = sound(found, home)
+    assert [rung["name"] for rung in status["ladder"]] == ["majority", "linear", "small net"]
+    assert [row["epoch"] for row in rows(found)] == [1, 2]  # one process writes
+    assert found["test"]["accuracy"] > 0.9
+    assert said.count("rung     small net") == said.count("test     accuracy") == 1
+    assert "2 x cpu" in said
+
+
+def test_auto_tunes_the_whole_network_on_two_processes(home: Path, photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    file = tmp_path / "resnet10t.untrained.safetensors"
+    net = timm.create_model("resnet10t", num_classes=7)
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
+    found, said = ended(*INFLAME, "train", str(photos), "hyperparam.num_epochs=2", f"weights={file}", "devices=2")
+    status = sound(found, home)
+    assert [rung["name"] for rung in status["ladder"]][:2] == ["majority", "probe"]
+    assert "whole" in [rung["name"] for rung in status["ladder"]]
+    stages = [row["stage"] for row in rows(found)]
+    assert stages.count("last-whole") == 2
+    assert len(stages) == len({(row["stage"], row["epoch"]) for row in rows(found)})
+    assert found["val"]["accuracy"] > 0.6
+    assert said.count("rung     whole") == 1
+
+
+@pytest.mark.parametrize("recipe", [[], ["news_text"]], ids=["auto", "news_text"])
+def test_texts_on_two_processes_are_refused_with_what_works(home: Path, tmp_path: Path, recipe: list[str]) -> None:
+    for name, word in (("money", "bank"), ("sport", "goal")):
+        (tmp_path / "letters" / name).mkdir(parents=True)
+        for number in range(10):
+            (tmp_path / "letters" / name / f"{number}.txt").write_text(f"{word} of the day {number}")
+    data = f"io.training_input={tmp_path / 'letters'}" if recipe else str(tmp_path / "letters")
+    done = subprocess.run([*INFLAME, "train", *recipe, data, "devices=2"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error:") == 1
+    assert "devices=2" in done.stderr
+    assert "Leave devices out" in done.stderr
+    assert not list(home.glob("runs/*/bundle"))
 
 
 def test_two_machines_by_torchrun_are_one_training(home: Path) -> None:

@@ -30,13 +30,14 @@ from .soup import stirred
 from .standing import Standing, answered, headed
 
 WORTH = 6.0  # seconds below which tuning isn't begun
+LEARNT = ("train", "val")  # splits, in the order in which their photos stand everywhere here
 FIRST = 0.35  # share of the time for the tail, where the whole network is to be tuned after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """Everything that isn't the test split, train and then val: photos at the cut point, as squares to be seen and as
-    they were decoded, which copies belong together, and the names of all."""
+    they were decoded, which copies belong together, and the names of all. share: of all photos that there are."""
 
     cut: Cut
     seen: tuple[Pictures, ...]
@@ -44,21 +45,29 @@ class Known:
     groups: NDArray[np.int64]
     uris: tuple[str, ...]
     splits: tuple[str, ...]
+    share: float
 
 
 def train(s: Session, settings: Settings, found: Sequence[Backbone]) -> dict[str, Any]:
-    """Climbs the ladder until the time is over; returns the result."""
+    """Climbs the ladder until the time is over; returns the result. Of several processes the first climbs alone until
+    the whole network learns."""
     squares = Preprocess(size=CANVAS, resize=CANVAS)
     s.hold(squares)
     decoded = loader.load(s.dataset, squares, progress=s.progress("decoding"))
+    if s.follows:
+        plan = whole.Plan.from_json(s.called())
+        seen, larger = _shown(decoded, plan.share, plan.preprocess.size, settings.seed)
+        whole.follow(s, plan, _learnt(seen), _learnt(larger))
+    s.alone()
     hashes = dict(zip(s.dataset.items["uri"].to_pylist(), s.dataset.items["sha256"].to_pylist(), strict=True))
     s.reserve = 4.0
     choice, share = cutting.choose(s, found, decoded, hashes)
+    tunes = "val" in decoded and not isinstance(choice.tail, nn.Identity)
+    if not tunes:
+        s.refuse_many("There is nothing to tune here but a probe")
     s.reasons.stage("backbone")
-    # What will be seen: the squares at the chosen size; a random part of them where the time isn't enough for all.
-    decoded = {name: loader.some(part, share, settings.seed) for name, part in decoded.items()}
-    pictures = {name: cutting.resized(part, choice.preprocess.size) for name, part in decoded.items()}
-    known = _known(s, choice, decoded, pictures, hashes)
+    pictures, decoded = _shown(decoded, share, choice.preprocess.size, settings.seed)
+    known = _known(s, choice, decoded, pictures, hashes, share)
     s.reasons.stage("features")
 
     ladder = Ladder(s, confidence=settings.hyperparam.confidence)
@@ -68,7 +77,7 @@ def train(s: Session, settings: Settings, found: Sequence[Backbone]) -> dict[str
     s.reserve = min(2.0 + conclude.publish(s.run, s.dataset, first, pictures) * 1.5 + looks, s.most())
     s.reasons.stage("first bundle")
     model = first
-    if "val" in known.splits and not isinstance(choice.tail, nn.Identity):
+    if tunes:
         model = _tuned(s, choice, first, known, ladder, strength)
     model = balance.balanced(ladder, model, pictures["train"].labels.numpy(), classes=len(s.dataset.classes))
     s.reasons.chose(road="photos")
@@ -82,17 +91,33 @@ def _known(
     decoded: Mapping[str, Pictures],
     pictures: Mapping[str, Pictures],
     hashes: Mapping[str, str],
+    share: float,
 ) -> Known:
-    names = [name for name in ("train", "val") if name in pictures]
+    names = [name for name in LEARNT if name in pictures]
     uris = tuple(uri for name in names for uri in pictures[name].uris)
     return Known(
         cut=cutting.joined([cutting.cut_up(s, choice, pictures[name], hashes) for name in names]),
-        seen=tuple(pictures[name] for name in names),
-        decoded=tuple(decoded[name] for name in names),
+        seen=_learnt(pictures),
+        decoded=_learnt(decoded),
         groups=np.unique(np.array([hashes[uri] for uri in uris]), return_inverse=True)[1].astype(np.int64),
         uris=uris,
         splits=tuple(name for name in names for _ in range(len(pictures[name]))),
+        share=share,
     )
+
+
+def _shown(
+    decoded: Mapping[str, Pictures], share: float, size: int, seed: int
+) -> tuple[dict[str, Pictures], dict[str, Pictures]]:
+    """What will be seen: the squares at the chosen size; a random part of them where the time isn't enough for all.
+    And that part as it was decoded."""
+    larger = {name: loader.some(part, share, seed) for name, part in decoded.items()}
+    return {name: cutting.resized(part, size) for name, part in larger.items()}, larger
+
+
+def _learnt(pictures: Mapping[str, Pictures]) -> tuple[Pictures, ...]:
+    """Everything that isn't the test split, train first."""
+    return tuple(pictures[name] for name in LEARNT if name in pictures)
 
 
 def _probed(s: Session, choice: Choice, known: Known, ladder: Ladder) -> tuple[Model, float]:
@@ -162,7 +187,10 @@ def _tuned(s: Session, choice: Choice, first: Model, known: Known, ladder: Ladde
     else:
         held = np.flatnonzero(part == 0)
         below = tails.held if taken else replace(tails.held, logits=first.logits[held])
-        top = whole.tuned(s, choice, tails.held, known.seen, known.decoded, part)
+        plan = whole.Plan(
+            spec=choice.net.spec, preprocess=choice.preprocess, share=known.share, part=tuple(part.tolist())
+        )
+        top = whole.tuned(s, plan, choice, tails.held, known.seen, known.decoded)
         s.reasons.stage("whole network")
         if top is not None and ladder.climb("whole", below.logits, top.logits, top.labels, note=top.note):
             now = _mean(choice, tails.held, top, loader.picked(known.seen, held), ladder)

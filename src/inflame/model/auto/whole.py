@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ from inflame.model.engine import hooks, nets, optim, pace
 from inflame.model.engine.device import One
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.session import Session
+from inflame.records import Preprocess, Record
+from inflame.runs import Follows
 
 from . import recipe
 from .cutting import Choice
@@ -52,36 +56,86 @@ def expected(s: Session, choice: Choice, seen: Sequence[Pictures], learnt: NDArr
     return max(0.0, seconds - TRIALS * each) / (each * len(learnt))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Record):
+    """What all processes must know of the network and its photos: `spec` of the one, `share` of those that there are,
+    and which `part` each is of, in the order of the splits."""
+
+    spec: dict[str, Any]
+    preprocess: Preprocess
+    share: float
+    part: tuple[int, ...]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The plan that `to_json` described."""
+        return super(Plan, cls).from_json({**value, "preprocess": Preprocess.from_json(value["preprocess"])})
+
+
 def tuned(
     s: Session,
+    plan: Plan,
     choice: Choice,
     below: Standing,
     seen: Sequence[Pictures],
     decoded: Sequence[Pictures],
-    part: NDArray[np.int64],
 ) -> Standing | None:
     """The whole network, tuned from the weights of `below` on the photos that are not of part 0, and how it stands on
-    those that are. None where the time turns out to be too short.
+    those that are. None where the time turns out to be too short. Of several processes all take part.
 
     seen: photos as the network sees them; decoded: the same as they were decoded, larger.
     """
-    h, classes = s.settings.hyperparam, len(s.dataset.classes)
-    learnt, held = np.flatnonzero(part != 0), loader.picked(seen, np.flatnonzero(part == 0))
-    net = copy.deepcopy(below.net)
-    few = loader.Batches(loader.picked(seen, learnt[:FEW]), choice.preprocess, batch_size=FEW)
+    s.call(plan.to_json())
+    held = _held(plan, seen)
+    after = ANSWERS * len(held) * choice.seconds
+    learner = _learned(s, plan, copy.deepcopy(below.net), seen, decoded, after=after)
+    if learner is None:
+        return None
+    net = learner.device.plain(learner.scored)
+    note = f"all of it, {learner.at.epoch} epochs"
+    return answered(net, plan.preprocess, held, twice=below.twice, note=note)  # type: ignore[arg-type]
+
+
+def follow(s: Session, plan: Plan, seen: Sequence[Pictures], decoded: Sequence[Pictures]) -> NoReturn:
+    """The share of another process than the first, which gives the weights: they are sent when training begins."""
+    learner = _learned(s, plan, nets.build(plan.spec), seen, decoded)
+    if learner is not None:
+        learner.device.plain(learner.scored)
+    raise Follows
+
+
+def _held(plan: Plan, seen: Sequence[Pictures]) -> Pictures:
+    return loader.picked(seen, np.flatnonzero(np.array(plan.part) == 0))
+
+
+def _learned(
+    s: Session,
+    chosen: Plan,
+    net: nets.Classifier,
+    seen: Sequence[Pictures],
+    decoded: Sequence[Pictures],
+    *,
+    after: float = 0.0,
+) -> Learner | None:
+    """What has learned from `net` on; None where the time turns out to be too short. after: seconds that will be needed
+    then."""
+    h, classes, preprocess = s.settings.hyperparam, len(s.dataset.classes), chosen.preprocess
+    learnt = np.flatnonzero(np.array(chosen.part) != 0)
+    few = loader.Batches(loader.picked(seen, learnt[:FEW]), preprocess, batch_size=FEW)
     device = s.pace(net, few, nn.CrossEntropyLoss(label_smoothing=0.1), epochs=h.num_epochs, name="pace of all")
     plan = recipe.Recipe.from_json(s.kept("recipe of all", lambda: _recipe(s, len(learnt)).to_json()))
     if not h.num_epochs and plan.epochs < LEAST:
         s.reasons.because("rung whole", "not begun", f"time for {plan.epochs:.1f} epochs, {LEAST:g} are the least")
         return None
+    net.requires_grad_(True)  # the head comes from an average of weights, which doesn't learn
     torch.manual_seed(s.settings.seed)
     batches = loader.Batches(
         loader.picked(decoded, learnt),
-        choice.preprocess,
+        preprocess,
         batch_size=h.tail_batch_size,
         seed=s.settings.seed,
         shuffle=True,
-        transform=_moves(plan, choice.preprocess.size),
+        transform=_moves(plan, preprocess.size),
     )
     layers = [*nets.stages(net.body), net.head]
     learner = Learner(
@@ -93,14 +147,13 @@ def tuned(
         schedule=optim.cosine(),
         device=device,
         train_loader=mixed(batches, classes=classes, mixup=plan.mixup, cutmix=plan.cutmix),
-        val_loader=loader.Batches(held, choice.preprocess, batch_size=64),
+        val_loader=loader.Batches(_held(chosen, seen), preprocess, batch_size=64),
         hooks=[*s.hooks(last="last-whole"), *([hooks.Ema(plan.ema)] if plan.ema else [])],
     )
-    s.reserve += ANSWERS * len(held) * choice.seconds
+    s.reserve += after
     s.fit(learner, stage="whole", epochs=h.num_epochs or MOST)
     s.reasons.chose(whole_epochs=learner.at.epoch)
-    note = f"all of it, {learner.at.epoch} epochs"
-    return answered(learner.scored, choice.preprocess, held, twice=below.twice, note=note)  # type: ignore[arg-type]
+    return learner
 
 
 def _recipe(s: Session, items: int) -> recipe.Recipe:

@@ -15,8 +15,8 @@ from .ladder import Ladder, majority
 
 def train(s: Session, settings: Settings) -> dict[str, Any]:
     """Climbs the ladder; returns the result."""
-    body = sentences.load(settings.weights) if settings.weights else None
     preprocess, items = wording.load(s)
+    body = sentences.load(settings.weights) if settings.weights else None
     train, h = items["train"], settings.hyperparam
     ladder, labels = Ladder(s, confidence=h.confidence), train.labels.numpy()
     base = majority(labels, labels, len(s.dataset.classes))

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any, final
 
 import torch
@@ -19,6 +20,8 @@ from inflame.errors import UserError
 from inflame.model.engine import many, sharding
 from inflame.model.engine.device import Device, One, pick
 from inflame.runs import Follows
+
+PATIENCE = timedelta(days=30)  # for what the first process says
 
 
 @final
@@ -49,6 +52,8 @@ class Many(Device):
         self.rank, self.world = self._fabric.global_rank, self._fabric.world_size
         self._weight, self._strategy = 1.0, strategy
         self._plain: nn.Module | None = None
+        # The others wait as long as the first one works alone, not the ten or thirty minutes that torch would.
+        self._talk: Any = torch.distributed.new_group(timeout=PATIENCE) if self.world > 1 else None
         self._compare()
         self.use(precision)
 
@@ -111,8 +116,10 @@ class Many(Device):
 
     def share(self, text: str) -> str:
         """The text that the first process gave; the others wait for it."""
-        given: str = self._fabric.broadcast(text, src=0)
-        return given
+        given = [text]
+        if self._talk is not None:
+            torch.distributed.broadcast_object_list(given, 0, group=self._talk, device=self.place)
+        return given[0]
 
     def whole(self, state: Any) -> Any:
         """The tensors of a net that is spread put together, which all processes must ask for."""

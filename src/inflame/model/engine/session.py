@@ -64,6 +64,7 @@ class Session:
     ) -> None:
         self.settings, self.run, self.dataset, self.budget = settings, run, dataset, budget
         self.device = device  # of several processes, where there are several
+        self._others: Many | None = None  # those that wait while the first process works alone
         self.reserve = PACK  # seconds to keep for the last steps
         self.each = 0.0  # seconds that an item takes in training, by the last choice of a pace
         self.reasons = Reasons(run, since())  # why each choice was made, and where the time went
@@ -74,8 +75,8 @@ class Session:
 
     def hold(self, squares: Preprocess) -> None:
         """Takes a sample of the data set where the memory isn't enough for the decoded squares of all of it."""
-        memory, count = host.memory(), len(self.dataset)
-        most = count if memory is None else int(HELD * memory / (2 * squares.channels * squares.resize**2))
+        count = len(self.dataset)
+        most = self.kept("photos held", lambda: _room(squares, count))
         if most < count:
             self.dataset = replace(self.dataset, items=manifest.sample(self.dataset.items, most))
             self.say("data", f"{most:,} of the {count:,} photos: what the memory holds")
@@ -117,17 +118,79 @@ class Session:
     def kept(self, name: str, decide: Callable[[], Any]) -> Any:
         """What this run decided of `name` (plain JSON) when it was begun, else what `decide` says now: going on, a run
         must not choose again by other measurements. Of several processes the first decides."""
-        if self.device is not None and not self.device.main:
-            return json.loads(self.device.share(""))
-        known = self.run.read_status().get("kept", {})
-        if name in known:
-            self.reasons.again(name)
-        else:
-            known = {**known, name: decide()}
-            self.run.status(kept=known)
+
+        def again() -> Any:
+            known = self.run.read_status().get("kept", {})
+            if name in known:
+                self.reasons.again(name)
+            else:
+                known = {**known, name: decide()}
+                self.run.status(kept=known)
+            return known[name]
+
+        return self.first(again)
+
+    @property
+    def follows(self) -> bool:
+        """Whether this is one of several processes, and not the first."""
+        return self.device is not None and not self.device.main
+
+    def first(self, decide: Callable[[], Any]) -> Any:
+        """What the first of several processes decides (plain JSON), for all of them; where it fails, the others
+        leave."""
+        if self.device is None:
+            return decide()
+        if self.follows:
+            return self.called()
+        try:
+            found = decide()
+        except BaseException:
+            self.device.share("")
+            raise
+        self.device.share(json.dumps(found))
+        return found
+
+    def alone(self) -> None:
+        """From here on the first process works alone, with all cores, as if it were the only one. The others must be
+        waiting in `called`."""
         if self.device is not None:
-            self.device.share(json.dumps(known[name]))
-        return known[name]
+            self._others, self.device = self.device, None
+            torch.set_num_threads(host.cores())
+
+    def call(self, plan: Any) -> None:
+        """Ends `alone`: the others are told `plan` (plain JSON) and take part again."""
+        if self._others is not None:
+            self.device, self._others = self._others, None
+            torch.set_num_threads(max(1, host.cores() // _here()))
+            self.device.share(json.dumps(plan))
+
+    def called(self) -> Any:
+        """In another process than the first: what that one decides or calls for, however long it takes. Raises Follows
+        where there is nothing left to do."""
+        assert self.device is not None
+        told = self.device.share("")
+        if not told:
+            raise Follows
+        return json.loads(told)
+
+    def dismiss(self) -> None:
+        """Has those leave that still wait in `called`."""
+        if self._others is not None:
+            self._others.share("")
+            self._others = None
+
+    def refuse_many(self, why: str) -> None:
+        """Refuses several processes for a training that has no use for them. SettingError of the first one, the others
+        follow."""
+        if self.follows:
+            raise Follows
+        device = self.device or self._others
+        if device is not None:
+            raise SettingError(
+                f"{why}: more than one device would do nothing for it.",
+                where=f"devices={device.world}",
+                remedy="Leave devices out. Small pictures, and photos of which a whole network learns, use several.",
+            )
 
     def pace(
         self, net: nn.Module, loader: Loader, criterion: pace.Criterion, *, epochs: int = 0, name: str = "pace"
@@ -235,9 +298,16 @@ class Session:
             x, y = next(iter(shared(loader, device).epoch(0)))
             chosen = pace.choose(net, x, y, criterion, name=str(device.place), left=0.0)
             self.reasons.because(name, f"batches of {len(y)}", chosen.why)
-            return {"precision": chosen.device.precision, "channels_last": chosen.device.channels_last}
+            each = chosen.seconds / (len(y) * device.world)
+            return {
+                "precision": chosen.device.precision,
+                "channels_last": chosen.device.channels_last,
+                "each": each,
+            }
 
-        device.use(**self.kept(name, decide))
+        kept = self.kept(name, decide)
+        self.each = kept.pop("each", 0.0)  # runs of before have none
+        device.use(**kept)
         self.say("pace", device.describe())
         return device
 
@@ -332,6 +402,8 @@ def begin(
             yield session
         except debug.Seen as looked:  # nothing failed
             seen = looked
+        finally:
+            session.dismiss()
     if seen is not None:
         raise seen
 
@@ -339,7 +411,7 @@ def begin(
 def _announce(run: Run, device: Many) -> None:
     """Tells the other processes where the run folder is; those of other machines find it at its output."""
     try:
-        if device.world > (many.started() or (device.world, 1))[0]:
+        if device.world > _here(device.world):
             run.push()
     except BaseException:
         device.share("")
@@ -359,6 +431,17 @@ def _following(settings: Settings, clock: TimeBudget | None, device: Many, find:
     folder = afar.bring(place, settings.output)
     dataset = replace(manifest.load(folder), root=find().root)
     return Session(settings, Follower(path=folder), dataset, clock, device)
+
+
+def _here(usual: int = 1) -> int:
+    """How many of the processes are on this machine; `usual` where torchrun didn't start them."""
+    return (many.started() or (usual, 1))[0]
+
+
+def _room(squares: Preprocess, count: int) -> int:
+    """How many of so many photos the memory of each process holds, which are there twice for a while."""
+    memory = host.memory()
+    return count if memory is None else int(HELD * memory / (2 * squares.channels * squares.resize**2 * _here()))
 
 
 def require_classes(net: nn.Module, classes: int) -> None:

@@ -23,8 +23,10 @@ WORDS = "words.json"  # in the run folder: the words that speak for each class
 def load(s: Session, *, least: int = 1, pairs: int = 2**18) -> tuple[TextPreprocess, dict[str, Texts]]:
     """The counted texts: `train` (with what else isn't the test split: folds hold out what is needed) and `test`.
 
-    The vocabulary is that of `train`. Raises DataError when the data set is one of pictures, or has no words.
+    The vocabulary is that of `train`. Raises DataError when the data set is one of pictures, or has no words, and
+    SettingError for several processes.
     """
+    s.refuse_many("Texts are counted and fitted as a whole, in seconds")
     if s.dataset.kind != "text":
         raise DataError(
             f"{s.dataset.name} holds pictures, not texts.", where=s.dataset.root, remedy="inflame train DATA"

@@ -11,8 +11,8 @@ def train(settings: Settings) -> dict[str, Any]:
     h = settings.hyperparam
     with session.begin(settings) as s:
         # 1. Data: words and pairs of words are counted. What is held out is needed for nothing else: folds do it all.
-        body = sentences.load(settings.weights) if settings.weights else None
         preprocess, items = wording.load(s, least=h.least, pairs=h.pairs)
+        body = sentences.load(settings.weights) if settings.weights else None
 
         # 2. The matrix: an SVM blended with naive Bayes; strength and blend by cross-validation.
         found = wording.fit(s, preprocess, items["train"], folds=h.folds, strengths=h.strengths)
