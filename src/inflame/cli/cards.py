@@ -82,8 +82,11 @@ def _free(name: str, path: Path, all_of_them: list[Path]) -> None:
         raise UserError(
             f'Another class would have the same file as "{name}".', where=str(path), remedy="Leave one out."
         )
-    if path.exists():
-        raise _there(path)
+    from inflame.web.cards import SUFFIXES
+
+    for suffix in SUFFIXES:
+        if path.with_suffix(suffix).exists():
+            raise _there(path.with_suffix(suffix))
 
 
 def _there(path: Path) -> UserError:

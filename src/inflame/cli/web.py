@@ -175,9 +175,12 @@ def _share(word: str) -> float:
 
 
 def _cards(word: str) -> Path:
+    from inflame.web import cards
+
     folder = Path(word).expanduser()
-    if not any(folder.glob("*.md")):
-        raise places.nowhere(word, (), "no folder with cards (*.md)")
+    if not cards.files(folder):
+        raise places.nowhere(word, (), "no folder with cards (*.md, *.yaml)")
+    cards.library(folder)  # a broken one is told before anything has begun
     return folder.resolve()
 
 

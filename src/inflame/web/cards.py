@@ -1,4 +1,4 @@
-"""Knowledge cards: what the chatbot knows. A card is a Markdown file of plain sentences, each with its source.
+"""Knowledge cards: what the chatbot knows. A card is a file of plain sentences, each with its source: in Markdown
 
     # monarch
     names: monarch butterfly, Danaus plexippus
@@ -11,6 +11,16 @@
     ## sources
     1. Title, publisher | licence of the text here
 
+or, with the same fields, in YAML (`.yaml`, `.yml`):
+
+    about: monarch
+    names: monarch butterfly, Danaus plexippus
+    facts:
+      look:
+        - Orange wings with black veins. [1]
+    sources:
+      1: Title, publisher | licence of the text here
+
 The heading is the class that the card is about; the other headings are slots (SLOTS). A line `<!-- … -->` is a note.
 `inflame cards new CLASS` writes a card to be filled in.
 """
@@ -18,13 +28,15 @@ The heading is the class that the card is about; the other headings are slots (S
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from inflame.errors import DataError
 
 FOLDER = Path(__file__).parent / "knowledge"
+SUFFIXES = (".md", ".yaml", ".yml")
 SLOTS = ("look", "like", "range", "diet", "season", "life", "defence", "conservation", "name", "use", "more", "model")
 
 _ASKED = {  # what belongs into a slot, for who writes a card
@@ -57,6 +69,7 @@ _FOOT = """\
 """
 _SENTENCE = re.compile(r"- (.+?) \[(\d+)\]$")
 _SOURCE = re.compile(r"(\d+)\. (.+?) \| (.+)$")
+_HEADS = ("names", "like", "topic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +95,25 @@ class Card:
     facts: tuple[Fact, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """All cards that there are: one's own, which are used whatever they are about, and those of inflame."""
+
+    own: tuple[Card, ...] = ()
+    ours: tuple[Card, ...] = ()
+
+
 def read(path: Path) -> Card:
     """The card in that file. Raises DataError, which says the line."""
-    return parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise _broken("it is no text in UTF-8", str(path)) from None
+    return parse(text, str(path)) if path.suffix == ".md" else parse_yaml(text, str(path))
 
 
 def parse(text: str, where: str = "") -> Card:
-    """A card from its text."""
+    """A card from its text in Markdown."""
     about, slot = "", ""
     head: dict[str, str] = {}
     sentences: list[tuple[str, str, str]] = []
@@ -110,8 +135,85 @@ def parse(text: str, where: str = "") -> Card:
             sentences.append((slot, found[1], found[2]))
         else:
             raise _broken(f"line {number} is no sentence with a source: {line[:60]!r}", where)
-    if not about or any(source not in sources for _, _, source in sentences):
-        raise _broken("it has no heading, or a sentence whose source isn't listed", where)
+    return _made(about, head, sentences, sources, where)
+
+
+def parse_yaml(text: str, where: str = "") -> Card:
+    """A card from its text in YAML. Raises DataError."""
+    told = _loaded(text, where)
+    sentences: list[tuple[str, str, str]] = []
+    for slot, lines in _table(told, "facts", where).items():
+        if slot not in SLOTS:
+            raise _broken(f'there is no slot "{str(slot)[:60]}": one of {", ".join(SLOTS)}', where)
+        for number, line in enumerate(_lines(lines, slot, where), 1):
+            found = _SENTENCE.match(f"- {line}")
+            if found is None:
+                raise _broken(f"sentence {number} of {slot} has no source: {line[:60]!r}", where)
+            sentences.append((slot, found[1], found[2]))
+    sources: dict[str, tuple[str, str]] = {}
+    for number, line in _table(told, "sources", where).items():
+        found = _SOURCE.match(f"{number}. {line}")
+        if found is None:
+            raise _broken(f"source {number} is no `title | licence`: {str(line)[:60]!r}", where)
+        sources[found[1]] = (found[2], found[3])
+    head = {key: ", ".join(_words(told.get(key), key, where)) for key in _HEADS}
+    return _made(", ".join(_words(told.get("about"), "about", where)), head, sentences, sources, where)
+
+
+def _loaded(text: str, where: str) -> dict[str, Any]:
+    """The fields of a card in YAML. Raises DataError."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        told = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}" if mark is not None else ""
+        what = getattr(error, "problem", None) or "it can't be read"
+        raise _broken(f"it is no YAML{line}: {what}; a sentence with a colon needs quotes around it", where) from None
+    if not isinstance(told, dict):
+        raise _broken("it has no fields, like `about: monarch`", where)
+    if strange := [str(key) for key in told if key not in ("about", *_HEADS, "facts", "sources")]:
+        raise _broken(f'it has a field "{strange[0][:60]}", which no card has', where)
+    return told
+
+
+def _table(told: Mapping[str, Any], field: str, where: str) -> dict[Any, Any]:
+    """A field that holds further ones. Raises DataError."""
+    found = told.get(field) or {}
+    if not isinstance(found, dict):
+        raise _broken(f"its {field} are no table of `key: value`", where)
+    return found
+
+
+def _lines(value: Any, field: str, where: str) -> Iterator[str]:
+    """The sentences of a field: a list of texts, each ending with the number of its source. Raises DataError."""
+    for line in value if isinstance(value, list) else [value] if value is not None else []:
+        if not isinstance(line, str):
+            raise _broken(f"{field} holds something else than sentences: {str(line)[:60]!r}", where)
+        yield " ".join(line.split())
+
+
+def _words(value: Any, field: str, where: str) -> list[str]:
+    """One text, or several. Raises DataError."""
+    found = value if isinstance(value, list) else [value] if value is not None else []
+    if not all(isinstance(one, str | int | float) for one in found):
+        raise _broken(f"{field} is neither a text nor a list of texts", where)
+    return [str(one).strip() for one in found]
+
+
+def _made(
+    about: str,
+    head: Mapping[str, str],
+    sentences: Sequence[tuple[str, str, str]],
+    sources: Mapping[str, tuple[str, str]],
+    where: str,
+) -> Card:
+    """The card of what was read: sentences as (slot, text, number of the source). Raises DataError."""
+    if not about:
+        raise _broken("it doesn't say what it is about", where)
+    if missing := [source for _, _, source in sentences if source not in sources]:
+        raise _broken(f"a sentence names source {missing[0]}, which isn't listed", where)
     facts = tuple(
         Fact(
             id=f"{about}.{slot}.{number}",
@@ -128,15 +230,28 @@ def parse(text: str, where: str = "") -> Card:
     )
 
 
-def fitting(classes: Iterable[str], own: Path | None = None) -> list[Card]:
-    """The cards about those classes, and about what those are mistaken for. A card of the folder `own` takes the place
-    of a built-in one about the same thing, and is used whatever it is about."""
-    wanted = {simple(name) for name in classes}
-    mine = [read(path) for path in sorted(own.glob("*.md"))] if own is not None else []
-    taken = {simple(card.about) for card in mine}
-    ours = [read(path) for path in sorted(FOLDER.glob("*.md"))]
-    known = [*mine, *(card for card in ours if simple(card.about) not in taken)]
-    wanted |= taken
+def library(own: Path | None = None) -> Library:
+    """The cards of the folder `own`, and those of inflame about anything else. Raises DataError."""
+    mine: dict[str, Card] = {}
+    for path in files(own) if own is not None else ():
+        card = read(path)
+        if simple(card.about) in mine:
+            raise _broken(f'another card in this folder is about "{card.about}" as well', str(path))
+        mine[simple(card.about)] = card
+    ours = [read(path) for path in files(FOLDER)]
+    return Library(own=tuple(mine.values()), ours=tuple(card for card in ours if simple(card.about) not in mine))
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of cards in a folder."""
+    return sorted(path for path in folder.glob("*.*") if path.suffix in SUFFIXES)
+
+
+def fitting(classes: Iterable[str], among: Library | None = None) -> list[Card]:
+    """The cards about those classes, and about what those are mistaken for; one's own in any case."""
+    among = library() if among is None else among
+    known = [*among.own, *among.ours]
+    wanted = {simple(name) for name in (*classes, *(card.about for card in among.own))}
     found = [card for card in known if wanted & {simple(card.about), *map(simple, card.names)}]
     more = {simple(name) for card in found for name in card.like}
     return found + [card for card in known if card not in found and simple(card.about) in more]
@@ -183,7 +298,7 @@ def of_model(name: str, card: str, classes: Iterable[str]) -> Card:
     return Card(about="this model", names=("model", name), topic="model", facts=tuple(facts))
 
 
-def _listed(head: dict[str, str], key: str) -> tuple[str, ...]:
+def _listed(head: Mapping[str, str], key: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in head.get(key, "").split(",") if part.strip())
 
 

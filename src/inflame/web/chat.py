@@ -10,17 +10,19 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
 from inflame import plugins
-from inflame.errors import InflameError
-from inflame.web import cards, pages, uploads, words
+from inflame.errors import InflameError, UserError
+from inflame.web import cards, helped, pages, uploads, words
 from inflame.web.answers import Answer
+from inflame.web.budget import Budget
+from inflame.web.monitoring import of_log
 from inflame.web.problems import Problem
 from inflame.web.remote import Remote
 from inflame.web.retrieval import Found, Retrieval
@@ -30,9 +32,14 @@ from inflame.web.service import Service
 log = logging.getLogger("inflame.web")
 
 LONGEST = 500  # letters of a question
-_HEARTBEAT = 15.0
+HOURLY = 60  # worded answers for each visitor
+_HEARTBEAT = 1.0  # seconds in which nothing came
 _SECONDS = 25.0  # for a worded answer, then the facts answer
 _TALKS = 8  # worded at a time; more are answered offline
+
+Event = tuple[str, dict[str, Any]]
+
+_ENOUGH = "You have had many worded answers in this hour. Here are the facts themselves."
 
 # What can be asked of a thing, by slot.
 _SUGGESTED = {
@@ -69,21 +76,42 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole answer, without an endpoint."""
+    """A whole answer: how sure the picture's answer is, and the facts. `by`: who worded it; "": nobody, these are
+    quotes."""
 
     sentences: tuple[Sentence, ...]
     sources: tuple[Source, ...] = ()
+    by: str = ""
+
+    @property
+    def hedge(self) -> tuple[Sentence, ...]:
+        """What stands before the facts."""
+        return tuple(one for one in self.sentences if not one.cites)
+
+    @property
+    def facts(self) -> tuple[Sentence, ...]:
+        """The facts alone."""
+        return tuple(one for one in self.sentences if one.cites)
 
 
 @final
 class Chat:
-    """Answers questions about one model's classes. `remote`: who words the answers, if anyone."""
+    """Answers questions about one model's classes. `remote`: who words the answers, if anyone; `budget`: how often for
+    one visitor."""
 
     def __init__(
-        self, classes: Sequence[str], name: str, card: str, remote: Any = None, own: Path | None = None
+        self,
+        classes: Sequence[str],
+        name: str,
+        card: str,
+        remote: Any = None,
+        *,
+        budget: Budget | None = None,
+        among: cards.Library | None = None,
     ) -> None:
-        known = [*cards.fitting(classes, own), cards.of_model(name, card, classes)]
+        known = [*cards.fitting(classes, among), cards.of_model(name, card, classes)]
         self.find, self.remote = Retrieval(known), remote
+        self._budget = budget or Budget(HOURLY)
         self._talking = asyncio.Semaphore(_TALKS)
         self.suggested = _suggestions(known)
 
@@ -96,34 +124,48 @@ class Chat:
         told = [Sentence(text=one.fact.text, cites=(n,)) for n, one in enumerate(found, 1)]
         return Reply(sentences=(*hedge, *told), sources=_sources(found))
 
-    async def stream(self, question: str, about: Answer | None, language: str) -> AsyncIterator[tuple[str, Any]]:
-        """Events of an answer: sentence …, sources, by, done."""
+    async def stream(
+        self, question: str, about: Answer | None, language: str, client: str = ""
+    ) -> AsyncIterator[Event]:
+        """Events of an answer: sentence …, sources, by, done. Where an endpoint words it and fails, the facts follow;
+        after something was said already, `by` and `cut` come before them. To be read in one task: the deadline holds
+        in that alone. client: whose budget it is."""
         say = words.say(language)
         reply = self.reply(question, about, say)
-        if self.remote is not None and reply.sources and not self._talking.locked():
-            told = 0
-            found = self.find(question, _seen(about), count=5)
-            hedge = self._hedge(found, about, say)
-            try:
-                async with asyncio.timeout(_SECONDS), self._talking:
-                    for one in hedge:
-                        yield "sentence", {"text": one.text, "cites": []}
-                    async for text, numbers in self.remote.answer(question, [one.fact for one in found], language):
-                        told += 1
-                        yield "sentence", {"text": text, "cites": numbers}
-            except (InflameError, TimeoutError) as error:
-                log.warning("chat", extra={"error": type(error).__name__ + ": " + str(error)})
-            if told:
-                yield "sources", {"sources": [_plain(one) for one in _sources(found)]}
-                yield "by", {"model": self.remote.model}
-                yield "done", {}
-                return
-            reply = Reply(sentences=reply.sentences[len(hedge) :], sources=reply.sources)
-        for one in reply.sentences:
-            yield "sentence", {"text": one.text, "cites": list(one.cites)}
-        yield "sources", {"sources": [_plain(one) for one in reply.sources]}
-        yield "by", {"model": ""}
-        yield "done", {}
+        if self.remote is None or not reply.sources or self._talking.locked():
+            events = _events(reply.sentences, reply.sources)
+        elif not self._budget.take(client):
+            events = _events((Sentence(text=say(_ENOUGH)), *reply.sentences), reply.sources)
+        else:
+            async for event in self._worded(question, about, reply, language):
+                yield event
+            return
+        for event in events:
+            yield event
+
+    async def _worded(self, question: str, about: Answer | None, reply: Reply, language: str) -> AsyncIterator[Event]:
+        found = self.find(question, _seen(about), count=5)
+        said, whole = 0, False
+        for one in reply.hedge:
+            yield _sentence(one)
+        try:
+            async with asyncio.timeout(_SECONDS), self._talking:
+                async for text, numbers in self.remote.answer(question, [one.fact for one in found], language):
+                    said += 1
+                    yield _sentence(Sentence(text=text, cites=tuple(numbers)))
+            whole = True
+        except (InflameError, TimeoutError) as error:
+            log.warning("chat", extra={"error": f"{type(error).__name__}: {error}"})
+        if said and whole:
+            events = _events((), _sources(found), by=self.remote.model)
+        elif said:
+            yield "by", {"model": self.remote.model}
+            yield "cut", {}
+            events = _events(reply.facts, _sources(found))
+        else:
+            events = _events(reply.facts, reply.sources)
+        for event in events:
+            yield event
 
     def _hedge(self, found: Sequence[Found], about: Answer | None, say: words.Say) -> list[Sentence]:
         """How sure the picture's answer is, where the facts hang on it."""
@@ -146,6 +188,27 @@ class Chat:
         return say("I only know about these: {names}. And about this model.", names=listed)
 
 
+@final
+class Chats:
+    """A chat for each model of the site, about the version that answers now. Raises DataError for a broken card."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._remote, self._budget = service, endpoint(), Budget(hourly())
+        self._cards = cards.library(service.settings.cards)
+        self._made: dict[str, tuple[str, Chat]] = {}
+        for name in service.slots:
+            self(name)
+
+    def __call__(self, name: str = "") -> Chat:
+        """That of a model; of the first without a name. Raises Problem."""
+        model = self._service.model(name)
+        version, found = self._made.get(model.name, ("", None))
+        if found is None or version != model.version:
+            found = Chat(model.classes, model.name, model.card, self._remote, budget=self._budget, among=self._cards)
+            self._made[model.name] = model.version, found
+        return found
+
+
 def endpoint() -> Any:
     """Who words the answers, as the environment says; None: nobody. INFLAME_CHAT names a plugin (default: openai)."""
     url = os.environ.get("INFLAME_CHAT_URL", "")
@@ -153,6 +216,18 @@ def endpoint() -> Any:
         return None
     made = plugins.load("chat", os.environ.get("INFLAME_CHAT", "openai"))
     return made(url, os.environ.get("INFLAME_CHAT_MODEL", "default"), os.environ.get("INFLAME_CHAT_KEY", ""))
+
+
+def hourly() -> int:
+    """How many answers each visitor may have worded in an hour, as the environment says. Raises UserError."""
+    word = os.environ.get("INFLAME_CHAT_HOURLY", "") or str(HOURLY)
+    if not word.isascii() or not word.isdigit():
+        raise UserError(
+            f'"{word[:40]}" is no number of answers.',
+            where="INFLAME_CHAT_HOURLY",
+            remedy=f"export INFLAME_CHAT_HOURLY={HOURLY}",
+        )
+    return int(word)
 
 
 def openai(url: str, model: str, key: str) -> Remote:
@@ -163,12 +238,9 @@ def openai(url: str, model: str, key: str) -> Remote:
 def routes(service: Service) -> APIRouter:
     """The page and the stream."""
     router = APIRouter()
-    remote = endpoint()
-    talks = {
-        name: Chat(slot.current.classes, name, slot.current.card, remote, service.settings.cards)
-        for name, slot in service.slots.items()
-    }
-    _page(router, service, talks)
+    chats = Chats(service)
+    _page(router, service, chats)
+    _opinions(router, service)
 
     @router.post(
         "/v1/chat",
@@ -177,7 +249,8 @@ def routes(service: Service) -> APIRouter:
         responses=problems("bad_request", "forbidden", "slow", "too_large", "unprocessable", "busy"),
     )
     async def ask(request: Request) -> StreamingResponse:
-        """Server-sent events: `sentence` {text, cites}, `sources`, `by`, `done`; `bye` when the server stops.
+        """Server-sent events: `sentence` {text, cites}, `sources`, `by` {model: who worded it; "": nobody, these are
+        quotes}, `done`; `cut` where the model broke off, and quotes follow; `bye` when the server stops.
         The body: {"question": …, "about": id of a result, "language": "en"}."""
         told = uploads.as_object(await request.body())
         question = uploads.text_of(told, "question", LONGEST).strip()
@@ -185,69 +258,104 @@ def routes(service: Service) -> APIRouter:
         language = words.chosen(uploads.text_of(told, "language", 10), "")
         if not question:
             raise Problem("bad_request", "There is no question.", '{"question": "…"}')
-        talk = talks[about.model if about else next(iter(talks))]
-        events = _events(service, talk.stream(question, about, language))
+        talk = chats(about.model if about else "")
+        events = _told(service, talk.stream(question, about, language, request.state.client))
         heads = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=heads)
-
-    @router.post(
-        "/v1/chat/feedback",
-        tags=["chat"],
-        status_code=204,
-        summary="Say whether an answer helped",
-        responses=problems("bad_request", "forbidden", "slow", "too_large", "unprocessable", "busy"),
-    )
-    async def helped(request: Request) -> Response:
-        """Counted, and noted in the log without the question."""
-        told = uploads.as_object(await request.body())
-        verdict = uploads.text_of(told, "verdict", 10)
-        if verdict not in ("good", "bad"):
-            raise Problem("unprocessable", "That is no verdict.", 'Say "good" or "bad".')
-        service.metrics.helped.labels(verdict).inc()
-        return Response(status_code=204)
 
     return router
 
 
-def _page(router: APIRouter, service: Service, talks: dict[str, Chat]) -> None:
+def _opinions(router: APIRouter, service: Service) -> None:
+    @router.post(
+        "/v1/chat/feedback",
+        tags=["chat"],
+        status_code=201,
+        summary="Say whether an answer helped",
+        responses=problems(
+            "bad_request", "forbidden", "not_found", "slow", "too_large", "unprocessable", "busy", "storage"
+        ),
+    )
+    async def say(request: Request) -> JSONResponse:
+        """The body: {"verdict": "good" or "bad", "reason": a text, "model": which}; or, for a reason that comes later,
+        {"feedback": what this answered, "reason": a text}. Kept without the question and the answer."""
+        told = uploads.as_object(await request.body())
+        verdict, model = uploads.text_of(told, "verdict", 10), uploads.text_of(told, "model", 200)
+        reason = " ".join(uploads.text_of(told, "reason", helped.LETTERS).split())
+        if name := uploads.text_of(told, "feedback", 64):
+            if not await of_log(helped.explain, service.store.log, name, reason):
+                raise Problem("not_found", "There is no such feedback.", "Say first whether the answer helped.")
+            return JSONResponse({"feedback": name}, 201)
+        if verdict not in helped.VERDICTS:
+            raise Problem("unprocessable", "That is no verdict.", 'Say "good" or "bad".')
+        thumb = helped.Thumb(verdict=verdict, reason=reason, model=service.model(model).name)
+        made = await of_log(helped.keep, service.store.log, thumb)
+        service.metrics.helped.labels(verdict).inc()
+        return JSONResponse({"feedback": made}, 201)
+
+
+def _page(router: APIRouter, service: Service, chats: Chats) -> None:
     @router.get("/ask", include_in_schema=False)
     async def page(request: Request) -> HTMLResponse:
         question = request.query_params.get("q", "")[:LONGEST].strip()
         about = _about(service, request.query_params.get("about", ""))
-        talk = talks[about.model if about else next(iter(talks))]
-        language = words.chosen(request.query_params.get("lang", ""), request.headers.get("accept-language", ""))
-        reply = talk.reply(question, about, words.say(language)) if question else None
+        talk = chats(about.model if about else "")
+        speak = pages.speaking(request)
+        reply = talk.reply(question, about, speak) if question else None
         suggested = talk.suggested
         if about is not None:
             own = [one for one in suggested if words.pretty(about.label) in one]
             suggested = [*own, *(one for one in suggested if one not in own)]
         values: dict[str, Any] = {"question": question, "reply": reply, "about": about, "suggested": suggested[:6]}
-        remote = talk.remote.model if talk.remote else ""
-        return pages.page(request, "ask.html", facts=len(talk.find.facts), remote=remote, **values)
+        values["reasons"] = {said: [(why, speak(why)) for why in some] for said, some in helped.REASONS.items()}
+        model = service.model(about.model if about else "").name
+        return pages.page(request, "ask.html", facts=len(talk.find.facts), model=model, **values)
 
 
-async def _events(service: Service, events: AsyncIterator[tuple[str, Any]]) -> AsyncIterator[str]:
-    """As text, with a heartbeat where nothing comes for long, and a farewell when the server stops."""
-    waiting = asyncio.ensure_future(anext(events, None))
+async def _told(service: Service, events: AsyncIterator[Event]) -> AsyncIterator[str]:
+    """As text, with a heartbeat where nothing comes, and a farewell when the server stops. When nobody listens any
+    more, whoever words the answer is let go."""
+    found = asyncio.Queue[Event | None]()
+    task = asyncio.create_task(_listen(events, found))
     try:
         while True:
-            done, _ = await asyncio.wait({waiting}, timeout=min(_HEARTBEAT, 1.0))
-            if service.draining and not done:
-                yield "event: bye\ndata: {}\n\n"
-                return
-            if not done:
-                yield ": still here\n\n"
+            try:
+                event = await asyncio.wait_for(found.get(), _HEARTBEAT)
+            except TimeoutError:
+                yield "event: bye\ndata: {}\n\n" if service.draining else ": still here\n\n"
+                if service.draining:
+                    return
                 continue
-            if (event := waiting.result()) is None:
+            if event is None:
                 return
             yield f"event: {event[0]}\ndata: {json.dumps(event[1], ensure_ascii=False)}\n\n"
-            waiting = asyncio.ensure_future(anext(events, None))
     finally:
-        waiting.cancel()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _listen(events: AsyncIterator[Event], found: asyncio.Queue[Event | None]) -> None:
+    """All in one task, in which a deadline holds."""
+    try:
+        async for event in events:
+            found.put_nowait(event)
+    finally:
+        found.put_nowait(None)
 
 
 def _about(service: Service, result: str) -> Answer | None:
     return service.store.find(result) if 0 < len(result) <= 64 else None
+
+
+def _events(sentences: Sequence[Sentence], sources: Sequence[Source], by: str = "") -> list[Event]:
+    """How an answer is told to its end."""
+    told = [_sentence(one) for one in sentences]
+    return [*told, ("sources", {"sources": [_plain(one) for one in sources]}), ("by", {"model": by}), ("done", {})]
+
+
+def _sentence(one: Sentence) -> Event:
+    return "sentence", {"text": one.text, "cites": list(one.cites)}
 
 
 def _seen(about: Answer | None) -> dict[str, float]:

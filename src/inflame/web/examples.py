@@ -19,8 +19,11 @@ from typing import Any, final
 import numpy as np
 from PIL import Image
 
+from inflame.errors import InflameError
 from inflame.web import thumbs
+from inflame.web.problems import Problem
 from inflame.web.served import Served
+from inflame.web.slots import Slot
 
 MOST = 8
 _BYTES = 4 * 2**20
@@ -49,7 +52,7 @@ class Waiting:
     of a run takes more memory than all the rest. Called, it waits for them; `after` seconds at most."""
 
     def __init__(self, model: Served, after: float = 20.0) -> None:
-        self._model, self._after = model, after
+        self.model, self._after = model, after
         self._found: Examples | None = None
         self._thread = threading.Thread(target=self._look, name="examples", daemon=True)
         self._thread.start()
@@ -60,8 +63,8 @@ class Waiting:
         return self._found or Examples()
 
     def _look(self) -> None:
-        run = self._model.folder.resolve().parent
-        command = [sys.executable, "-m", "inflame.web.examples", str(run), "text" if self._model.text else "image"]
+        run = self.model.folder.resolve().parent
+        command = [sys.executable, "-m", "inflame.web.examples", str(run), "text" if self.model.text else "image"]
         found: list[Example] = []
         if (run / "items.parquet").is_file():
             try:
@@ -75,11 +78,31 @@ class Waiting:
         if found:
             self._found = Examples(items=tuple(found), held_out=True)
             return
-        shown = self._model.shown(MOST)
+        try:
+            shown = self.model.shown(MOST)
+        except (InflameError, Problem):
+            return  # another version has taken over meanwhile
         contents = [one.thumb or one.snippet.encode() for one in shown]
         self._found = Examples(
-            items=tuple(_example(n, content, text=self._model.text) for n, content in enumerate(contents, 1))
+            items=tuple(_example(n, content, text=self.model.text) for n, content in enumerate(contents, 1))
         )
+
+
+@final
+class Following:
+    """The examples of the version that a slot serves now."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot, self._waiting = slot, Waiting(slot.current)
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Examples:
+        """Of different classes, without their answers."""
+        with self._lock:
+            if self._waiting.model is not self._slot.current:
+                self._waiting = Waiting(self._slot.current)
+            waiting = self._waiting
+        return waiting()
 
 
 def held_out(run: Path, *, text: bool, most: int = MOST) -> list[Example]:

@@ -17,6 +17,7 @@ from inflame.monitor import checking, rules
 from inflame.monitor import page as shown
 from inflame.monitor.drift import RISK
 from inflame.monitor.overview import Overview, overview
+from inflame.web import helped
 from inflame.web.api import owner
 from inflame.web.bundles import known
 from inflame.web.pages import page, speaking
@@ -51,6 +52,7 @@ def _pages(router: APIRouter, service: Service, tolerance: float) -> None:
         found = await of_log(_overview, service, model, days, tolerance)
         body = await of_log(_body, service, model, found, speaking(request))
         around: dict[str, Any] = {"model": model, "models": list(service.slots), "days": days, "body": Markup(body)}
+        around["helped"], around["reasons"] = await of_log(helped.told, service.store.log)
         return page(request, "monitor.html", **around)
 
     @router.get("/monitor.css", include_in_schema=False)

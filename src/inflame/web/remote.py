@@ -1,14 +1,16 @@
 """A language model that words the answers: any endpoint that speaks as OpenAI's. It gets facts and a question.
 
 It gets no tools. What comes back is judged sentence by sentence: without a number of a given fact, or with little in
-common with it, a sentence is dropped; links, pictures and markup are stripped. A reply that isn't an event stream, or
-that breaks off before `[DONE]`, is an error: then the facts answer for themselves.
+common with it, a sentence is dropped; links, pictures and markup are stripped. A reply that isn't an event stream, that
+is longer than any answer, or that breaks off before `[DONE]`, is an error: then the facts answer for themselves.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import final
 
@@ -24,12 +26,15 @@ _SYSTEM = (
     "If the facts don't answer, write nothing. No links, no pictures, no markup."
 )
 _MOST = 20_000  # letters of a reply
+_BYTES = 2**20  # of it, with all that is around the letters
+_LINE = 2**16  # bytes
 _SECONDS = 20.0
 _CITED = re.compile(r"\[(\d{1,3})\]")
 _MARKUP = re.compile(
     r"!?\[([^\]\d][^\]]*)\]\([^)]*\)|<[^>]*>|\b(?:https?|ftp|data|javascript):\S*|\bwww\.\S+|[*_`#>|\\]"
 )
-_ENDS = re.compile(r"(?<=[.!?])((?:\s*\[\d{1,3}\])*)(?:\s+|$)")
+_ADDRESS = re.compile(r"[^\W\d][\w-]*\.[^\W\d]{2,}|@")
+_ENDS = re.compile(r"(?<=[.!?])(?:\s*\[\d{1,3}\])*(?:\s+|$)|\n+")
 
 
 @final
@@ -57,17 +62,20 @@ class Remote:
             yield good
 
     async def _stream(self, body: dict[str, object]) -> AsyncIterator[str]:
-        heads = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        heads = {"Accept-Encoding": "identity"}  # what is packed may unpack without end
+        if self._key:
+            heads["Authorization"] = f"Bearer {self._key}"
+        limits = httpx.Timeout(_SECONDS, connect=5.0)
         got, done = 0, False
         try:
             async with (
-                httpx.AsyncClient(timeout=httpx.Timeout(_SECONDS, connect=5.0), follow_redirects=False) as client,
+                httpx.AsyncClient(timeout=limits, follow_redirects=False, verify=_trusted()) as client,
                 client.stream("POST", f"{self.url}/chat/completions", json=body, headers=heads) as reply,
             ):
                 kind = reply.headers.get("content-type", "")
                 if reply.status_code != 200 or not kind.startswith("text/event-stream"):
                     raise _failed(f"it answered {reply.status_code} {kind[:40]}")
-                async for line in reply.aiter_lines():
+                async for line in _lines(reply):
                     if not line.startswith("data:"):
                         continue
                     data = line[5:].strip()
@@ -85,24 +93,54 @@ class Remote:
             raise _failed("it broke off")
 
 
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Made once: reading the certificates takes longer than many an answer."""
+    return httpx.create_ssl_context()
+
+
+async def _lines(reply: httpx.Response) -> AsyncIterator[str]:
+    """The lines as they come, of which no more is held than the longest that is believed. Raises NetworkError."""
+    got, rest = 0, b""
+    async for piece in reply.aiter_raw():
+        got += len(piece)
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield _text(line)
+        if got > _BYTES or len(rest) > _LINE:
+            raise _failed("it doesn't end")
+    yield _text(rest)
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise _failed("what it says is no UTF-8") from None
+
+
 def checked(sentence: str, facts: Sequence[Fact]) -> tuple[str, list[int]] | None:
-    """The sentence as plain text with the numbers of its facts; None when it doesn't rest on them."""
+    """The sentence as plain text with the numbers of its facts; None when it doesn't rest on them: when less than half
+    of its words are theirs, three on end are not, or a figure is not; or when there is an address in it."""
     numbers = [int(number) for number in _CITED.findall(sentence)]
     if not numbers or any(not 1 <= number <= len(facts) for number in numbers):
         return None
     text = " ".join(_MARKUP.sub(lambda found: found[1] or "", _CITED.sub("", sentence)).split())
     text = "".join(letter for letter in text if letter.isprintable()).replace(" .", ".")
-    words = _content(text)
-    grounds = set[str]().union(
-        *(_content(facts[number - 1].text) | _content(facts[number - 1].about) for number in numbers)
-    )
-    if len(text) < 3 or len(text) > 600 or len(words & grounds) < max(2, len(words) / 3):
+    grounds = " ".join(f"{facts[number - 1].about} {facts[number - 1].text}" for number in numbers)
+    words, known = _content(text), set(_content(grounds))
+    theirs = [word in known for word in words]
+    if len(text) > 600 or _ADDRESS.search(text) or sum(theirs) < max(2, len(words) / 2):
+        return None
+    smuggled = any(not any(theirs[place : place + 3]) for place in range(len(theirs) - 2))
+    if smuggled or not set(re.findall(r"\d+", text)) <= set(re.findall(r"\d+", grounds)):
         return None
     return text, sorted(set(numbers))
 
 
-def _content(text: str) -> set[str]:
-    return {word[:6] for word in re.findall(r"[^\W_]{4,}", text.lower())}
+def _content(text: str) -> list[str]:
+    """The words that matter, as they begin."""
+    return [word[:6] for word in re.findall(r"[^\W_]{4,}", text.lower())]
 
 
 def _split(text: str) -> list[str]:
@@ -119,7 +157,7 @@ def _piece(data: str) -> str:
     try:
         choices = json.loads(data).get("choices") or [{}]
         piece = (choices[0].get("delta") or {}).get("content") or ""
-    except (ValueError, AttributeError, IndexError, TypeError, KeyError):
+    except (ValueError, AttributeError, IndexError, TypeError, KeyError, RecursionError):
         raise _failed("it doesn't speak as OpenAI's do") from None
     return piece if isinstance(piece, str) else ""
 

@@ -1,17 +1,23 @@
 """The words of the pages, in the languages that there are: English sentences are the keys of the catalogs.
 
-Another language is another file in `catalogs/`; a sentence that it lacks is shown in English.
+Another language is another file in `catalogs/`; a sentence that it lacks is shown in English. What went wrong is told
+by sentences that are filled in already: those are known by what stands around their gaps.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 CATALOGS = Path(__file__).parent / "catalogs"
 Say = Callable[..., str]
+
+_GAP = re.compile(r"\{(\w+)\}")
+_FIRM = 6  # letters that a sentence has besides its gaps, to be known by them
+_LONGEST = 1000  # letters of a sentence that is looked for
 
 
 @functools.cache
@@ -41,10 +47,40 @@ def say(language: str) -> Say:
     known = catalog(language)
 
     def speak(sentence: str, **values: object) -> str:
-        text = known.get(sentence, sentence)
+        text = known.get(sentence, "")
+        if not text:
+            return sentence.format(**values) if values else _filled(language, sentence)
         return text.format(**values) if values else text
 
     return speak
+
+
+def _filled(language: str, sentence: str) -> str:
+    """The same in that language, for a sentence whose gaps are filled; itself where no sentence is like that."""
+    for pattern, text in _patterns(language) if len(sentence) <= _LONGEST else ():
+        if (found := pattern.fullmatch(sentence)) is not None:
+            return text.format(**found.groupdict())
+    return sentence
+
+
+@functools.cache
+def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
+    """The sentences with gaps, those first that have most besides them."""
+    firm = {key: len(_GAP.sub("", key)) for key in catalog(language) if _GAP.search(key)}
+    return [
+        (_pattern(key), catalog(language)[key])
+        for key in sorted(firm, key=lambda key: -firm[key])
+        if firm[key] >= _FIRM
+    ]
+
+
+def _pattern(sentence: str) -> re.Pattern[str]:
+    literal, *rest = _GAP.split(sentence)
+    made, seen = re.escape(literal), set[str]()
+    for name, after in zip(rest[::2], rest[1::2], strict=True):
+        made += (f"(?P={name})" if name in seen else f"(?P<{name}>.+?)") + re.escape(after)
+        seen.add(name)
+    return re.compile(made, re.DOTALL)
 
 
 # What stands behind an answer's level. {a} is the label, {b} its rival.

@@ -175,7 +175,7 @@ def test_a_question_about_an_answer_is_a_stream_and_a_page(site: httpx.Client, p
 
 
 def test_an_opinion_of_the_chat_is_counted(site: httpx.Client) -> None:
-    assert site.post("/v1/chat/feedback", json={"verdict": "good"}).status_code == 204
+    assert site.post("/v1/chat/feedback", json={"verdict": "good"}).status_code == 201
     assert 'verdict="good"} 1' in site.get("/metrics").text
     assert site.post("/v1/chat/feedback", json={"verdict": "so so"}).status_code == 422
     assert site.post("/v1/chat", json={"question": "  "}).status_code == 400

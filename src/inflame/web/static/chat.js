@@ -34,7 +34,7 @@ function draw(turn, told) {
       raised.append(link);
       line.append(" ", raised);
     }
-    turn.querySelector(".reply").append(line);
+    [...turn.querySelectorAll(".reply")].at(-1).append(line);
   } else if (told.kind === "sources" && told.data.sources.length) {
     const list = make("ol", "", "sources");
     for (const one of told.data.sources) {
@@ -43,25 +43,53 @@ function draw(turn, told) {
       list.append(item);
     }
     turn.append(list);
+  } else if (told.kind === "cut") { // what was worded ends here; the facts follow, with a badge of their own
+    turn.append(make("p", say.cut, "problem cut"), make("div", "", "reply"));
   } else if (told.kind === "by") {
     turn.append(make("span", told.data.model ? say.by.replace("{model}", told.data.model) : say.offline, "badge"));
   }
 }
 
-function after(turn, question) {
+function after(turn) {
   const row = make("div", "", "row");
   const copy = Object.assign(make("button", say.copy, "plain"), { type: "button" });
-  copy.addEventListener("click", async () => { await navigator.clipboard?.writeText(turn.querySelector(".reply").innerText); copy.textContent = say.copied; });
+  copy.addEventListener("click", async () => {
+    const said = [...turn.querySelectorAll(".reply")].map((part) => part.innerText).join("\n\n");
+    await navigator.clipboard?.writeText(said);
+    copy.textContent = say.copied;
+  });
   row.append(copy);
-  for (const [verdict, text] of [["good", say.good], ["bad", say.bad]]) {
-    const button = Object.assign(make("button", text, "plain"), { type: "button" });
+  for (const verdict of ["good", "bad"]) {
+    const button = Object.assign(make("button", say[verdict], "plain"), { type: "button" });
     button.addEventListener("click", async () => {
-      await fetch("/v1/chat/feedback", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ verdict, question }) });
-      row.replaceChildren(make("span", say.thanks));
+      const kept = await opinion({ verdict, model: form.dataset.model });
+      row.replaceChildren(make("span", kept.feedback ? say.thanks : `${kept.detail} ${kept.remedy}`));
+      if (kept.feedback) row.append(why(row, verdict, kept.feedback));
     });
     row.append(button);
   }
   turn.append(row);
+}
+
+async function opinion(told) {
+  try {
+    return await (await fetch("/v1/chat/feedback", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(told) })).json();
+  } catch { return { detail: say.lost, remedy: "" }; }
+}
+
+function why(row, verdict, feedback) { // a reason, chosen or typed, for whoever likes to give one
+  const asked = make("form", "", "row reasons");
+  const send = async (reason) => { await opinion({ feedback, reason }); row.replaceChildren(make("span", say.thanks)); };
+  asked.append(make("span", say.why, "note"));
+  for (const [reason, text] of say.reasons[verdict]) {
+    const button = Object.assign(make("button", text, "plain"), { type: "button" });
+    button.addEventListener("click", () => send(reason));
+    asked.append(button);
+  }
+  const own = Object.assign(make("input"), { maxLength: 300, required: true, autocomplete: "off", placeholder: say.own, ariaLabel: say.own });
+  asked.append(own, make("button", say.send, "plain"));
+  asked.addEventListener("submit", (event) => { event.preventDefault(); send(own.value.trim()); });
+  return asked;
 }
 
 async function ask(question) {
@@ -78,13 +106,13 @@ async function ask(question) {
     const reply = await fetch("/v1/chat", { method: "POST", signal: running.signal, headers: { "Content-Type": "application/json", Accept: "text/event-stream" }, body: JSON.stringify({ question, about, language: document.documentElement.lang }) });
     if (!reply.ok) { const { detail, remedy } = await reply.json(); turn.querySelector(".reply").append(make("p", `${detail} ${remedy}`)); return; }
     for await (const told of events(reply)) {
-      if (told.kind === "done" || told.kind === "bye") ended = true;
+      if (told.kind === "done") ended = true;
       draw(turn, told);
     }
-    if (ended) after(turn, question);
-    else turn.querySelector(".reply").append(make("p", say.cut));
+    if (ended) after(turn);
+    else turn.append(make("p", say.lost, "problem cut"));
   } catch (error) {
-    if (error.name !== "AbortError") turn.querySelector(".reply").append(make("p", say.cut));
+    if (error.name !== "AbortError") turn.append(make("p", say.lost, "problem cut"));
   } finally {
     stop.hidden = true;
     turn.scrollIntoView({ block: "nearest" });
