@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,24 @@ def test_every_verb_teaches(name: str) -> None:
     assert "--debug" in text
     assert all(action.help for action in found._actions)
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("name", ["", *VERBS])
+def test_help_is_as_wide_as_the_terminal(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = parser(name).format_help() if name else overview()
+    for line in text.splitlines():
+        words = re.findall(r"'[^']*'|\"[^\"]*\"|\S+", line.removesuffix(" \\"))
+        assert len(line) <= columns or len(words) == 1, "only what can't be broken stands out"
+    monkeypatch.setenv("COLUMNS", "1000")
+    wide = parser(name).format_help() if name else overview()
+    assert _letters(text) == _letters(wide), "nothing is left out"
+
+
+def _letters(text: str) -> str:
+    """Without the spaces and the backslashes that breaking lines brings."""
+    return re.sub(r" \\\n|\s", "", text)
 
 
 def test_the_overview_fits_a_screen() -> None:

@@ -111,13 +111,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def overview() -> str:
-    """The text of `inflame --help`."""
+    """The text of `inflame --help`, as wide as the terminal is."""
+    from inflame.cli import layout
+
     lines = [_OPENING]
     for title, verbs in JOURNEY.items():
         lines.append(f"{title}:")
         lines += [f"  inflame {f'{name} {verb.words}':<22} {verb.line}" for name, verb in verbs.items()]
         lines.append("")
-    return "\n".join([*lines, _CLOSING])
+    return layout.fitted("\n".join([*lines, _CLOSING]), layout.width())
 
 
 def parser(name: str) -> Parser:

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from inflame.cli import layout
 from inflame.errors import UserError, did_you_mean
 
 _HELP = {"-h", "--help"}
 
 
 class _Layout(argparse.RawDescriptionHelpFormatter):
-    """Texts as written; long lists of options on one line."""
+    """Texts as written, as far as the terminal is wide enough for them."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32, width=min(100, shutil.get_terminal_size().columns))
+        super().__init__(prog, max_help_position=32, width=layout.width())
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return layout.fitted(super()._fill_text(text, width, indent), width)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return layout.told(text, width)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return super()._format_args(action, default_metavar).replace(f"[{action.metavar} ...]", "…")
+
+    def _format_usage(self, *words: Any, **more: Any) -> str:
+        return f"{layout.usage(super()._format_usage(*words, **more), layout.width())}\n\n"
 
 
 class Parser(argparse.ArgumentParser):
