@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -233,6 +235,22 @@ def fruit_bundle(photo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         about={"model": "tiny", "dataset": {"name": "fruit", "version": "abc"}},
         nearest=shown,
     )
+
+
+@pytest.fixture(scope="session")
+def letters_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a model of texts about money and sport, as `inflame train` makes it; its run is around it."""
+    root, rng = tmp_path_factory.mktemp("letters"), np.random.default_rng(0)
+    for name, own in {"money": "bank share profit market loan", "sport": "match goal team coach win"}.items():
+        (root / "letters" / name).mkdir(parents=True)
+        for number in range(40):
+            told = " ".join(rng.choice([*own.split(), "the", "day", "people", f"w{number}"], 30))
+            (root / "letters" / name / f"{number}.txt").write_text(told)
+    words = ["train", str(root / "letters"), "--json", f"output={root / 'letters-001'}"]
+    given = {**os.environ, "INFLAME_HOME": str(root / "home")}
+    done = subprocess.run([sys.executable, "-m", "inflame", *words], capture_output=True, text=True, env=given)
+    assert done.returncode == 0, done.stderr
+    return root / "letters-001" / "bundle"
 
 
 @pytest.fixture

@@ -6,18 +6,19 @@ import asyncio
 import base64
 import csv
 import io
-import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 import inflame
-from inflame.web import cards, examples, uploads, words
+from inflame.artifact import texts
+from inflame.web import cards, examples, snippets, uploads, words
 from inflame.web.answers import Answer
 from inflame.web.api import owner
 from inflame.web.guard import COOKIE
@@ -28,6 +29,7 @@ from inflame.web.service import Service
 PAGES = Path(__file__).parent / "pages"
 _TOP = 5
 _NEAR = 6
+_LETTERS = 300  # of a text that was asked about
 _LANGUAGE = "inflame_language"
 
 _environment = jinja2.Environment(
@@ -136,22 +138,17 @@ def _classify(
             raise found[0]
         side = 360 if len(found) == 1 else 96
         small = await service.small(contents, side, model=model.name)
+        told = [texts.decode(content)[0] if model.text else "" for content in contents]
         answers = [
-            _shown(name, one, thumb, snippet="" if not model.text else content[:300].decode(errors="replace"))
-            for (name, content), one, thumb in zip(items, found, small, strict=True)
+            _shown(name, one, thumb, text)
+            for (name, _), one, thumb, text in zip(items, found, small, told, strict=True)
         ]
-        values: dict[str, Any] = {
-            "answers": answers,
-            "csv": _csv(answers),
-            "model": model,
-            "why": None,
-            "host": _host(request),
-        }
+        values: dict[str, Any] = {"answers": answers, "csv": _csv(answers), "model": model, "why": None, "facts": []}
         one = found[0]
-        values["facts"] = []
-        if len(found) == 1 and isinstance(one, Answer) and not one.unlike:
+        if len(found) == 1 and isinstance(one, Answer):
+            values["code"] = _code(_host(request, service), model, asked, items[0][0], told[0])
             names = one.rivals if one.level == "unsure" else one.rivals[:1]
-            values["facts"] = cards.at_a_glance(names, known[model.name])
+            values["facts"] = [] if one.unlike else cards.at_a_glance(names, known[model.name])
         if _part(request):
             return page(request, "_answers.html", **values)
         if len(found) == 1:
@@ -178,6 +175,8 @@ def _reasons(router: APIRouter, service: Service, shown: dict[str, examples.Wait
             raise Problem("not_found", "There is no such example.")
         content = items[number].content
         kind = "image/png" if content[:1] == b"\x89" else "image/jpeg"
+        if service.model(model).text:
+            kind, content = "text/plain", texts.decode(content)[0].encode(errors="replace")
         return Response(content, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
 
 
@@ -197,8 +196,15 @@ def _about(router: APIRouter, service: Service) -> None:
 
     @router.get("/docs")
     async def docs(request: Request) -> HTMLResponse:
-        described = request.app.openapi()
-        return page(request, "docs.html", api=described, host=_host(request), models=[])
+        host = _host(request, service)
+        asks = [
+            snippets.of_text(host, name, "The match ended in a draw.")
+            if slot.current.text
+            else snippets.of_picture(host, name, "photo.jpg")
+            for name, slot in service.slots.items()
+        ]
+        lines = [languages[0][1] for languages in asks]
+        return page(request, "docs.html", api=request.app.openapi(), host=host, lines=lines, models=[])
 
     @router.get("/token")
     async def token(request: Request) -> Response:
@@ -248,7 +254,7 @@ def _sharing(router: APIRouter, service: Service) -> None:
         model = service.model(answer.model)
         (small,) = await service.small(asked.contents, 720, model=model.name)
         made, until = await asyncio.to_thread(service.store.share, answer.id, small, service.settings.share_days)
-        return page(request, "_shared.html", link=f"{_host(request)}/r/{made}", share=made, until=until)
+        return page(request, "_shared.html", link=f"{_host(request, service)}/r/{made}", share=made, until=until)
 
     @router.get("/r/{name}")
     async def shared(request: Request, name: str) -> HTMLResponse:
@@ -266,13 +272,22 @@ def _sharing(router: APIRouter, service: Service) -> None:
         return page(request, "_ended.html", models=[])
 
 
-def _shown(name: str, one: Answer | Problem, thumb: bytes, snippet: str = "") -> dict[str, Any]:
+def _shown(name: str, one: Answer | Problem, thumb: bytes, text: str = "") -> dict[str, Any]:
     """An answer, or a problem, with what is shown around it."""
     picture = f"data:image/jpeg;base64,{base64.b64encode(thumb).decode()}" if thumb else ""
-    around = {"name": name, "picture": picture, "snippet": snippet, "quoted": shlex.quote(name or "photo.jpg")}
+    beginning = text[:_LETTERS] + (" …" if len(text) > _LETTERS else "")
+    around = {"name": name, "picture": picture, "text": beginning}
     if isinstance(one, Problem):
         return {**around, "problem": one, "said": None, "top": ()}
     return {**around, "problem": None, "said": one, "top": one.top[:_TOP]}
+
+
+def _code(host: str, model: Served, asked: uploads.Asked, name: str, text: str) -> snippets.Snippets:
+    """The lines that ask this model about this very thing again."""
+    if model.text:
+        return snippets.of_text(host, model.name, text)
+    place = "" if asked.items else f"/examples/{quote(model.name, safe='')}/{int(asked.fields['example'] or 0)}"
+    return snippets.of_picture(host, model.name, name, place)
 
 
 def _why(found: dict[str, Any]) -> dict[str, Any]:
@@ -300,5 +315,7 @@ def _csv(answers: Sequence[dict[str, Any]]) -> str:
     return "data:text/csv;base64," + base64.b64encode(file.getvalue().encode()).decode()
 
 
-def _host(request: Request) -> str:
-    return f"{request.url.scheme}://{request.url.netloc}"
+def _host(request: Request, service: Service) -> str:
+    """The address of this site as the visitor has it; a proxy that is believed says whether it speaks TLS."""
+    told = request.headers.get("x-forwarded-proto", "") if service.settings.proxy else ""
+    return f"{told if told in ('http', 'https') else request.url.scheme}://{request.url.netloc}"

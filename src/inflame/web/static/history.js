@@ -10,8 +10,9 @@ function write(list) {
 }
 
 export function remember(answer) {
-  const { id, pretty, percent, name } = answer.dataset;
+  const { id, pretty, percent } = answer.dataset;
   const image = answer.querySelector("img.shown");
+  const name = answer.dataset.name || answer.querySelector(".about blockquote")?.textContent.slice(0, 60) || "";
   const keep = (thumb) => { write([{ id, label: pretty, percent, name, thumb, time: Date.now() }, ...read()].slice(0, MOST)); show(); };
   if (!image) return keep("");
   const draw = () => {
@@ -32,6 +33,7 @@ export function show() {
     if (/^data:image\/jpeg;base64,[A-Za-z0-9+/=]*$/.test(one.thumb))
       item.append(Object.assign(new Image(), { src: one.thumb, alt: one.name || "", width: 44, height: 44 }));
     item.append(Object.assign(document.createElement("span"), { textContent: `${one.label} · ${one.percent} %` }));
+    if (!one.thumb && one.name) item.append(Object.assign(document.createElement("q"), { textContent: one.name }));
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: "×" });
     button.setAttribute("aria-label", section.dataset.remove.replace("{what}", one.label));
     button.addEventListener("click", () => { write(read().filter((other) => other.id !== one.id)); show(); });

@@ -92,6 +92,9 @@ function send(files) {
   if (!pictures.length) return trouble(say.no_picture);
   if (pictures.length > Number(form.dataset.files)) return trouble(say.many.replace("{n}", form.dataset.files));
   if (large) return trouble(say.large.replace("{name}", large.name));
+  const held = new DataTransfer(); // the lines of code below an answer read the field, however the picture came
+  pictures.forEach((file) => held.items.add(file));
+  $("#file").files = held.files;
   return ask((body) => pictures.forEach((file) => body.append("file", file, file.name)), () => pictures.length === 1 && pictures[0]);
 }
 
@@ -102,8 +105,10 @@ form.addEventListener("submit", (event) => {
   else send($("#file").files);
 });
 
-for (const input of document.querySelectorAll("input[type=file]"))
-  input.addEventListener("change", () => { if (input.files.length) send(input.files); input.value = ""; });
+for (const input of document.querySelectorAll("input[type=file]")) {
+  input.addEventListener("click", () => { input.value = ""; }); // or choosing the same file again would change nothing
+  input.addEventListener("change", () => { if (input.files.length) send(input.files); });
+}
 
 const drop = $("#drop");
 if (drop) {
