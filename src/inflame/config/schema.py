@@ -109,21 +109,29 @@ IO: dict[str, Key] = {
 
 # Hyperparameters that mean the same in every model folder. Others take the type of their value in the TOML file.
 KNOWN: dict[str, Key] = {
-    "num_epochs": Key(kind="whole", low=0),
-    "batch_size": Key(kind="whole", low=0, auto=0),  # 0: found by trying
-    "patience": Key(kind="whole", low=0),
-    "learning_rate": Key(kind="number", above=0),
-    "weight_decay": Key(kind="number", low=0),
-    "momentum": Key(kind="number", low=0, below=1),
-    "label_smoothing": Key(kind="number", low=0, below=1),
-    "dropout": Key(kind="number", low=0, below=1),
-    "drop_path": Key(kind="number", low=0, below=1),
-    "ema": Key(kind="number", low=0, below=1),
-    "warmup": Key(kind="number", low=0, high=1),
-    "mixup": Key(kind="number", low=0),
-    "cutmix": Key(kind="number", low=0),
-    "cutout": Key(kind="number", low=0, below=1),
-    "clip_norm": Key(kind="number", low=0),
+    "num_epochs": Key(kind="whole", low=0, help="passes over the training items; 0: as many as the time allows"),
+    "batch_size": Key(
+        kind="whole", low=0, auto=0, help="items in a step; auto, in models that can: found by trying"
+    ),  # 0: the same
+    "patience": Key(
+        kind="whole", low=0, help="validations in a row without a better score, after which it ends; 0: never"
+    ),
+    "learning_rate": Key(kind="number", above=0, help="at its peak"),
+    "weight_decay": Key(kind="number", low=0, help="share of every weight that a step at the full rate takes away"),
+    "momentum": Key(kind="number", low=0, below=1, help="share of the step before that is kept"),
+    "label_smoothing": Key(kind="number", low=0, below=1, help="share of a label that is spread over all classes"),
+    "dropout": Key(kind="number", low=0, below=1, help="share of the features that are left out, others in each step"),
+    "drop_path": Key(
+        kind="number", low=0, below=1, help="share of the branches that are left out, others in each step"
+    ),
+    "ema": Key(
+        kind="number", low=0, below=1, help="of the average of the weights, in each step: 0.998 remembers 500; 0: none"
+    ),
+    "warmup": Key(kind="number", low=0, high=1, help="share of the training in which the learning rate rises"),
+    "mixup": Key(kind="number", low=0, help="alpha of the share of a second item that is blended in; 0: none"),
+    "cutmix": Key(kind="number", low=0, help="alpha of the share of a window of a second item; 0: none"),
+    "cutout": Key(kind="number", low=0, below=1, help="side of a square that is hidden, of the picture's; 0: none"),
+    "clip_norm": Key(kind="number", low=0, help="the longest step that gradients may ask for; 0: any"),
 }
 
 # What people call a setting elsewhere.
