@@ -92,6 +92,16 @@ def web(build: Build) -> str:
 
 
 @pytest.fixture(scope="module")
+def builds(engine: str, web: str, build: Build) -> list[list[str]]:
+    """The files of the website's image, each with its rights and owners, and with its content: of two builds."""
+    there = "find /opt /usr /var/lib /etc/passwd /etc/group /etc/shadow -xdev"
+    listed = f"{there} -printf '%p %m %U %G %l\\n'; {there} -type f -print0 | xargs -0 sha256sum"
+    run = [engine, "run", *LOCKED, "--user", "0", "--cap-add", "DAC_READ_SEARCH", "--entrypoint", "sh"]
+    first = told(*run, web, "-c", listed).splitlines()
+    return [first, told(*run, build("web", "--no-cache", keep=False), "-c", listed).splitlines()]
+
+
+@pytest.fixture(scope="module")
 def data(build: Build) -> str:
     return build("data")
 
@@ -195,6 +205,13 @@ def test_the_image_of_the_website_is_small_and_nobodys(engine: str, web: str) ->
     assert "Read-only file system" in refused.stderr
     sizes = [json.loads(told(engine, "image", "inspect", name))[0]["Size"] for name in (web, _base())]
     assert sizes[0] - sizes[1] <= MOST, f"{(sizes[0] - sizes[1]) / 2**20:.0f} MB"
+
+
+def test_a_build_can_be_repeated(builds: list[list[str]]) -> None:
+    """Anew, without any layer of before, all files have the content, owner and rights that they had."""
+    first, second = builds
+    assert len(first) > 10_000
+    assert sorted(set(first) ^ set(second)) == []
 
 
 def test_the_image_of_data_checks_and_shards_a_folder(engine: str, data: str, photo_set: Path, tmp_path: Path) -> None:
