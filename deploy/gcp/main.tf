@@ -21,15 +21,21 @@ provider "google" {
 
 resource "google_project_service" "used" {
   for_each = toset([
-    "artifactregistry.googleapis.com", "iamcredentials.googleapis.com", "run.googleapis.com",
-    "secretmanager.googleapis.com", "sts.googleapis.com",
+    "aiplatform.googleapis.com", "artifactregistry.googleapis.com", "cloudresourcemanager.googleapis.com",
+    "container.googleapis.com", "iam.googleapis.com", "iamcredentials.googleapis.com", "logging.googleapis.com",
+    "run.googleapis.com", "secretmanager.googleapis.com", "sts.googleapis.com",
   ])
   service            = each.value
   disable_on_destroy = false
 }
 
-resource "google_storage_bucket" "runs" {
-  name                        = "${var.project}-inflame"
+# Training writes into the first one; what serves, and what served before, is in the second, which only `deploy` writes.
+resource "google_storage_bucket" "kept" {
+  for_each = {
+    runs      = "${var.project}-inflame"
+    champions = "${var.project}-inflame-champions"
+  }
+  name                        = each.value
   location                    = var.region
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
@@ -47,6 +53,11 @@ resource "google_storage_bucket" "runs" {
       type = "Delete"
     }
   }
+}
+
+moved {
+  from = google_storage_bucket.runs
+  to   = google_storage_bucket.kept["runs"]
 }
 
 resource "google_artifact_registry_repository" "images" {

@@ -19,3 +19,20 @@ variable "public" {
   type        = bool
   default     = true
 }
+
+variable "backend" {
+  description = "Where the workflow train trains when nobody says: local (the machine that GitHub lends) or vertexai."
+  type        = string
+  default     = "local"
+
+  validation {
+    condition     = contains(["local", "vertexai"], var.backend)
+    error_message = "Say local or vertexai."
+  }
+}
+
+variable "cluster" {
+  description = "A cluster of GKE in the region that gets the website too; empty for none."
+  type        = string
+  default     = ""
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,3 +265,20 @@ def test_the_picture_is_one() -> None:
         assert picture.format == "PNG"
         assert picture.size == (64, 64)
         assert picture.getextrema() == (40, 220)
+
+
+def test_kustomize_takes_the_folder_that_is_applied() -> None:
+    import argparse
+    import runpy
+
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("needs kubectl")
+    words = argparse.Namespace(folder=str(EXAMPLE), image="registry/web@sha256:1", service="inflame")
+    with runpy.run_path(str(ROLLOUT))["_overlay"](words) as folder:
+        done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=True)
+    made = {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}
+    (container,) = made["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry/web@sha256:1"
+    assert container["readinessProbe"]  # the rest is as it was
+    assert set(made) == {"Deployment", "Service", "PodDisruptionBudget", "Ingress"}

@@ -36,7 +36,12 @@ SETTINGS = (
         example="us-central1",
         required=True,
     ),
-    Setting(name="service_account", help="who the job is", example="inflame@my-project.iam.gserviceaccount.com"),
+    Setting(
+        name="service_account",
+        help="who the job is",
+        variables=("INFLAME_VERTEXAI_SERVICE_ACCOUNT",),
+        example="inflame@my-project.iam.gserviceaccount.com",
+    ),
     Setting(name="image", help="the container image", default="pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime"),
     Setting(name="disk", help="disk of each machine, in GB", default="100"),
     Setting(name="network", help="a network of yours, projects/NUMBER/global/networks/NAME"),
