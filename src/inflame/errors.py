@@ -7,7 +7,7 @@
     │   ├── BundleError              a bundle is missing, incomplete or changed
     │   └── MissingExtra             a part of inflame that isn't installed
     └── RunError                  1  something failed while running
-        ├── Diverged                 a loss or a weight is no longer finite
+        ├── Diverged                 a loss or a weight is no longer finite, or the loss has run away
         ├── StorageError             disk full, read-only, no permission
         ├── CheckpointError          no checkpoint can be read
         ├── NetworkError             no place could be reached
@@ -79,7 +79,7 @@ class RunError(InflameError):
 
 
 class Diverged(RunError):
-    """A loss or a weight is no longer finite."""
+    """A loss or a weight is no longer finite, or the loss has run away."""
 
 
 class StorageError(RunError):

@@ -139,7 +139,7 @@ def _learner(
         train_loader=mixed(batches, classes=classes, mixup=plan.mixup, cutmix=plan.cutmix),
         val_loader=loader.Batches(loader.head(held, WATCHED), preprocess, batch_size=500),
         step=growing[0] if growing else None,
-        hooks=[*s.hooks(), *growing, *([hooks.Ema(plan.ema)] if plan.ema else [])],
+        hooks=[*s.hooks(patience=h.patience), *growing, *([hooks.Ema(plan.ema)] if plan.ema else [])],
     )
 
 

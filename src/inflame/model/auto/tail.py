@@ -148,7 +148,7 @@ def _one(
         device=One(channels_last=True),
         train_loader=Views(learnt, batch_size=h.tail_batch_size, seed=s.settings.seed, shuffle=True),
         val_loader=Views(held, batch_size=128),
-        hooks=[*s.hooks(last=f"last-{stage}"), *([hooks.Ema(plan.ema)] if plan.ema else [])],
+        hooks=[*s.hooks(last=f"last-{stage}", patience=h.patience), *([hooks.Ema(plan.ema)] if plan.ema else [])],
     )
     s.fit(learner, stage=stage, epochs=h.num_epochs or MOST, share=share)
     s.reasons.chose(tail_epochs=learner.at.epoch)

@@ -148,7 +148,7 @@ def _learned(
         device=device,
         train_loader=mixed(batches, classes=classes, mixup=plan.mixup, cutmix=plan.cutmix),
         val_loader=loader.Batches(_held(chosen, seen), preprocess, batch_size=64),
-        hooks=[*s.hooks(last="last-whole"), *([hooks.Ema(plan.ema)] if plan.ema else [])],
+        hooks=[*s.hooks(last="last-whole", patience=h.patience), *([hooks.Ema(plan.ema)] if plan.ema else [])],
     )
     s.reserve += after
     s.fit(learner, stage="whole", epochs=h.num_epochs or MOST)

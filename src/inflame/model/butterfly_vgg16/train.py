@@ -52,7 +52,7 @@ def train(settings: Settings) -> dict[str, Any]:
             device=s.pace(net, batches, criterion, epochs=h.num_epochs),  # the fastest way on this machine
             train_loader=batches,
             val_loader=read(s.dataset.split("val")),
-            hooks=s.hooks(finished, pictures),
+            hooks=s.hooks(finished, pictures, patience=h.patience),
         )
 
         # 3. Train until the epochs or the time are used up; keep the best epoch.

@@ -55,7 +55,7 @@ def train(settings: Settings) -> dict[str, Any]:
             device=where,
             train_loader=batches,
             val_loader=held_out,
-            hooks=[*s.hooks(finished, pictures), *([hooks.Ema(h.ema)] if h.ema else [])],
+            hooks=[*s.hooks(finished, pictures, patience=h.patience), *([hooks.Ema(h.ema)] if h.ema else [])],
         )
 
         s.hold_back(net, PICTURES, pictures)

@@ -169,6 +169,23 @@ def load(folder: Path, say: Callable[[str], None] = _warn) -> dict[str, Any] | N
     return None
 
 
+def back_to(folder: Path, step: int) -> int | None:
+    """Takes back the checkpoints of `folder` that were saved after `step` steps: the one before takes the place of the
+    newest, or that is set aside. Gives the step of what is left, None where nothing is."""
+    newest, previous = folder / NEWEST, folder / PREVIOUS
+    for path in (newest, previous):
+        try:
+            found: int = read(path)["at"]["step"]
+        except (FileNotFoundError, CheckpointError):
+            continue
+        if found <= step:
+            if path != newest:
+                os.replace(path, newest)  # under the name by which a copy elsewhere is overwritten too
+            return found
+        _set_aside(path)
+    return None
+
+
 class Resumable(Protocol):
     """What goes on where a checkpoint ends: a learner."""
 

@@ -51,7 +51,7 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
-def _score(learner: Learner) -> tuple[float, float] | None:
+def score(learner: Learner) -> tuple[float, float] | None:
     """How good the last epoch was, bigger is better: accuracy, then minus the loss; of validation where there is one.
     None when that epoch wasn't validated, or when its loss is no number."""
     kind = "" if learner.val_loader is None else "val_"
@@ -103,14 +103,17 @@ class SaveLast:
     def pause(self, learner: Learner) -> None:
         """Saves when it is time; when told to stop, saves and stops."""
         stops = self._told is not None
-        busy = self._writer.busy and self.every  # what is being written is as new as the disk allows
-        saves = stops or (not busy and self._clock() >= self._due(at_end=learner.at.batch == 0))
+        # What is being written is as new as the disk allows; what may be spoilt must not push out what isn't.
+        waits = (self._writer.busy and self.every) or learner.suspect
+        saves = stops or (not waits and self._clock() >= self._due(at_end=learner.at.batch == 0))
+        spoilt = learner.suspect
         if learner.device.spread:  # all must take part, so the first one's clock and signals count
-            stops, saves = (bool(learner.device.agree(float(given))) for given in (stops, saves))
+            stops, saves, spoilt = (bool(learner.device.agree(float(given))) for given in (stops, saves, spoilt))
             self._told = (self._told or signal.SIGTERM) if stops else None
         if stops:
             try:
-                self.save(learner)
+                if not spoilt:
+                    self.save(learner)
             except BaseException:  # no checkpoint: that is the news, not that somebody pressed Ctrl-C
                 self._told = None
                 raise
@@ -141,10 +144,16 @@ class SaveLast:
         self._begin(learner)
         self._writer.wait()
 
+    def back_to(self, step: int) -> int | None:
+        """Takes back what was saved after `step` steps; gives the step of what is left, None where nothing is."""
+        with suppress(Exception):  # something else went wrong: that is the news
+            self._writer.wait()
+        return checkpoint.back_to(self.folder, step)
+
     def _begin(self, learner: Learner) -> None:
         if not learner.device.main and not learner.device.spread:
             return
-        self._saved, self._calmer = self._clock(), _calmer(learner)
+        self._saved, self._calmer = self._clock(), calmer(learner)
         state = learner.device.whole(learner.state_dict())
         if learner.device.main:
             self._writer.save(state, self.folder)
@@ -197,7 +206,7 @@ class SaveBest:
 
     def after_epoch(self, learner: Learner) -> None:
         """Keeps the weights of this epoch if it is the best so far."""
-        now = _score(learner)
+        now = score(learner)
         better = now is not None and (self.score is None or now > self.score)
         if learner.device.spread:  # all must take part, and the first one knows
             better = bool(learner.device.agree(float(better)))
@@ -240,7 +249,7 @@ class EarlyStop:
 
     def after_epoch(self, learner: Learner) -> None:
         """Counts, and stops when it is enough."""
-        now = _score(learner)
+        now = score(learner)
         if now is None:
             return
         if self.score is None or now > self.score:
@@ -406,7 +415,7 @@ class NonFinite:
         raise Diverged(
             f"{what} in epoch {learner.at.epoch + 1}, batch {learner.at.batch + 1}; the weights were not touched.",
             where=f"{file} (the batch)",
-            remedy=_calmer(learner)
+            remedy=calmer(learner)
             if sound
             else "The pictures of that batch hold values that aren't finite: mend them.",
         )
@@ -426,7 +435,7 @@ class Metrics:
             self.write(**learner.metrics)
 
 
-def _calmer(learner: Learner) -> str:
+def calmer(learner: Learner) -> str:
     """The way out when training blew up."""
     rate = learner.optimizer.param_groups[0]["lr"]
     exact = "" if learner.device.precision == "fp32" else ", or train in fp32"

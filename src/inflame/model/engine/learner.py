@@ -223,7 +223,7 @@ class Learner:
         self.scored = net
         self.at, self.epochs, self.budget = Place(), math.inf, TimeBudget()
         self.progress = 0.0
-        self.fitting = False
+        self.fitting = self.suspect = False  # suspect: the loss is where no checkpoint should be saved
         self.metrics: dict[str, float] = {}
         self.x = self.y = self.value = torch.empty(0)  # the batch at hand, and its loss
         self.careful = Careful()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shlex
 import sys
@@ -28,7 +29,7 @@ from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError, SettingError
-from inflame.model.engine import afar, checkpoint, debug, hooks, many, nets, pace
+from inflame.model.engine import afar, checkpoint, debug, hooks, many, nets, pace, trend
 from inflame.model.engine.conclude import Model, answers, keep, publish, seconds
 from inflame.model.engine.device import Device, One
 from inflame.model.engine.learner import Learner, Loader, Sizable, TimeBudget, shared
@@ -99,20 +100,23 @@ class Session:
         pictures: Pictured | None = None,
         *,
         last: str = "last",
+        patience: int = 0,
     ) -> list[object]:
-        """Guard, best and last checkpoint, metrics, progress. With `model`, which makes a model of the learner as it
+        """Guards, best and last checkpoint, metrics, progress. With `model`, which makes a model of the learner as it
         stands, a long training is published once on the way. last: the folder of the checkpoints, another one for each
-        learner of a run."""
+        learner of a run. patience: validations in a row without a better score after which training ends; 0: never."""
         early: list[object] = []
         if model is not None and pictures is not None and self.budget is not None and self.budget.seconds >= 40:
             early = [_Early(self, model, pictures)]
         return [
             hooks.NonFinite(self.run.path),
+            trend.Trend(chance=math.log(len(self.dataset.classes)), flat=partial(self._flat, last)),
             hooks.Metrics(self.run.metric if last == "last" else partial(self.run.metric, stage=last)),
             hooks.SaveBest(self.run.path / last.replace("last", "best"), say=self.run.note),
             hooks.SaveLast(self.run.path / last, sent=self.run.pushed),
             Progress(say=self.run.say),
             *early,
+            *([hooks.EarlyStop(patience)] if patience else []),
         ]
 
     def kept(self, name: str, decide: Callable[[], Any]) -> Any:
@@ -290,6 +294,11 @@ class Session:
             splits=("val" if "val" in pictures else "train",) * len(val),
             how=how,
         )
+
+    def _flat(self, last: str, told: str) -> None:
+        stage = "" if last == "last" else f" of {last.removeprefix('last-')}"
+        self.say("plateau", told + ": the rest of the time may be wasted")
+        self.reasons.because(f"plateau{stage}", "trained on", told)
 
     def _together(self, device: Many, net: nn.Module, loader: Loader, criterion: Criterion, name: str) -> Device:
         """All processes compute in the way that is fastest for the first, tried on its share of a batch."""

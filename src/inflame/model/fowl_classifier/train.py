@@ -58,7 +58,7 @@ def train(settings: Settings) -> dict[str, Any]:
                 device=where,
                 train_loader=given,
                 val_loader=held_out,
-                hooks=[*s.hooks(last=f"last-{stage}"), hooks.Freeze(*frozen), *average],
+                hooks=[*s.hooks(last=f"last-{stage}", patience=h.patience), hooks.Freeze(*frozen), *average],
             )
             if h.prune and learner.device.spread:
                 remedy = "prune=0, or strategy=ddp where the net fits into one device"

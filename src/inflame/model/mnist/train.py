@@ -49,7 +49,7 @@ def train(settings: Settings) -> dict[str, Any]:
             device=s.pace(net, batches, criterion, epochs=h.num_epochs),  # the fastest way on this machine
             train_loader=batches,
             val_loader=loader.Batches(loader.head(pictures["val"], 1000), PICTURES, batch_size=500),
-            hooks=[*s.hooks(finished, pictures), *([hooks.Ema(h.ema)] if h.ema else [])],
+            hooks=[*s.hooks(finished, pictures, patience=h.patience), *([hooks.Ema(h.ema)] if h.ema else [])],
         )
 
         s.hold_back(net, PICTURES, pictures)
