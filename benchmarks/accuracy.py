@@ -16,6 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.history import note
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
@@ -84,6 +86,7 @@ def main() -> None:
             most = max(row[2] for row in rows)
             load = os.getloadavg()[1]  # of the last five minutes: what others took is not there for the training
             row = f"| {name} | {case.seconds} | {each} | {mean:.4f} | {case.reach} | {wall:.1f} | {load:.1f} | {most} |"
+            note(f"accuracy: {name}, {case.seconds} s", mean, "accuracy")
             print(row, flush=True)
 
 

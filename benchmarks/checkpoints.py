@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from benchmarks.history import note
 from torch import nn
 
 from inflame.model.engine import checkpoint
@@ -41,6 +42,7 @@ def main() -> None:
         f"| file | stall, median ms | longest ms | until it is on the disk, ms |\n|---|---|---|---|\n| {size:.0f} MB ",
         end="",
     )
+    note(f"checkpoints: stall, {size:.0f} MB", 1e3 * statistics.median(stalls), "ms")
     print(
         f"| **{1e3 * statistics.median(stalls):.0f}** (to reach 50) | {1e3 * max(stalls):.0f} "
         f"| {1e3 * statistics.median(whole):.0f} |"

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from benchmarks.history import note
 from PIL import Image
 
 REACH = {"--help": 0.2, "predict": 1.0, "doctor": 0.3, "misspelt verb": 1.0, "misspelt setting": 1.0}
@@ -39,7 +40,9 @@ def main() -> None:
         }
         print("| command | median s | reach |\n|---|---|---|")
         for name, words in commands.items():
-            print(f"| {name} | {wall(words):.3f} | {REACH[name]} |", flush=True)
+            seconds = wall(words)
+            note(f"commands: {name}", seconds, "s")
+            print(f"| {name} | {seconds:.3f} | {REACH[name]} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.accuracy import Case, measure
+from benchmarks.history import note
 
 from inflame.artifact import getdata, split
 from inflame.artifact.listing import locate
@@ -71,6 +72,7 @@ def main() -> None:
                 fresh = tempfile.mkdtemp(dir=home)  # nothing is known from the fold before
                 found.append(measure(case, 0, fresh)[0])
             wall = (time.perf_counter() - began) / FOLDS
+            note(f"folds: {name}", sum(found) / FOLDS, "accuracy")
             values = " ".join(f"{value:.3f}" for value in found)
             print(f"| {name} | {row.reach} | {values} | {sum(found) / FOLDS:.4f} | {wall:.0f} |", flush=True)
 

@@ -29,6 +29,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from benchmarks.history import note
 from torch import Tensor, nn
 
 from inflame.model.engine.device import One
@@ -209,6 +210,7 @@ def main() -> None:
         return
     print(f"torch {torch.__version__}, {os.cpu_count()} CPUs, {words.rounds} rounds of {words.steps} steps")
     for name, row in found.items():
+        note(f"learner_overhead: {name}", row["wall_us"], "µs", ratio=row["wall_ratio"])
         print(
             f"{name:9} wall {row['wall_us']:6.1f} µs a step, {row['wall_ratio']:.3f} x plain"
             f"   cpu {row['cpu_us']:6.1f} µs, {row['cpu_ratio']:.3f} x"
