@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +230,62 @@ def test_a_talk(browse: Callable[..., Any]) -> None:
     expect(page.locator(".reply").nth(1)).to_contain_text("I only know about")
     page.get_by_role("button", name="This helps").first.click()
     expect(page.locator(".turn").first).to_contain_text("Thank you.")
+    page.get_by_role("button", name="I learned something.").click()
+    expect(page.locator(".reasons")).to_have_count(0)
+    page.get_by_role("button", name="This doesn't help").click()
+    page.get_by_label("In your own words").fill("<img src=x onerror=window.pwned=1>")
+    page.keyboard.press("Enter")
+    expect(page.locator(".reasons")).to_have_count(0)
+    page.goto(page.url.replace("/ask", "/monitor"))
+    said = page.locator("#chat-said")
+    expect(said).to_contain_text("It helped 1 times, and 1 times it did not.")
+    expect(said.locator("q")).to_have_text(["<img src=x onerror=window.pwned=1>", "I learned something."])
+    assert page.evaluate("window.pwned") is None
+
+
+@pytest.fixture
+def breaking_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An endpoint that words the answers of the sites to come: it says one sentence, and hangs up in the next."""
+
+    class Endpoint(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            piece = {"choices": [{"delta": {"content": "In a test accuracy was 99.0 % [1]. Moreover"}}]}
+            self.wfile.write(f"data: {json.dumps(piece)}\n\n".encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("INFLAME_CHAT_URL", f"http://127.0.0.1:{server.server_address[1]}/v1")
+        monkeypatch.setenv("INFLAME_CHAT_MODEL", "tiny")
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@browser_needed
+@quiet
+def test_an_answer_that_breaks_off_is_not_shown_as_whole(breaking_off: None, browse: Callable[..., Any]) -> None:
+    from playwright.sync_api import expect
+
+    page = browse("ask")
+    expect(page.locator(".badge")).to_have_count(0)
+    page.fill("#question", "How good is this model?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".turn .badge")).to_have_text(["worded by tiny", "offline"])
+    expect(page.locator(".reply").first).to_have_text("In a test accuracy was 99.0 %. 1")
+    expect(page.locator(".cut")).to_have_text("The answer broke off. Here are the facts themselves.")
+    expect(page.locator(".reply").nth(1)).to_contain_text("Test accuracy 99.0 % (in a test).")
+    tops = [page.locator(one).first.bounding_box()["y"] for one in (".reply", ".badge", ".cut", ".reply >> nth=1")]
+    assert tops == sorted(tops)
+    page.goto(page.url + "?q=How+good+is+this+model")  # what a browser without scripts gets
+    expect(page.locator(".badge")).to_have_text("offline")
 
 
 @browser_needed

@@ -73,7 +73,7 @@ async def _problem(request: Request, error: Exception) -> Response:
     problem = _of_http(error) if isinstance(error, HTTPException) else of(error)
     if wants_page(request):
         return pages.problem(request, problem)
-    told: dict[str, Any] = problem.told(request.url.path, request.state.request_id)
+    told: dict[str, Any] = problem.told(request.url.path, request.state.request_id, pages.speaking(request))
     return JSONResponse(told, problem.status, headers=problem.headers(), media_type=TYPE)
 
 

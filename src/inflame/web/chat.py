@@ -240,7 +240,6 @@ def routes(service: Service) -> APIRouter:
     router = APIRouter()
     chats = Chats(service)
     _page(router, service, chats)
-    _opinions(router, service)
 
     @router.post(
         "/v1/chat",
@@ -263,6 +262,7 @@ def routes(service: Service) -> APIRouter:
         heads = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=heads)
 
+    _opinions(router, service)
     return router
 
 
@@ -308,8 +308,9 @@ def _page(router: APIRouter, service: Service, chats: Chats) -> None:
             suggested = [*own, *(one for one in suggested if one not in own)]
         values: dict[str, Any] = {"question": question, "reply": reply, "about": about, "suggested": suggested[:6]}
         values["reasons"] = {said: [(why, speak(why)) for why in some] for said, some in helped.REASONS.items()}
-        model = service.model(about.model if about else "").name
-        return pages.page(request, "ask.html", facts=len(talk.find.facts), model=model, **values)
+        values["model"] = service.model(about.model if about else "").name
+        values["remote"] = talk.remote.model if talk.remote is not None else ""
+        return pages.page(request, "ask.html", facts=len(talk.find.facts), **values)
 
 
 async def _told(service: Service, events: AsyncIterator[Event]) -> AsyncIterator[str]:

@@ -50,8 +50,8 @@ _environment.filters |= {
 def routes(service: Service) -> APIRouter:
     """All pages over one service."""
     router = APIRouter(include_in_schema=False)
-    shown = {name: examples.Waiting(slot.current) for name, slot in service.slots.items()}
-    known = {name: cards.fitting(slot.current.classes, service.settings.cards) for name, slot in service.slots.items()}
+    shown = {name: examples.Following(slot) for name, slot in service.slots.items()}
+    known = cards.library(service.settings.cards)
     _classify(router, service, shown, known)
     _reasons(router, service, shown)
     _about(router, service)
@@ -114,7 +114,7 @@ def _front(request: Request, service: Service, model: Served, shown: examples.Ex
 
 
 def _classify(
-    router: APIRouter, service: Service, shown: dict[str, examples.Waiting], known: dict[str, list[cards.Card]]
+    router: APIRouter, service: Service, shown: dict[str, examples.Following], known: cards.Library
 ) -> None:
     @router.get("/")
     async def front(request: Request) -> HTMLResponse:
@@ -148,7 +148,7 @@ def _classify(
         if len(found) == 1 and isinstance(one, Answer):
             values["code"] = _code(_host(request, service), model, asked, items[0][0], told[0])
             names = one.rivals if one.level == "unsure" else one.rivals[:1]
-            values["facts"] = [] if one.unlike else cards.at_a_glance(names, known[model.name])
+            values["facts"] = [] if one.unlike else cards.at_a_glance(names, cards.fitting(model.classes, known))
         if _part(request):
             return page(request, "_answers.html", **values)
         if len(found) == 1:
@@ -157,7 +157,7 @@ def _classify(
         return _front(request, service, model, await asyncio.to_thread(shown[model.name]), **values)
 
 
-def _reasons(router: APIRouter, service: Service, shown: dict[str, examples.Waiting]) -> None:
+def _reasons(router: APIRouter, service: Service, shown: dict[str, examples.Following]) -> None:
     @router.post("/explain")
     async def explain(request: Request) -> HTMLResponse:
         model = service.model(request.query_params.get("model", ""))

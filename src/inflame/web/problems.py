@@ -19,6 +19,7 @@ late               504   no answer within the deadline
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from inflame.artifact.preprocess import PictureError
@@ -67,16 +68,16 @@ class Problem(Exception):
         """What goes with it."""
         return {"Retry-After": str(max(1, round(self.wait)))} if self.wait else {}
 
-    def told(self, path: str = "", request: str = "") -> dict[str, Any]:
-        """The problem document."""
+    def told(self, path: str = "", request: str = "", say: Callable[[str], str] = str) -> dict[str, Any]:
+        """The problem document. `say`: what is for people, in their language."""
         status, title = CODES[self.code]
         return {
             "type": f"urn:inflame:problem:{self.code}",
             "title": title,
             "status": status,
             "code": self.code,
-            "detail": self.detail,
-            "remedy": self.remedy,
+            "detail": say(self.detail),
+            "remedy": say(self.remedy),
             "instance": path,
             "request_id": request,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,14 @@ def test_the_website_says_which_card_is_broken(
     said = capsys.readouterr().err
     assert "has no source" in said
     assert "oak.yaml" in said
+
+
+def test_the_guide_shows_the_same_card_twice() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "website.md").read_text(encoding="utf-8")
+    _, _, told = guide.partition("\n## The chat\n")
+    plain, yaml = (re.search(rf"```{kind}\n(.*?)```", told, re.DOTALL) for kind in ("", "yaml"))
+    assert plain is not None
+    assert yaml is not None
+    card = cards.parse(plain[1])
+    assert cards.parse_yaml(yaml[1]) == card
+    assert card.facts

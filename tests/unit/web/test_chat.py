@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
-from inflame.web import cards, chat, words
+from inflame import artifact
+from inflame.artifact import manifest
+from inflame.model.engine.bundle import amend
+from inflame.monitor.log import Log
+from inflame.web import cards, chat, examples, helped, words
 from inflame.web.answers import Answer
 from inflame.web.retrieval import Retrieval
+from inflame.web.settings import Settings
+from inflame.web.slots import Slot
+
+Serve = Callable[..., httpx.Client]
 
 _TAILED = ("black", "eastern_tiger", "pipevine", "spicebush")
 BUTTERFLIES = (*(f"{name}_swallowtail" for name in _TAILED), "monarch", "viceroy")
@@ -120,3 +133,104 @@ def test_cards_of_ones_own(tmp_path: Path) -> None:
     assert reply.sources[0].source == "My garden"
     found = cards.fitting(("cat",), cards.library(tmp_path))
     assert [card.facts[0].text for card in found if card.about == "cat"] == ["Apples are eaten by wasps."]
+
+
+# --- what visitors say of it -----------------------------------------------------------------------
+
+
+def test_a_verdict_is_kept_with_its_reason(tmp_path: Path) -> None:
+    log = Log(str(tmp_path / "log.db"))
+    first = helped.keep(log, helped.Thumb(verdict="bad", model="fruit"))
+    helped.keep(log, helped.Thumb(verdict="good", reason="It is <b>clear</b>.", model="fruit"))
+    assert helped.explain(log, first, "It is wrong.")
+    assert not helped.explain(log, "never given", "It is wrong.")
+    log.close()
+    again = Log(str(tmp_path / "log.db"))
+    counts, reasons = helped.told(again)
+    again.close()
+    assert counts == {"good": 1, "bad": 1}
+    assert {(one.verdict, one.reason) for one in reasons} == {("bad", "It is wrong."), ("good", "It is <b>clear</b>.")}
+
+
+def test_of_many_verdicts_the_latest_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helped, "MOST", 5)
+    log = Log(str(tmp_path / "log.db"))
+    for number in range(12):
+        helped.keep(log, helped.Thumb(verdict="good", reason=str(number)))
+    assert [one.reason for one in helped.told(log)[1]] == ["11", "10", "9", "8", "7"]
+    log.close()
+
+
+def test_a_reason_reaches_the_owner_as_text(serve: Serve) -> None:
+    site = serve()
+    assert "Nobody has said yet" in site.get("/monitor").text
+    told = {"verdict": "bad", "model": "fruit"}
+    name = site.post("/v1/chat/feedback", json=told).json()["feedback"]
+    reason = "It <script>alert(1)</script>\n is wrong."
+    assert site.post("/v1/chat/feedback", json={"feedback": name, "reason": reason}).status_code == 201
+    page = site.get("/monitor").text
+    assert "It &lt;script&gt;alert(1)&lt;/script&gt; is wrong." in page
+    assert "It helped 0 times, and 1 times it did not." in page
+    assert 'inflame_chat_verdicts_total{verdict="bad"} 1.0' in site.get("/metrics").text  # once, not twice
+    for wrong, status in (
+        ({"feedback": "never given", "reason": "x"}, 404),
+        ({**told, "reason": "x" * 301}, 422),
+        ({**told, "reason": ["x"]}, 422),
+        ({**told, "model": "nobody"}, 404),
+    ):
+        assert site.post("/v1/chat/feedback", json=wrong).status_code == status, wrong
+
+
+# --- the whole site --------------------------------------------------------------------------------
+
+
+def test_the_page_speaks_the_language_that_was_chosen(serve: Serve) -> None:
+    site = serve()
+    site.headers["Accept-Language"] = "en"
+    site.get("/about?lang=de")  # a cookie remembers it
+    page = site.get("/ask", params={"q": "Who won the world cup?"}).text
+    assert 'lang="de"' in page
+    assert "Ich weiß nur über" in page
+    assert "I only know about" not in page
+    assert "nichts wird anderswohin geschickt" in page.lower()
+
+
+def test_what_it_knows_follows_the_version_that_answers(
+    serve: Serve, fruit_bundle: Path, tmp_path: Path, apple: bytes
+) -> None:
+    folder = Path(shutil.copytree(fruit_bundle, tmp_path / "bundle"))
+    site = serve({"fruit": folder}, reload=0.05)
+    asked = {"question": "What do monarch caterpillars eat?"}
+    before = site.get("/v1/models").json()["models"][0]["version"]
+    assert "milkweeds" not in site.post("/v1/chat", json=asked).text
+    assert "How to know it" not in site.post("/", files={"file": apple}).text
+    amend(folder, {"classes.json": json.dumps(["monarch", "viceroy", "cat"]).encode()})
+    while site.get("/v1/models").json()["models"][0]["version"] == before:
+        time.sleep(0.05)
+    assert "milkweeds" in site.post("/v1/chat", json=asked).text
+    assert "viceroy" in site.get("/ask").text  # in what it suggests
+    page = site.post("/", files={"file": apple}).text
+    assert "How to know it" in page
+    assert "orange wings with black veins" in page
+    assert site.post("/v1/models/fruit/rollback").json()["version"] == before
+    assert "milkweeds" not in site.post("/v1/chat", json=asked).text
+
+
+def test_examples_follow_the_version_that_answers(fruit_bundle: Path, photos: Path, tmp_path: Path) -> None:
+    places = [Path(shutil.copytree(fruit_bundle, tmp_path / name / "bundle")) for name in ("one", "two")]
+    amend(places[1], {"card.md": b"# another\n"})
+    manifest.save(artifact.open(photos, splits={"train": 0.5, "test": 0.5}), tmp_path / "two")
+    now = [places[0]]
+    slot = Slot("fruit", lambda: now[0], Settings())
+    shown = examples.Following(slot)
+    first = shown()
+    assert first.items
+    assert not first.held_out
+    now[0] = places[1]
+    assert slot.reload()
+    second = shown()
+    assert second.held_out
+    assert second.items != first.items
+    assert slot.rollback()
+    assert shown() == first
+    slot.close()

@@ -10,11 +10,12 @@ import re
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx
 import pytest
 
 from inflame.errors import UserError
@@ -36,6 +37,7 @@ class Endpoint(BaseHTTPRequestHandler):
     mode = "ok"
     asked: ClassVar[list[dict[str, Any]]] = []
     obeyed = ""  # what a gullible one says
+    first = "Monarch caterpillars eat milkweeds [1]. Their "
     sent = 0  # bytes of the last huge answer
     left = threading.Event()  # the other side has gone before the end
     protocol_version = "HTTP/1.1"
@@ -68,7 +70,10 @@ class Endpoint(BaseHTTPRequestHandler):
         self.stream(["Monarch caterpillars eat"], done=False)
 
     def do_cut_late(self) -> None:
-        self.stream(["Monarch caterpillars eat milkweeds [1]. Their ", "poison"], done=False)
+        self.stream([Endpoint.first, "poison"], done=False)
+
+    def do_said(self) -> None:
+        self.stream([Endpoint.first])
 
     def do_stalled(self) -> None:
         self.head()
@@ -76,7 +81,7 @@ class Endpoint(BaseHTTPRequestHandler):
 
     def do_stalled_late(self) -> None:
         self.head()
-        self.piece("Monarch caterpillars eat milkweeds [1]. Their ")
+        self.piece(Endpoint.first)
         self.wait(30)
 
     def do_drip(self) -> None:
@@ -382,3 +387,93 @@ def test_how_often_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("INFLAME_CHAT_HOURLY", wrong)
         with pytest.raises(UserError, match="no number of answers"):
             chat.hourly()
+
+
+# --- the whole site --------------------------------------------------------------------------------
+
+Serve = Callable[..., httpx.Client]
+ACCURATE = {"question": "How good is this model?"}
+
+
+@pytest.fixture
+def site(serve: Serve, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.Client]:
+    """Starts a site whose chat is worded by the endpoint."""
+
+    def start(**given: Any) -> httpx.Client:
+        monkeypatch.setenv("INFLAME_CHAT_URL", endpoint)
+        monkeypatch.setenv("INFLAME_CHAT_MODEL", "tiny")
+        return serve(**given)
+
+    Endpoint.left.clear()
+    return start
+
+
+def heard(lines: Iterator[str], until: str) -> list[str]:
+    """The events of a stream up to the first of that kind."""
+    kinds = []
+    for line in lines:
+        if line.startswith("event: "):
+            kinds.append(line.removeprefix("event: "))
+        if kinds and kinds[-1] == until and line.startswith("data: "):
+            break
+    return kinds
+
+
+def quote_first(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """Lets the endpoint say one sentence about the model of the fruit, and then behave as `mode` says."""
+    monkeypatch.setattr(Endpoint, "first", "Test accuracy 99.0 % (in a test) [1]. Then ")
+    Endpoint.mode = mode
+
+
+def test_a_badge_says_who_worded_this_reply(site: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    quote_first(monkeypatch, "said")
+    client = site()
+    stream = client.post("/v1/chat", json=ACCURATE).text
+    assert 'event: by\ndata: {"model": "tiny"}' in stream
+    page = client.get("/ask", params={"q": ACCURATE["question"]}).text  # without scripts: quoted
+    assert re.findall(r'class="badge">([^<]*)<', page) == ["offline"]
+    assert re.findall(r'class="badge">', client.get("/ask").text) == []  # no reply, no badge
+    assert "Your question is sent to tiny" in page
+    assert "nothing is sent elsewhere" not in page
+
+
+def test_the_deadline_holds_in_the_site(site: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "_SECONDS", 1.0)
+    quote_first(monkeypatch, "stalled_late")
+    began = time.monotonic()
+    stream = site().post("/v1/chat", json=ACCURATE).text
+    assert heard(iter(stream.splitlines()), "done")[:3] == ["sentence", "by", "cut"]
+    assert time.monotonic() - began < 15  # the endpoint would be waited for longer
+    assert Endpoint.left.wait(10)
+
+
+def test_who_leaves_stops_the_endpoint(site: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    quote_first(monkeypatch, "stalled_late")
+    with site().stream("POST", "/v1/chat", json=ACCURATE) as stream:
+        assert heard(stream.iter_lines(), "sentence") == ["sentence"]
+        assert not Endpoint.left.is_set()
+    assert Endpoint.left.wait(10)  # long before the deadline
+
+
+def test_a_stream_is_told_when_the_server_stops(site: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    quote_first(monkeypatch, "stalled_late")
+    client = site()
+    with client.stream("POST", "/v1/chat", json=ACCURATE) as stream:
+        lines = stream.iter_lines()
+        assert heard(lines, "sentence") == ["sentence"]
+        client.server.should_exit = True  # type: ignore[attr-defined] # as SIGTERM does
+        assert heard(lines, "bye") == ["bye"]
+        assert list(lines)[1:] == []  # and that is the end
+    assert Endpoint.left.wait(10)
+
+
+def test_each_visitor_has_a_budget(site: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLAME_CHAT_HOURLY", "1")
+    quote_first(monkeypatch, "said")
+    client = site(proxy=True, token="0123456789abcdef0123")
+
+    def by(address: str) -> str:
+        told = client.post("/v1/chat", json=ACCURATE, headers={"X-Forwarded-For": address}).text
+        return re.findall(r'event: by\ndata: {"model": "(\w*)"}', told)[-1] + ("!" if "many worded" in told else "")
+
+    assert [by(address) for address in ("203.0.113.1", "203.0.113.1", "203.0.113.2")] == ["tiny", "!", "tiny"]
