@@ -11,6 +11,7 @@ import difflib
 import io
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,7 +112,8 @@ class _Picked:
         is no such file."""
         if self.text:
             return f"{self.path.name}#{number}", (len(cell), self.changed)
-        tried = dict.fromkeys([cell.strip(), cell, cell.strip().replace("\\", "/")])
+        forms = (unicodedata.normalize(form, cell.strip()) for form in ("NFC", "NFD") if not cell.isascii())
+        tried = dict.fromkeys([cell.strip(), cell, cell.strip().replace("\\", "/"), *forms])
         for name in tried:
             for place in (name, contents.divided(name)[0]):  # the file itself, or the shard or array it is in
                 try:
