@@ -17,6 +17,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, final
 from urllib.parse import parse_qsl, urlsplit
 
+from starlette.requests import Request
+
+from inflame.web import words
 from inflame.web.metrics import Metrics
 from inflame.web.problems import TYPE, Problem, of
 from inflame.web.settings import LOOPBACK, Settings
@@ -246,7 +249,9 @@ class Buckets:
 
 async def problem_answer(problem: Problem, scope: Scope, send: Send) -> None:
     """The problem document as the answer to a request, sent by hand."""
-    content = json.dumps(problem.told(scope.get("path", ""), scope.get("state", {}).get("request_id", ""))).encode()
+    say = words.say(words.of(Request(scope)))
+    told = problem.told(scope.get("path", ""), scope.get("state", {}).get("request_id", ""), say)
+    content = json.dumps(told).encode()
     heads = {"content-type": TYPE, "content-length": str(len(content)), **problem.headers()}
     pairs = [(key.lower().encode(), value.encode()) for key, value in heads.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": pairs})

@@ -30,7 +30,6 @@ PAGES = Path(__file__).parent / "pages"
 _TOP = 5
 _NEAR = 6
 _LETTERS = 300  # of a text that was asked about
-_LANGUAGE = "inflame_language"
 
 _environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(PAGES),
@@ -62,7 +61,7 @@ def routes(service: Service) -> APIRouter:
 
 def page(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """A template in the visitor's language."""
-    language, speak = _language(request), speaking(request)
+    language, speak = words.of(request), speaking(request)
     around = {
         "t": speak,
         "language": language,
@@ -75,18 +74,13 @@ def page(request: Request, name: str, *, status: int = 200, **values: Any) -> HT
     }
     answer = HTMLResponse(_environment.get_template(name).render(**around, **values), status)
     if request.query_params.get("lang", "") == language:
-        answer.set_cookie(_LANGUAGE, language, max_age=31_536_000, samesite="lax", httponly=True)
+        answer.set_cookie(words.COOKIE, language, max_age=31_536_000, samesite="lax", httponly=True)
     return answer
 
 
 def speaking(request: Request) -> words.Say:
     """The words in the visitor's language."""
-    return words.say(_language(request))
-
-
-def _language(request: Request) -> str:
-    wanted = request.query_params.get("lang", "") or request.cookies.get(_LANGUAGE, "")
-    return words.chosen(wanted, request.headers.get("accept-language", ""))
+    return words.say(words.of(request))
 
 
 def problem(request: Request, found: Problem) -> HTMLResponse:

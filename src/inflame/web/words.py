@@ -11,8 +11,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 CATALOGS = Path(__file__).parent / "catalogs"
+COOKIE = "inflame_language"
 Say = Callable[..., str]
 
 _GAP = re.compile(r"\{(\w+)\}")
@@ -40,6 +45,12 @@ def chosen(wanted: str, accepted: str) -> str:
         if (code := word.partition("-")[0].lower()) in languages():
             return code
     return "en"
+
+
+def of(request: Request) -> str:
+    """The language of who asks: what the address names, else what was chosen before, else what the browser prefers."""
+    wanted = request.query_params.get("lang", "") or request.cookies.get(COOKIE, "")
+    return chosen(wanted, request.headers.get("accept-language", ""))
 
 
 def say(language: str) -> Say:

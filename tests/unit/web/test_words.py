@@ -149,6 +149,9 @@ def test_a_visitor_is_told_in_his_language(serve: Callable[..., httpx.Client]) -
     told = site.post("/v1/chat", json={"question": " "}, headers={"Accept-Language": "de"}).json()
     assert (told["detail"], told["code"]) == ("Es fehlt die Frage.", "bad_request")
     assert site.post("/v1/chat", json={"question": " "}).json()["detail"] == "There is no question."
+    site.get("/about?lang=de")  # chosen, and remembered by a cookie
+    foreign = {"Origin": "http://elsewhere.example"}  # refused before any route is found
+    assert site.post("/v1/chat", headers=foreign).json()["detail"] == "Eine andere Seite darf das hier nicht."
 
 
 @pytest.mark.parametrize(
