@@ -42,6 +42,16 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def url(server: str) -> str:
     """A database of this test alone, on the server."""
+    return _database(server)
+
+
+@pytest.fixture
+def another_url(server: str) -> str:
+    """A second one."""
+    return _database(server)
+
+
+def _database(server: str) -> str:
     import psycopg
 
     name = f"test_{os.urandom(6).hex()}"

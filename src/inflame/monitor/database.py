@@ -6,43 +6,33 @@ import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, final
 
 from inflame import store
 from inflame.errors import MissingExtra, UserError
+from inflame.monitor import schema
 
 Row = tuple[Any, ...]
 Step = tuple[str, Sequence[Row]]  # a statement, and the rows to do it with
-
-SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS predictions (
-        seq {serial}, id TEXT NOT NULL UNIQUE, time {real} NOT NULL, model TEXT NOT NULL, input TEXT NOT NULL,
-        label TEXT NOT NULL, probability {real} NOT NULL, known INTEGER NOT NULL, probabilities {bytes} NOT NULL,
-        embedding {bytes} NOT NULL, seen {bytes} NOT NULL, kind TEXT NOT NULL, latency {real} NOT NULL,
-        source TEXT NOT NULL)""",
-    "CREATE INDEX IF NOT EXISTS predictions_time ON predictions (time)",
-    "CREATE INDEX IF NOT EXISTS predictions_input ON predictions (input)",
-    """CREATE TABLE IF NOT EXISTS verdicts (
-        seq {serial}, answer TEXT NOT NULL, said TEXT NOT NULL, label TEXT NOT NULL, who TEXT NOT NULL,
-        asked INTEGER NOT NULL, comment TEXT NOT NULL, taken_back INTEGER NOT NULL, time {real} NOT NULL,
-        UNIQUE (answer, who, time))""",
-    "CREATE INDEX IF NOT EXISTS verdicts_answer ON verdicts (answer)",
-    "CREATE TABLE IF NOT EXISTS models (version TEXT PRIMARY KEY, facts TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS kept (input TEXT PRIMARY KEY, content {bytes} NOT NULL, time {real} NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-)
 
 
 class Unavailable(Exception):
     """The database can't be used now: locked, full, damaged or gone. Its text says why, in a line."""
 
 
+class Newer(Unavailable):
+    """The tables were made by a later inflame, and this one doesn't know what they mean."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(f"its tables have version {version}, and this inflame knows {schema.newest()} at most")
+
+
 class Database(ABC):
     """Statements use `?`; those of `write` happen all or not at all. Safe to share between threads.
 
-    `read` and `write` raise Unavailable.
+    Each method but `close` raises Unavailable. What needs the tables makes them, or brings them up to date, first.
     """
 
     shown: str  # where it is, without a password
@@ -56,8 +46,16 @@ class Database(ABC):
         """Does all steps in one transaction; when it returns they outlive this process."""
 
     @abstractmethod
-    def scrub(self) -> None:
-        """Lets nothing of what was deleted stay in the files."""
+    def scrub(self, *tables: str) -> None:
+        """Lets nothing of what was deleted from the tables stay in the files."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """Which version its tables have, see schema; changes nothing."""
+
+    @abstractmethod
+    def migrate(self, to: str) -> None:
+        """Brings the tables to a version. What opens the database later brings them to the newest."""
 
     @abstractmethod
     def close(self) -> None:
@@ -116,7 +114,7 @@ class Sqlite(Database):
             except (sqlite3.Error, OSError) as error:
                 raise self._gone(error) from error
 
-    def scrub(self) -> None:
+    def scrub(self, *tables: str) -> None:
         """See Database: deleted pages are overwritten at once (secure_delete), the write-ahead log here."""
         with self._lock:
             try:
@@ -131,27 +129,82 @@ class Sqlite(Database):
                 self._open.close()
             self._open = None
 
+    def version(self) -> str:
+        """See Database."""
+        if not self.path.exists():
+            return schema.NOTHING
+        try:
+            with closing(self._connected(self._patience)) as connection:
+                return self._version(connection)
+        except (sqlite3.Error, OSError) as error:
+            raise self._gone(error) from error
+
+    def migrate(self, to: str) -> None:
+        """See Database."""
+        with self._lock:
+            self.close()
+            try:
+                self._migrate(to)
+            except (sqlite3.Error, OSError) as error:
+                raise self._gone(error) from error
+
     def _connection(self) -> sqlite3.Connection:
         """Opened when it is needed, and again when the file was put away or replaced."""
         if self._open is not None and self._file != self._found():
             self.close()
         if self._open is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            found = sqlite3.connect(
-                self.path, timeout=self._patience, isolation_level=None, check_same_thread=False, cached_statements=64
-            )
+            found = self._connected(self._patience)
             try:
-                found.execute("PRAGMA journal_mode = WAL")
-                found.execute("PRAGMA synchronous = NORMAL")
-                found.execute("PRAGMA secure_delete = ON")
-                types = {"serial": "INTEGER PRIMARY KEY AUTOINCREMENT", "real": "REAL", "bytes": "BLOB"}
-                for statement in SCHEMA:
-                    found.execute(statement.format(**types))
+                if self._version(found) == schema.NOTHING:
+                    self._make(found)
+                if _is_old(self._version(found)):
+                    self._migrate(schema.newest())
             except BaseException:
                 found.close()
                 raise
             self._open, self._file = found, self._found()
         return self._open
+
+    def _connected(self, patience: float) -> sqlite3.Connection:
+        found = sqlite3.connect(
+            self.path, timeout=patience, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        try:
+            found.execute("PRAGMA journal_mode = WAL")
+            found.execute("PRAGMA synchronous = NORMAL")
+            found.execute("PRAGMA secure_delete = ON")
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def _version(self, connection: sqlite3.Connection) -> str:
+        try:
+            found = connection.execute(schema.ASK).fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            found = None
+        if found is not None:
+            return str(found[0])
+        old = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'predictions'").fetchone()
+        return schema.UNNUMBERED if old else schema.NOTHING
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        connection.execute(schema.LOCKS["sqlite"])
+        try:
+            if self._version(connection) == schema.NOTHING:  # another process may have been quicker
+                for statement in schema.statements("sqlite"):
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+
+    def _migrate(self, to: str) -> None:
+        schema.migrate("sqlite", lambda: self._connected(schema.PATIENCE), self.shown, to)
 
     def _found(self) -> tuple[int, int]:
         try:
@@ -204,11 +257,11 @@ class Postgres(Database):
             except (self._psycopg.Error, OSError) as error:
                 raise self._gone(error) from error
 
-    def scrub(self) -> None:
+    def scrub(self, *tables: str) -> None:
         """See Database."""
         with self._lock:
             try:
-                self._connection().execute("VACUUM predictions, verdicts, kept")
+                self._connection().execute(f"VACUUM {', '.join(tables)}")
             except self._psycopg.Error as error:
                 raise self._gone(error) from error
 
@@ -220,26 +273,81 @@ class Postgres(Database):
                     self._open.close()
             self._open = None
 
+    def version(self) -> str:
+        """See Database."""
+        try:
+            with closing(self._connected(self._patience)) as connection:
+                return self._version(connection)
+        except (self._psycopg.Error, OSError) as error:
+            raise self._gone(error) from error
+
+    def migrate(self, to: str) -> None:
+        """See Database."""
+        with self._lock:
+            self.close()
+            try:
+                self._migrate(to)
+            except (self._psycopg.Error, OSError) as error:
+                raise self._gone(error) from error
+
     def _connection(self) -> Any:
         if self._open is None or self._open.closed:
-            found = self._psycopg.connect(self._uri, autocommit=True, connect_timeout=max(2, int(self._patience)))
+            found = self._connected(self._patience)
             try:
-                found.execute(f"SET lock_timeout = {int(self._patience * 1000)}")
-                types = {"serial": "BIGSERIAL PRIMARY KEY", "real": "DOUBLE PRECISION", "bytes": "BYTEA"}
-                with found.transaction():  # IF NOT EXISTS alone may fail when two make the tables at once
-                    found.execute("SELECT pg_advisory_xact_lock(1768842093)")
-                    for statement in SCHEMA:
-                        found.execute(statement.format(**types))
+                if self._version(found) == schema.NOTHING:
+                    self._make(found)
+                if _is_old(self._version(found)):
+                    self._migrate(schema.newest())
             except BaseException:
                 found.close()
                 raise
             self._open = found
         return self._open
 
+    def _connected(self, patience: float) -> Any:
+        found = self._psycopg.connect(self._uri, autocommit=True, connect_timeout=max(2, int(self._patience)))
+        try:
+            found.execute(f"SET lock_timeout = {int(patience * 1000)}")
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def _version(self, connection: Any) -> str:
+        try:
+            found = connection.execute(schema.ASK).fetchone()
+        except self._psycopg.errors.UndefinedTable:
+            found = None
+        if found is not None:
+            return str(found[0])
+        old = connection.execute("SELECT to_regclass('predictions')").fetchone()[0]
+        return schema.UNNUMBERED if old else schema.NOTHING
+
+    def _make(self, connection: Any) -> None:
+        with connection.transaction():
+            connection.execute(schema.LOCKS["postgresql"])
+            if connection.execute("SELECT to_regclass('predictions')").fetchone()[0] is None:
+                for statement in schema.statements("postgresql"):
+                    connection.execute(statement)
+
+    def _migrate(self, to: str) -> None:
+        def connect() -> Any:
+            found = self._connected(schema.PATIENCE)
+            found.autocommit = False
+            return found
+
+        schema.migrate("postgresql", connect, self.shown, to)
+
     def _gone(self, error: Exception) -> Unavailable:
         if not isinstance(error, self._psycopg.errors.LockNotAvailable):
             self.close()
         return Unavailable(str(error).strip().partition("\n")[0] or type(error).__name__)
+
+
+def _is_old(version: str) -> bool:
+    if version > schema.newest():
+        raise Newer(version)
+    return version < schema.newest()
 
 
 def _marked(statement: str) -> str:

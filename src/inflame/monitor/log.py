@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from inflame import store
-from inflame.errors import RunError, UserError, did_you_mean
-from inflame.monitor.database import Database, Row, Sqlite, Step, Unavailable, connect
+from inflame.errors import InflameError, RunError, StorageError, UserError, did_you_mean
+from inflame.monitor.database import Database, Newer, Row, Sqlite, Step, Unavailable, connect
 from inflame.monitor.entries import COLUMNS, NEW, SAID, SHADOW, Entry, Verdict, plain
 from inflame.monitor.spool import Spool
 from inflame.records import Record
@@ -29,6 +29,8 @@ PATIENCE = 0.25  # seconds that an answer may wait for a lock
 AGAIN = 1.0  # seconds after which a database that was away is tried again
 MOST = 2000  # entries in memory at a time, when all are gone through
 COMMENT = 2000  # characters of a comment that are kept
+KEEP = 90.0  # days that something is kept by consent, unless told otherwise
+DAY = 86_400.0
 _VERDICT = ("answer", "said", "label", "who", "asked", "comment", "taken_back", "time")
 
 
@@ -41,7 +43,11 @@ _INSERTS = {
     "predictions": _insert("predictions", COLUMNS),
     "verdicts": _insert("verdicts", _VERDICT),
     "models": _insert("models", ("version", "facts")),
-    "kept": _insert("kept", ("input", "content", "time")),
+    "kept": (
+        "INSERT INTO kept (input, content, time, until) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (input) DO UPDATE SET until = CASE WHEN kept.until > excluded.until THEN kept.until "
+        "ELSE excluded.until END"
+    ),
 }
 
 
@@ -85,9 +91,9 @@ class Log:
         when neither is possible."""
         self._put("predictions", [entry.row() for entry in found])
 
-    def keep(self, input: str, content: bytes) -> None:
-        """Keeps the thing itself. Only with the consent of whoever sent it."""
-        self._put("kept", [(input, content, time.time())])
+    def keep(self, input: str, content: bytes, days: float = KEEP) -> None:
+        """Keeps the thing itself for some days. Only with the consent of whoever sent it."""
+        self._put("kept", [(input, content, time.time(), time.time() + days * DAY)])
 
     def verdict(self, verdict: Verdict) -> Verdict:
         """Keeps what a person said; the same again is not kept twice. Returns it with the label that follows from it.
@@ -113,20 +119,50 @@ class Log:
             raise UserError("Say what to forget.", remedy="--before DATE or --input HASH")
         self.settle()
         which, value = ("time < ?", before) if before is not None else ("input = ?", input)
+        count = self.query(f"SELECT count(*) FROM predictions WHERE {which}", [value])[0][0]
+        gone = f"(SELECT id FROM predictions WHERE {which})"
+        self.change(
+            [
+                (f"DELETE FROM verdicts WHERE answer IN {gone}", [(value,)]),
+                (f"DELETE FROM shares WHERE result IN {gone}", [(value,)]),
+                (f"DELETE FROM kept WHERE {which}", [(value,)]),
+                (f"DELETE FROM predictions WHERE {which}", [(value,)]),
+            ],
+            erased=("predictions", "verdicts", "shares", "kept"),
+        )
+        self.expire()
+        return int(count)
+
+    def expire(self) -> int:
+        """Erases what was kept or shared and whose days are over; returns how many. They leave the files as well."""
+        now = time.time()
+        over: dict[str, tuple[str, Row]] = {
+            "kept": ("coalesce(until, time + ?) < ?", (KEEP * DAY, now)),
+            "shares": ("until < ?", (now,)),
+        }
+        found = 0
+        for table, (which, values) in over.items():
+            count = self.query(f"SELECT count(*) FROM {table} WHERE {which}", values)[0][0]
+            if count:
+                self.change([(f"DELETE FROM {table} WHERE {which}", [values])], erased=(table,))
+            found += int(count)
+        return found
+
+    # --- the tables ------------------------------------------------------------------------------
+
+    def version(self) -> str:
+        """Which version the tables have, see schema; changes nothing. StorageError when the database is away."""
         try:
-            count = self._database.read(f"SELECT count(*) FROM predictions WHERE {which}", [value])[0][0]
-            gone = f"(SELECT id FROM predictions WHERE {which})"
-            self._database.write(
-                [
-                    (f"DELETE FROM verdicts WHERE answer IN {gone}", [(value,)]),
-                    (f"DELETE FROM kept WHERE {which}", [(value,)]),
-                    (f"DELETE FROM predictions WHERE {which}", [(value,)]),
-                ]
-            )
-            self._database.scrub()
+            return self._database.version()
         except Unavailable as error:
             raise self._error(error) from error
-        return int(count)
+
+    def migrate(self, to: str) -> None:
+        """Brings the tables to a version, up or down. The next who opens the log brings them to the newest."""
+        try:
+            self._database.migrate(to)
+        except Unavailable as error:
+            raise self._error(error) from error
 
     def settle(self) -> int:
         """Puts what waits on disk into the database, if it can be; returns how many rows still wait."""
@@ -244,12 +280,19 @@ class Log:
         except Unavailable as error:
             raise self._error(error) from error
 
-    def note(self, key: str, value: Any) -> None:
-        """Keeps a small fact of the monitor's own, in the place of the one before."""
+    def change(self, steps: Sequence[Step], *, erased: Sequence[str] = ()) -> None:
+        """Does statements of our own, all or none; what they delete from the tables `erased` leaves the files as
+        well. StorageError when the database is away: nothing of it waits."""
         try:
-            self._database.write([_noting(key, value)])
+            self._database.write(steps)
+            if erased:
+                self._database.scrub(*erased)
         except Unavailable as error:
             raise self._error(error) from error
+
+    def note(self, key: str, value: Any) -> None:
+        """Keeps a small fact of the monitor's own, in the place of the one before."""
+        self.change([_noting(key, value)])
 
     def noted(self, key: str, default: Any = None) -> Any:
         """The fact that was noted."""
@@ -276,19 +319,30 @@ class Log:
         if self._trouble and time.monotonic() - self._since < AGAIN:
             return False
         try:
-            self._spool.drain(lambda table, rows: self._database.write([(_INSERTS[table], rows)]))
+            self._spool.drain(self._take)
         except Unavailable as error:
             self._away(error)
             return False
         self._trouble, self._waits = "", False
         return True
 
+    def _take(self, table: str, rows: list[Row]) -> None:
+        if table == "kept":  # an older inflame, whose rows may still wait, said nothing of an end
+            rows = [row if len(row) == 4 else (*row, None) for row in rows]
+        self._database.write([(_INSERTS[table], rows)])
+
     def _away(self, error: Unavailable) -> None:
         self._trouble, self._since, self._waits = str(error), time.monotonic(), True
 
-    def _error(self, error: Unavailable) -> RunError:
-        return RunError(
-            f"The log can't be read: {error}.",
+    def _error(self, error: Unavailable) -> InflameError:
+        if isinstance(error, Newer):
+            return UserError(
+                f"The log was made by a later inflame: {error}.",
+                where=self.place,
+                remedy="pip install --upgrade inflame, or take another log: --log FILE",
+            )
+        return StorageError(
+            f"The log can't be used: {error}.",
             where=self.place,
             remedy="Nothing is lost: new answers wait on disk. Start the database again, or free some space.",
         )

@@ -1,8 +1,8 @@
 """What the website remembers: its answers and what people said of them, in the log of the monitor; and what they share.
 
 An answer is written behind its own back, many in one transaction; what a visitor is told is kept (an opinion, a share)
-is on disk first. Pictures are kept only where a visitor shares one, for days, or lets the model learn from it; both
-without metadata.
+is on disk first. Pictures are kept only where a visitor shares one or lets the model learn from it, for days, without
+metadata.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import final
 
@@ -23,30 +23,29 @@ import numpy as np
 from inflame import store
 from inflame.errors import InflameError, StorageError
 from inflame.monitor.entries import VISITOR, Entry, Verdict
-from inflame.monitor.log import Log
+from inflame.monitor.log import DAY, KEEP, Log
 from inflame.web.answers import Answer
 
-_DAY = 86_400.0
 _ROOM = 10_000  # answers that may wait for the disk
 _SHARED = 2_000  # links at a time, of some 100 kB each
 _GATHERED = 0.05  # seconds for which answers are put together into one transaction
 _LATELY = 1_000  # answers that are remembered as they were
 _CLASSES = 200_000  # of all of these together
-_SHARES = "CREATE TABLE IF NOT EXISTS shares (id TEXT PRIMARY KEY, result TEXT, until REAL, picture BLOB) WITHOUT ROWID"
+_SHARE = "INSERT INTO shares (id, result, until, picture) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 _Job = tuple[Entry, bytes]  # what is kept; the thing itself, where whoever sent it agreed
 
 
 @final
 class Store:
-    """The log at `uri` ("": where the monitor has it) and the shares. `again` makes an answer out of an entry of the
-    log, or None where its model is gone. `broken` says why keeping fails at present; answers go on without it."""
+    """The log at `uri` ("": where the monitor has it). `again` makes an answer out of an entry of the log, or None
+    where its model is gone; what a visitor agrees to is kept for `days`. `broken` says why keeping fails at present;
+    answers go on without it. UserError for a log that isn't for this inflame."""
 
-    def __init__(self, uri: str, again: Callable[[Entry], Answer | None]) -> None:
-        self.log, self.broken, self._again = Log(uri), "", again
-        self._shares = store.make_folder(store.home() / "web") / "shares.db"
-        with self._table() as table:
-            table.execute(_SHARES)
+    def __init__(self, uri: str, again: Callable[[Entry], Answer | None], days: float = KEEP) -> None:
+        self.log, self.broken, self._again, self._days = Log(uri), "", again, days
+        with suppress(StorageError):  # it may come later
+            self.sweep()
         self._lately: OrderedDict[str, Answer] = OrderedDict()
         self._classes = 0  # of those
         self._lock = threading.Lock()
@@ -116,34 +115,35 @@ class Store:
     def share(self, result: str, picture: bytes, days: float) -> tuple[str, float]:
         """Keeps a picture (without metadata) with its answer for some days: the name of the link, and until when."""
         self.settle()
-        made, until = secrets.token_urlsafe(16), time.time() + days * _DAY
-        with self._table() as table:
-            if table.execute("SELECT count(*) FROM shares").fetchone()[0] >= _SHARED:
-                raise StorageError(
-                    "So many links are kept that there is no room for another.",
-                    where=str(self._shares),
-                    remedy="Try again in some days, when others have ended.",
-                )
-            table.execute("INSERT INTO shares VALUES (?, ?, ?, ?)", (made, result, until, picture))
+        made, until = secrets.token_urlsafe(16), time.time() + days * DAY
+        if self.log.query("SELECT count(*) FROM shares WHERE until > ?", [time.time()])[0][0] >= _SHARED:
+            raise StorageError(
+                "So many links are kept that there is no room for another.",
+                where=self.log.place,
+                remedy="Try again in some days, when others have ended.",
+            )
+        self.log.change([(_SHARE, [(made, result, until, picture)])])
         return made, until
 
     def unshare(self, share: str) -> bool:
         """Ends a link, and removes its picture; whether there was one."""
-        with self._table() as table:
-            return table.execute("DELETE FROM shares WHERE id = ?", (share,)).rowcount > 0
+        if not self.log.query("SELECT 1 FROM shares WHERE id = ?", [share]):
+            return False
+        self.log.change([("DELETE FROM shares WHERE id = ?", [(share,)])], erased=("shares",))
+        return True
 
     def shared(self, share: str) -> tuple[Answer, float, bytes] | None:
-        """The answer, until when, and the picture of a link that is still valid."""
-        with self._table() as table:
-            asked = "SELECT result, until, picture FROM shares WHERE id = ? AND until > ?"
-            row = table.execute(asked, (share, time.time())).fetchone()
-        found = self.find(row[0]) if row else None
-        return (found, row[1], row[2]) if row and found else None
+        """The answer, until when, and the picture of a link that is still valid, whichever server made it."""
+        asked = "SELECT result, until, picture FROM shares WHERE id = ? AND until > ?"
+        for result, until, picture in self.log.query(asked, [share, time.time()]):
+            found = self.find(result)
+            return (found, until, bytes(picture)) if found else None
+        return None
 
     def sweep(self) -> None:
-        """Removes shares that have ended."""
-        with self._table() as table:
-            table.execute("DELETE FROM shares WHERE until < ?", (time.time(),))
+        """Removes shares that have ended, and what was kept by consent long enough."""
+        self.log.expire()
+        self._take_over()
 
     def probe(self) -> str:
         """Writes a row to the database, past what waits on disk: "", or in a line why it can't be written. May take
@@ -185,7 +185,7 @@ class Store:
                 self.log.add([entry for entry, _ in found])
                 for entry, content in found:
                     if content:
-                        self.log.keep(entry.input, content)
+                        self.log.keep(entry.input, content, self._days)
                 self.broken = ""
             except InflameError as error:
                 self.broken = error.message
@@ -195,17 +195,17 @@ class Store:
             if None in jobs:
                 return
 
-    @contextmanager
-    def _table(self) -> Iterator[sqlite3.Connection]:
+    def _take_over(self) -> None:
+        """Links of the time when they were in a file of this machine move into the log, once."""
+        old = store.home() / "web" / "shares.db"
+        if not old.is_file():
+            return
         try:
-            table = sqlite3.connect(self._shares, timeout=10)
-            try:
-                table.execute("PRAGMA secure_delete=ON")
-                with table:
-                    yield table
-            finally:
-                table.close()
+            with closing(sqlite3.connect(f"{old.as_uri()}?mode=ro", uri=True)) as table:
+                rows = table.execute("SELECT id, result, until, picture FROM shares").fetchall()
         except sqlite3.Error as error:
             raise StorageError(
-                f"That could not be kept: {error}.", where=str(self._shares), remedy="Free the disk, or try again."
+                f"The links of before can't be read: {error}.", where=str(old), remedy=f"rm {old}: they end by it"
             ) from error
+        self.log.change([(_SHARE, rows)])
+        old.unlink(missing_ok=True)

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from inflame.errors import RunError, UserError
+from inflame.monitor import entries
 from inflame.monitor.entries import Entry, Verdict
 from inflame.monitor.log import Log
+from inflame.store import home
 
 
 def entry(number: int = 0, **more: object) -> Entry:
@@ -138,6 +140,29 @@ def test_forgotten_bytes_leave_the_files(tmp_path: Path) -> None:
     assert b"canary" not in content
 
 
+def test_what_is_kept_has_an_end(log: Log) -> None:
+    for name, days in (("short", -1), ("long", 2), ("renewed", -1)):
+        log.keep(name, b"picture", days)
+    log.keep("renewed", b"picture", 3)  # whoever agrees again agrees for longer
+    log.keep("renewed", b"picture", -1)
+    old = "INSERT INTO kept (input, content, time) VALUES (?, ?, ?)"  # as an older inflame does it, beside this one
+    days = 86_400.0
+    log.change([(old, [("old", b"", time.time() - 91 * days), ("new", b"", time.time() - 89 * days)])])
+    assert log.expire() == 2
+    assert log.held(["short", "long", "renewed", "old", "new"]) == {"long", "renewed", "new"}
+    assert log.expire() == 0
+
+
+def test_what_an_older_one_left_to_wait_is_taken(place: str, tmp_path: Path) -> None:
+    waiting = (tmp_path if place.startswith("/") else home() / "monitor") / "waiting"
+    waiting.mkdir(parents=True)
+    row = ("kept", "i1", b"picture", time.time())  # without an end
+    (waiting / "1-0.rows").write_text(f"{entries.dumps(row)}\n")
+    log = Log(place)
+    assert log.kept("i1") == b"picture"
+    assert log.state().waiting == 0
+
+
 def test_a_locked_database_delays_nobody_and_loses_nothing(tmp_path: Path) -> None:
     log = Log(str(tmp_path / "log.db"), patience=0.05)
     log.add([entry(0)])
@@ -162,7 +187,7 @@ def test_a_damaged_database_stops_nobody(tmp_path: Path) -> None:
     log.add([entry(1)])
     assert log.state().waiting == 1
     assert "not a database" in log.state().trouble
-    with pytest.raises(RunError, match="can't be read"):
+    with pytest.raises(RunError, match="can't be used"):
         log.last(1)
     (tmp_path / "log.db").unlink()
     time.sleep(1.05)
@@ -191,6 +216,7 @@ _WRITER = """
 import sys, numpy as np
 from inflame.monitor.entries import Entry
 from inflame.monitor.log import Log
+from inflame.store import home
 log, who = Log(sys.argv[1]), sys.argv[2]
 for number in range(100_000):
     one = Entry(model="m", input="", label="x", probability=1, id=f"{who}-{number}", embedding=np.zeros(64))
