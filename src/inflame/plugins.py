@@ -84,6 +84,7 @@ SEAMS: dict[str, dict[str, Plugin]] = {
     "exporter": {name: _exporter(name) for name in ("onnx", "torch", "keras", "int8", "browser")},
     "runtime": {
         "onnxruntime": Plugin(target="inflame.web.runtimes:onnxruntime", needs="onnxruntime"),
+        "onnxruntime-cuda": Plugin(target="inflame.web.runtimes:onnxruntime_cuda", needs="onnxruntime"),
         "onnxruntime-int8": Plugin(target="inflame.web.runtimes:int8", needs="onnxruntime"),
         "openvino": Plugin(target="inflame.web.runtimes:openvino", extra="openvino", needs="openvino"),
         "openvino-bf16": Plugin(target="inflame.web.runtimes:openvino_bf16", extra="openvino", needs="openvino"),

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -31,11 +31,13 @@ _BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """Something to try. `name` is shown; `snippet`: the beginning of a text."""
+    """Something to try. `name` is shown; `snippet`: the beginning of a text; `label`: what it is, where that is known,
+    which no visitor is told."""
 
     name: str
     content: bytes
     snippet: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,7 @@ def held_out(run: Path, *, text: bool, most: int = MOST) -> list[Example]:
     for row in rows[: 2 * most]:
         content = source.read(row["uri"])
         if len(content) <= _BYTES and len(found) < most:
-            found.append(_example(len(found) + 1, content, text=text))
+            found.append(replace(_example(len(found) + 1, content, text=text), label=row["label"]))
     return found
 
 

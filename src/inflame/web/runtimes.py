@@ -36,7 +36,7 @@ from inflame.records import Record, dumps
 
 log = logging.getLogger("inflame.web")
 
-USUAL = "onnxruntime"
+USUAL, CUDA = "onnxruntime", "onnxruntime-cuda"
 EXPORTED = ("onnxruntime-int8", "openvino-int8")  # they run the net as `inflame export --to int8` has written it
 LABELS = 0.995  # the share of items that must get the label that the bundle gives them
 CLOSE = 0.01  # mean difference of the largest probability
@@ -64,7 +64,8 @@ class Session(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured(Record):
     """One runtime on one machine: seconds for one item alone, and for one of many; the share of labels that are those
-    of the bundle, of how many items, and whether these were held out. `why` it can't be taken; empty when it can."""
+    of the bundle, of how many items, and whether these were held out; by how much more of those whose label is known
+    get the right one than by the bundle, with its interval. `why` it can't be taken; empty when it can."""
 
     runtime: str
     release: str
@@ -74,6 +75,9 @@ class Measured(Record):
     close: float = 0.0
     items: int = 0
     held_out: bool = False
+    gain: float = 0.0
+    gain_low: float = 0.0
+    gain_high: float = 0.0
     why: str = ""
 
     @property
@@ -94,6 +98,17 @@ class Choice(Record):
 def onnxruntime(model: bytes, threads: int) -> Session:
     """The runtime that every bundle is checked with when it is made."""
     return session(model, threads, where="model.onnx")  # type: ignore[no-any-return]
+
+
+def onnxruntime_cuda(model: bytes, threads: int) -> Session:
+    """onnxruntime on a GPU: the package onnxruntime-gpu in place of onnxruntime. Raises UserError without one."""
+    if not _cuda():
+        raise UserError(
+            "onnxruntime can't use a GPU here.",
+            where="onnxruntime-cuda",
+            remedy="pip uninstall onnxruntime && pip install onnxruntime-gpu, on a machine with CUDA",
+        )
+    return session(model, threads, where="model.onnx", on=("CUDAExecutionProvider", "CPUExecutionProvider"))  # type: ignore[no-any-return]
 
 
 def int8(model: bytes, threads: int) -> Session:
@@ -239,28 +254,35 @@ def here(predictor: Predictor) -> list[str]:
     for name in plugins.names("runtime"):
         with suppress(UserError):
             plugins.demand("runtime", name)
-            if name != USUAL and (name not in EXPORTED or _exported(predictor)):
+            if name != USUAL and (name not in EXPORTED or _exported(predictor)) and (name != CUDA or _cuda()):
                 found.append(name)
     return found
+
+
+def _cuda() -> bool:
+    import onnxruntime as runtime
+
+    return bool(host.gpus()) and "CUDAExecutionProvider" in runtime.get_available_providers()
 
 
 def measure(folder: Path) -> list[Measured]:
     """All that are installed, in turn, so that what else runs here is fair to all."""
     predictor = Predictor(folder)
-    contents, held_out = _items(predictor)
+    contents, labels = _items(predictor)
     if not contents:
         return []
+    truth = np.array([predictor.classes.index(one) if one in predictor.classes else -1 for one in labels])
     batches = [predictor.prepare(contents[start : start + MANY]) for start in range(0, len(contents), MANY)]
     right = _answers(predictor, batches)
     found: dict[str, Measured] = {}
     sessions: dict[str, Session] = {}
     for name in here(predictor):
         about: dict[str, Any] = {"runtime": name, "release": _release(name)}
-        about |= {"items": len(contents), "held_out": held_out}
+        about |= {"items": len(contents), "held_out": bool(labels)}
         try:
             sessions[name] = _opened(name, predictor)
             predictor.use(sessions[name])
-            found[name] = Measured(**about, **_compared(right, _answers(predictor, batches)))
+            found[name] = Measured(**about, **_compared(right, _answers(predictor, batches), truth))
         except Exception as error:  # each has its own; whatever it is, another runtime answers
             sessions.pop(name, None)
             found[name] = Measured(**about, why=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
@@ -268,7 +290,14 @@ def measure(folder: Path) -> list[Measured]:
     return [Measured.from_json({**one.to_json(), **times.get(name, {})}) for name, one in found.items()]
 
 
-def _compared(right: NDArray[Any], found: NDArray[Any]) -> dict[str, Any]:
+def _compared(right: NDArray[Any], found: NDArray[Any], truth: NDArray[np.int64]) -> dict[str, Any]:
+    """right, found: probabilities [N,K] by the bundle and by the runtime; truth: classes [N], -1 for one that the model
+    doesn't know; empty where no labels are known."""
+    from inflame.model.engine.metrics import newcombe_paired
+
+    known = np.flatnonzero(truth >= 0)
+    hits = [one.argmax(axis=1)[known] == truth[known] for one in (right, found)]
+    gain = newcombe_paired(*hits)
     agree = float((right.argmax(axis=1) == found.argmax(axis=1)).mean())
     close = float(np.abs(right.max(axis=1) - found.max(axis=1)).mean())
     why = ""
@@ -278,7 +307,10 @@ def _compared(right: NDArray[Any], found: NDArray[Any]) -> dict[str, Any]:
         why = "it gives what is no number"
     elif agree < LABELS or close > CLOSE:
         why = f"it gives the bundle's label to {100 * agree:.1f} % of items"
-    return {"agree": agree, "close": close, "why": why}
+    elif gain.high < 0:
+        why = f"it is right {-100 * gain.value:.1f} points less often"
+    about = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high} if len(known) else {}
+    return {"agree": agree, "close": close, "why": why, **about}
 
 
 def _raced(sessions: Mapping[str, Session], batch: Inputs) -> dict[str, dict[str, float]]:
@@ -306,21 +338,25 @@ def _answers(predictor: Predictor, batches: Sequence[Inputs]) -> NDArray[Any]:
     return predictor.calibration.apply(np.concatenate([predictor.run(inputs)[0] for inputs in batches]))
 
 
-def _items(predictor: Predictor) -> tuple[list[bytes], bool]:
-    """Items to compare on, and whether they are held out: those of the run, or those that the bundle shows."""
+def _items(predictor: Predictor) -> tuple[list[bytes], list[str]]:
+    """Items to compare on, and their labels: those that the run has held out; else those that the bundle shows, whose
+    labels say nothing, because the net has learnt them."""
     from inflame.model.engine.nearest import Nearest
     from inflame.records import TextPreprocess
     from inflame.web import examples
 
     text = isinstance(predictor.preprocess, TextPreprocess)
     with suppress(Exception):  # the data are elsewhere now, or were never here
-        found = [one.content for one in examples.held_out(predictor.folder.resolve().parent, text=text, most=ITEMS)]
-        return [one for one in found if _readable(predictor, one)], True
+        found = [
+            one
+            for one in examples.held_out(predictor.folder.resolve().parent, text=text, most=ITEMS)
+            if _readable(predictor, one.content)
+        ]
+        return [one.content for one in found], [one.label for one in found]
     if not predictor.nearest:
-        return [], False
-    shown = Nearest(predictor.nearest, text=text).some(ITEMS)
-    contents = [one.snippet.encode() if text else one.thumb for one in shown]
-    return [one for one in contents if _readable(predictor, one)], False
+        return [], []
+    contents = [one.content for one in Nearest(predictor.nearest, text=text).some(ITEMS)]
+    return [one for one in contents if _readable(predictor, one)], []
 
 
 def _readable(predictor: Predictor, content: bytes) -> bool:

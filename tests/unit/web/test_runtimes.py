@@ -131,13 +131,43 @@ def test_names_are_checked(fruit_bundle: Path) -> None:
         assert "inflame[openvino]" in done.stderr
 
 
-@openvino_needed
-def test_openvino_runs_the_net_in_int8(
-    finished: Callable[..., Run], photo_set: Path, tmp_path: Path, apple: bytes
-) -> None:
+@pytest.fixture(scope="module")
+def run(finished: Callable[..., Run], photo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run, whose held-out photos are at hand."""
     torch.manual_seed(0)
     net = nets.small(size=20, channels=3, classes=3, widths=(8, 16))
-    run = finished(tmp_path / "fruit-001", photo_set, net, Preprocess(size=20, resize=20))
+    made: Run = finished(tmp_path_factory.mktemp("runs") / "fruit-001", photo_set, net, Preprocess(size=20, resize=20))
+    return made
+
+
+def test_how_often_it_is_right_is_compared_with_the_bundle(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.bundle is not None
+    erring = plugins.Plugin(target=f"{__name__}:a_runtime_that_errs")
+    monkeypatch.setitem(plugins.SEAMS["runtime"], "erring", erring)
+    monkeypatch.setattr(runtimes, "SECONDS", 0.1)
+    found = {one.runtime: one for one in runtimes.measure(run.bundle)}
+    usual, other = found["onnxruntime"], found["erring"]
+    assert usual.held_out
+    assert usual.gain == 0
+    assert usual.gain_low < 0 < usual.gain_high
+    assert other.gain < 0
+    assert other.gain_low < other.gain < other.gain_high
+
+
+def test_a_gpu_is_used_where_one_is(fruit_bundle: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("needs an onnxruntime without CUDA")
+    predictor = Predictor(fruit_bundle)
+    assert "onnxruntime-cuda" not in runtimes.here(predictor)
+    with pytest.raises(UserError, match="can't use a GPU here") as caught:
+        runtimes.choose(predictor, "onnxruntime-cuda")
+    assert "onnxruntime-gpu" in caught.value.remedy
+
+
+@openvino_needed
+def test_openvino_runs_the_net_in_int8(run: Run, apple: bytes) -> None:
     assert run.bundle is not None
     assert "openvino-int8" not in runtimes.here(Predictor(run.bundle))
     export.export(run, "int8")

@@ -237,10 +237,12 @@ class _Input:
             raise
 
 
-def session(model: bytes, threads: int, where: str, *, single: bool = False) -> Any:
+def session(
+    model: bytes, threads: int, where: str, *, single: bool = False, on: Sequence[str] = ("CPUExecutionProvider",)
+) -> Any:
     """A session of onnxruntime for the content of a .onnx file. BundleError when it can't be read. single: it takes one
     thing at a time, and is quicker for it: where sizes are known, padding is part of the layers, and the order of
-    numbers in memory is never changed on the way."""
+    numbers in memory is never changed on the way. on: onnxruntime's names of what computes, the best first."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -252,7 +254,7 @@ def session(model: bytes, threads: int, where: str, *, single: bool = False) -> 
     if single:
         options.add_free_dimension_override_by_name("n", 1)
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=list(on))
     except Exception as error:  # its exceptions have no common class; the file itself was verified
         raise BundleError(
             f"onnxruntime {onnxruntime.__version__} can't read the model: {str(error).splitlines()[0]}",
