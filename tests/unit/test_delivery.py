@@ -29,6 +29,7 @@ VARIABLES = {
     "GCP_JOB": "inflame-job@p.iam.gserviceaccount.com",
     "GCP_RUNS": "gs://p-inflame",
     "GCP_CHAMPIONS": "gs://p-inflame-champions",
+    "GCP_CLUSTER": "birds",
 }
 GITHUB = {
     "GITHUB_RUN_ID": "11",
@@ -129,6 +130,8 @@ def filled(value: str) -> str:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Runner:
+    if shutil.which("jq") is None:
+        pytest.skip("needs jq")
     for name in ("bin", "checkout", "buckets/p-inflame", "buckets/p-inflame-champions"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "checkout" / "deploy").symlink_to(ROOT / "deploy")
@@ -362,6 +365,27 @@ def test_a_large_report_stays_out_of_the_repository(runner: Runner, made: Made) 
     assert "an artifact of the workflow" in (runner.checkout / "proposal" / "body.md").read_text()
 
 
+@pytest.mark.slow
+def test_here_from_data_to_champion(runner: Runner) -> None:
+    """As on the machine that GitHub lends: rehearsed, sent to itself, waited for, fetched, compared, deployed."""
+    given = {"DATA": "digits", "NAME": "zoo", "BACKEND": "local", "BUDGET": "20s", "DVC": ""}
+    done = runner.does("train", "train", "Data", **given)
+    assert runner.outputs()["data"] == "digits", done.stderr
+    done = runner.does("train", "train", "Rehearse here, train there, fetch", **given)
+    assert done.returncode == 0, done.stderr
+    assert "killed after a checkpoint, it went on" in done.stdout + done.stderr
+    done = runner.does("train", "train", COMPARED, NAME="zoo")
+    assert done.returncode == 0, done.stderr
+    text = (runner.checkout / "proposal" / "body.md").read_text()
+    assert re.search(r"\| new \| \S+ \| 9\d\.\d % \(\d\d\.\d to \d\d\.\d\) \| 275 \|", text), text
+    assert "| **9** |" in text
+    assert (runner.checkout / "proposal" / "models" / "zoo.html").is_file()
+    merged(runner)
+    done = runner.does("deploy", "champion", "It is the champion", NAME="zoo", GITHUB_SHA="a1")
+    assert done.returncode == 0, done.stderr
+    assert [one["action"] for one in champions(runner)] == ["promote"]
+
+
 # --- proposing and deploying ---------------------------------------------------------------------
 
 
@@ -412,3 +436,20 @@ def test_the_website_has_one_model_at_a_time(runner: Runner) -> None:
     assert "Run deploy by hand" in done.stdout
     assert runner.does("deploy", "image", "Which model", **{**given, "GIVEN": "owls"}).returncode == 0
     assert runner.outputs()["name"] == "owls"
+
+
+def test_kubectl_knows_the_cluster_by_what_gcloud_says(runner: Runner) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("needs kubectl")
+    about = {"endpoint": "10.0.0.1", "masterAuth": {"clusterCaCertificate": "Y2VydGlmaWNhdGU="}}
+    told = f"case \"$*\" in auth*) echo token-of-now ;; *) echo '{json.dumps(about)}' ;; esac\n"
+    runner.has(gcloud=f"#!/usr/bin/env bash\n{told}")
+    given = {"KUBECONFIG": str(runner.folder / "kubeconfig")}
+    done = runner.does("deploy", "kubernetes", "Log in to the cluster", **given)
+    assert done.returncode == 0, done.stderr
+    made = yaml.safe_load((runner.folder / "kubeconfig").read_text())
+    assert made["current-context"] == "gke"
+    assert made["clusters"][0]["cluster"]["server"] == "https://10.0.0.1"
+    assert made["clusters"][0]["cluster"]["certificate-authority-data"] == "Y2VydGlmaWNhdGU="
+    assert made["users"][0]["user"] == {"token": "token-of-now"}

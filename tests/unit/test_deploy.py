@@ -324,9 +324,10 @@ def _actionlint(files: list[str]) -> list[str]:
 
 
 def test_where_all_is_tried_no_page_is_left_out() -> None:
-    """Tests in a browser are skipped where there is none; in CI that would be silent."""
+    """Tests are skipped where there is no browser, and no jq; in CI that would be silent."""
     if os.environ.get("CI") == "true":
         assert any(map(shutil.which, ("chromium", "chromium-browser"))), "needs chromium"
+        assert shutil.which("jq"), "needs jq"
         assert (ROOT / ".peers" / "onnxruntime-web" / "dist").is_dir(), "needs onnxruntime-web: bash .ci/run"
 
 
