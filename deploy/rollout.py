@@ -43,6 +43,14 @@ def ask(url: str, version: str, patience: float) -> None:
     """Waits until the site is ready, then has it classify something. Failed where it can't, or where it is not the
     model of that version that answers."""
     _until(lambda: _get(f"{url}/readyz"), patience, f"{url} isn't ready")
+    try:
+        best = _classified(url, version)
+    except (KeyError, IndexError, TypeError) as error:
+        raise Failed(f"{url} doesn't answer as inflame does: {error!r}") from error
+    say(f"{url} answers: {best['label']} ({best['probability']:.2f})")
+
+
+def _classified(url: str, version: str) -> Any:
     found = [one for one in _get(f"{url}/v1/models")["models"] if version.startswith(one["version"])]
     if not found:
         raise Failed(f"{url} has no model of version {version[:12]}")
@@ -53,7 +61,7 @@ def ask(url: str, version: str, patience: float) -> None:
     best = _get(f"{url}/v1/classify", body, kind)["results"][0]
     if not version.startswith(best["version"]) or best["label"] not in found[0]["classes"]:
         raise Failed(f"{url} answers as another model would: {best['label']}, version {best['version']}")
-    say(f"{url} answers: {best['label']} ({best['probability']:.2f})")
+    return best
 
 
 def picture(side: int = 64) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -122,9 +124,16 @@ class _Broken(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def broken() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Broken) as server:
+class _Other(_Broken):
+    """A site that isn't one of inflame's."""
+
+    def do_GET(self) -> None:
+        self._say(200, {"hello": "world"})
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -132,17 +141,28 @@ def broken() -> Iterator[str]:
         thread.join()
 
 
+@pytest.fixture
+def broken() -> Iterator[str]:
+    with serving(_Broken) as address:
+        yield address
+
+
 @pytest.fixture(scope="module")
 def site(fruit_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server of the fruit, as long as this module lasts."""
-    home = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "inflame", "serve", str(fruit_bundle), "--port", "0", "--json"]
+    with _served(fruit_bundle, tmp_path_factory.mktemp("site")) as address:
+        yield address
+
+
+@contextmanager
+def _served(bundle: Path, home: Path) -> Iterator[str]:
+    words = [sys.executable, "-m", "inflame", "serve", str(bundle), "--port", "0", "--json"]
     given = {**os.environ, "INFLAME_HOME": str(home)}
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=given) as process:
         try:
             assert process.stdout
             address = str(json.loads(process.stdout.readline())["address"]).rstrip("/")
-            asked = [sys.executable, str(ROLLOUT), "ask", address, "--bundle", str(fruit_bundle)]
+            asked = [sys.executable, str(ROLLOUT), "ask", address, "--bundle", str(bundle)]
             assert "answers: " in subprocess.run(asked, stderr=subprocess.PIPE, text=True, check=True).stderr
             yield address
         finally:
@@ -233,6 +253,25 @@ def test_another_model_that_answers_is_none(stage: Stage, site: str) -> None:
     assert code == 1
     assert "has no model of version aaaaaaaaaaaa" in said
     assert stage.state()["traffic"] == [{"revisionName": "web-1", "percent": 100}]
+
+
+def test_what_answers_otherwise_is_not_it(stage: Stage) -> None:
+    with serving(_Other) as address:
+        stage.set(url=address)
+        code, said = stage.run(*CLOUD_RUN)
+    assert code == 1
+    assert "doesn't answer as inflame does" in said
+    assert "Traceback" not in said
+    assert stage.state()["traffic"] == [{"revisionName": "web-1", "percent": 100}]
+
+
+@pytest.mark.slow
+def test_a_model_of_texts_is_asked_about_a_text(letters_bundle: Path, tmp_path: Path) -> None:
+    with _served(letters_bundle, tmp_path) as address:
+        words = [sys.executable, str(ROLLOUT), "ask", address, "--bundle", str(letters_bundle)]
+        done = subprocess.run(words, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"answers: (money|sport) \(0\.\d\d\)", done.stderr)
 
 
 def test_the_first_of_its_kind_has_none_to_go_back_to(stage: Stage, broken: str) -> None:
