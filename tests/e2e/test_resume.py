@@ -260,3 +260,29 @@ def test_a_damaged_checkpoint_costs_only_what_was_done_since_the_one_before(
     assert any(str(newest) in line.get("said", "") for line in told)
     assert any(line.get("resumed") for line in told)
     _assert_same_end(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_run_with_another_rate_is_gone_on_with_by_force_alone(home: Path) -> None:
+    words = [sys.executable, "-m", "inflame", "train", "mnist", "io.training_input=digits", "hyperparam.num_epochs=40"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        for _ in range(600):
+            time.sleep(0.1)
+            if list(home.glob("runs/*/last/checkpoint.safetensors")):
+                break
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate()
+    assert child.returncode == 143, err
+    (run,) = home.glob("runs/*")
+    other = [*words, "hyperparam.learning_rate=3e-3", f"resume={run.name}"]
+    refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2, refused.stderr
+    assert "hyperparam.learning_rate=0.01 there, 0.003 here" in refused.stderr
+    assert "force=true" in refused.stderr
+    done = subprocess.run([*other, "--force", "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the net goes on from step" in done.stderr
+    assert "all choices are made anew" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["run"] == str(run)
+    rates = [json.loads(line)["lr"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rates[-1] < 3e-3

@@ -91,7 +91,8 @@ COMMON: dict[str, Key] = {
     "debug": Key(kind="text", help="look instead of training: overfit (one batch), tiny (whole road), profile (time)"),
     "explain": Key(kind="yesno", help="say in the end why each choice was made, and where the time went"),
     "fresh": Key(kind="yesno", help="begin anew instead of going on with an unfinished run"),
-    "resume": Key(kind="path", help="the run to go on with, also when settings have changed"),
+    "resume": Key(kind="path", help="the run to go on with"),
+    "force": Key(kind="yesno", help="go on with what fits, although settings or data are others than the run's"),
 }
 
 UNSET = -1.0  # what a hyperparameter is that is left to the model

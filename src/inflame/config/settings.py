@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Settings that say where, not what: two runs that differ only in these give the same result.
-_BYSTANDERS = ("cache_gb", "devices", "explain", "folder", "fresh", "io", "output", "resume", "strategy", "tracker")
+_BYSTANDERS = (
+    "cache_gb",
+    "devices",
+    "explain",
+    "folder",
+    "force",
+    "fresh",
+    "io",
+    "output",
+    "resume",
+    "strategy",
+    "tracker",
+)
 
 
 class Hyperparam(Record):
@@ -116,6 +128,7 @@ class Settings(Record):
     explain: bool = False
     fresh: bool = False
     resume: str = ""
+    force: bool = False
     splits: dict[str, float] | None = None
     cache_gb: float | None = None
     skip_bad: bool = False
@@ -132,6 +145,13 @@ class Settings(Record):
         plain["training_input"] = _real(self.io.training_input)
         plain["weights"] = _real(self.weights)
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    def telling(self) -> dict[str, Any]:
+        """What changes the result, but for the data, under the names by which it is set: `hyperparam.momentum`."""
+        plain = {name: value for name, value in self.to_json().items() if name not in _BYSTANDERS}
+        values = plain.pop("hyperparam")
+        plain["in"], plain["weights"] = plain.pop("budget"), _real(self.weights)
+        return {**plain, **{f"hyperparam.{name}": value for name, value in values.items()}}
 
 
 def _real(uri: str) -> str:

@@ -9,7 +9,18 @@ from typing import Any
 
 from inflame import store
 
-ASIDE = ("cache_gb", "devices", "explain", "folder", "fresh", "io.training_output", "output", "resume", "tracker")
+ASIDE = (
+    "cache_gb",
+    "devices",
+    "explain",
+    "folder",
+    "force",
+    "fresh",
+    "io.training_output",
+    "output",
+    "resume",
+    "tracker",
+)
 """Settings that say where and how, not what."""
 
 

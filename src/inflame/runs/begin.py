@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from inflame import remote, store
 from inflame.errors import InflameError, UserError
 from inflame.records import dumps
-from inflame.runs import lock
+from inflame.runs import difference, lock
 from inflame.runs.index import folder_of_runs, known
 from inflame.runs.listing import find, list_runs
 from inflame.runs.run import FORMAT, LOCK, METRICS, PREVIOUS, STATUS, Already, Cost, Live, Run
@@ -29,7 +29,7 @@ SWEEP, TRIAL = "INFLAME_SWEEP", "INFLAME_TRIAL"  # the sweep that a run is a tri
 REUSE = "INFLAME_REUSE"  # set where a finished run of the same identity does as well
 
 
-def begin(settings: Settings, identity: str, name: str) -> Run:
+def begin(settings: Settings, identity: str, name: str, version: str = "") -> Run:
     """See `Run.begin`."""
     output = settings.output
     elsewhere = store.local(output) if output else None
@@ -37,16 +37,17 @@ def begin(settings: Settings, identity: str, name: str) -> Run:
     title = f"{_slug(settings.model)}-{_slug(name)}"
     if REUSE in os.environ and elsewhere is not None and not (settings.fresh or settings.resume):
         _reuse(elsewhere, identity)
+    differs: list[str] = []
     if settings.resume:
-        path, held = _named(settings.resume)
+        path, held, differs = _named(settings, identity, version)
     elif elsewhere is not None:
-        path, held = _at(Path(os.path.realpath(elsewhere)), identity, fresh=settings.fresh)
+        path, held = _at(Path(os.path.realpath(elsewhere)), identity, settings, version)
     else:
         path, held = (None if settings.fresh else _unfinished(identity, uri)) or _new(title)
     try:
         if uri:
-            _bring(path, uri, identity, fresh=settings.fresh)
-        run = _opened(path, held, settings=settings, identity=identity, name=name, uri=uri)
+            _bring(path, uri, identity, settings, version)
+        run = _opened(path, held, settings=settings, identity=identity, name=name, uri=uri, differs=differs)
         if elsewhere is not None:
             _link(run.path, title)
     except BaseException:
@@ -55,7 +56,9 @@ def begin(settings: Settings, identity: str, name: str) -> Run:
     return run
 
 
-def _opened(path: Path, held: lock.Lock, *, settings: Settings, identity: str, name: str, uri: str) -> Run:
+def _opened(
+    path: Path, held: lock.Lock, *, settings: Settings, identity: str, name: str, uri: str, differs: list[str]
+) -> Run:
     before = Run(path=path).read_status()
     resumed = bool(before)
     cost = Cost(before.get("cost"), settings.devices)
@@ -78,6 +81,7 @@ def _opened(path: Path, held: lock.Lock, *, settings: Settings, identity: str, n
         sittings=int(before.get("sittings", 0)) + 1,
         pid=os.getpid(),
         error=None,
+        differs=differs,
         **_trial(),
     )
     return run
@@ -118,13 +122,14 @@ def _unfinished(identity: str, uri: str) -> tuple[Path, lock.Lock] | None:
     return None
 
 
-def _bring(path: Path, uri: str, identity: str, *, fresh: bool) -> None:
+def _bring(path: Path, uri: str, identity: str, settings: Settings, version: str) -> None:
     """Copies the unfinished run at the uri into the folder, where that is empty: another machine may have begun it.
     What holds another run is refused."""
     if not store.exists(store.join(uri, STATUS)):
         return
     info = json.loads(store.read_text(store.join(uri, STATUS)))
-    if _refuse_another(uri, info, identity, fresh=fresh) or fresh or (path / STATUS).is_file():
+    done = _refuse_another(uri, info, identity, settings, version)
+    if done or settings.fresh or (path / STATUS).is_file():
         return
     names = remote.ask(uri, lambda system, place: [str(name).partition(place)[2] for name in system.find(place)])
     # The status comes last: a folder that has one is whole.
@@ -149,7 +154,7 @@ def _new(title: str) -> tuple[Path, lock.Lock]:
     raise AssertionError
 
 
-def _at(path: Path, identity: str, *, fresh: bool) -> tuple[Path, lock.Lock]:
+def _at(path: Path, identity: str, settings: Settings, version: str) -> tuple[Path, lock.Lock]:
     """The folder that `output` names: empty, or a run of this identity."""
     store.make_folder(path)
     with store.guard(path):
@@ -168,29 +173,31 @@ def _at(path: Path, identity: str, *, fresh: bool) -> tuple[Path, lock.Lock]:
             remedy="Wait until it ends, stop it, or name another folder: output=FOLDER",
         )
     try:
-        _admit(path, identity, fresh=fresh)
+        _admit(path, identity, settings, version)
     except BaseException:
         held.release()
         raise
     return path, held
 
 
-def _admit(path: Path, identity: str, *, fresh: bool) -> None:
+def _admit(path: Path, identity: str, settings: Settings, version: str) -> None:
     """Refuses a folder with another run in it; puts aside what is in one that is to be done again."""
     info = Run(path=path).read_status()
-    done = _refuse_another(str(path), info, identity, fresh=fresh)
-    if info and (done or fresh):
+    done = _refuse_another(str(path), info, identity, settings, version)
+    if info and (done or settings.fresh):
         with store.guard(path):
             _put_aside(path)
 
 
-def _refuse_another(place: str, info: dict[str, Any], identity: str, *, fresh: bool) -> bool:
-    """Whether the run at the place is finished; UserError where it is another run."""
+def _refuse_another(place: str, info: dict[str, Any], identity: str, settings: Settings, version: str) -> bool:
+    """Whether the run at the place is finished; UserError, with what differs, where it is another run."""
     done, same = info.get("state") == "done", info.get("identity") == identity
-    if info and not same and (done or not fresh):
+    if info and not same and (done or not settings.fresh):
         what = "a finished" if done else "an unfinished"
+        lines = difference.found(settings, version, lambda name: store.read_text(store.join(place, name)))
         raise UserError(
-            f"{store.shown(place)} holds another run, {what} one with other settings or data.",
+            f"{store.shown(place)} holds another run, {what} one with other settings or data"
+            f"{f': {difference.told(lines)}' if lines else ''}.",
             where=f"output={store.shown(place)}",
             remedy="Name another folder: output=FOLDER" + ("" if done else ", or replace that run: fresh=true"),
         )
@@ -212,19 +219,34 @@ def _put_aside(path: Path) -> None:
             entry.unlink()
 
 
-def _named(resume: str) -> tuple[Path, lock.Lock]:
-    """The run that `resume=` names, locked, whatever its identity."""
-    run = find(resume)
+def _named(settings: Settings, identity: str, version: str) -> tuple[Path, lock.Lock, list[str]]:
+    """The run that `resume=` names, locked, and in what it differs, with more time or without. UserError where it does
+    and `force` isn't set."""
+    run = find(settings.resume)
     held = lock.take(run.path / LOCK)
-    if held is not None and run.read_status().get("state") != "done":
-        return run.path, held
-    if held is not None:
+    info = run.read_status()
+    if held is None or info.get("state") == "done":
+        if held is not None:
+            held.release()
+        raise UserError(
+            f"The run {run.name} " + ("is being worked on by another process." if held is None else "is finished."),
+            where=f"resume={settings.resume}",
+            remedy="Wait until it ends, or stop it." if held is None else "Leave resume out to begin a new run.",
+        )
+    lines = [] if info.get("identity") == identity else _differences(run, settings, version)
+    if lines and not settings.force:
         held.release()
-    raise UserError(
-        f"The run {run.name} " + ("is being worked on by another process." if held is None else "is finished."),
-        where=f"resume={resume}",
-        remedy="Wait until it ends, or stop it." if held is None else "Leave resume out to begin a new run.",
-    )
+        raise UserError(
+            f"The run {run.name} was begun with other settings or data: {difference.told(lines)}.",
+            where=f"resume={settings.resume}",
+            remedy="Give it those, or go on all the same with what fits: force=true",
+        )
+    return run.path, held, lines
+
+
+def _differences(run: Run, settings: Settings, version: str) -> list[str]:
+    lines = difference.found(settings, version, lambda name: (run.path / name).read_text(encoding="utf-8"))
+    return [line for line in lines if not line.startswith(f"{difference.TIME}=")]
 
 
 def _link(path: Path, title: str) -> None:

@@ -90,15 +90,17 @@ class Run:
     live: Live | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def begin(cls, settings: Settings, identity: str, name: str) -> Run:
+    def begin(cls, settings: Settings, identity: str, name: str, version: str = "") -> Run:
         """A folder to work in: the unfinished run of the same `identity` if there is one (`resumed`), else a new one,
-        at `settings.output` or as `<model>-<name>-NNN` in `$INFLAME_HOME/runs`. `name` is that of the data set.
+        at `settings.output` or as `<model>-<name>-NNN` in `$INFLAME_HOME/runs`. `name` and `version` are those of the
+        data set.
 
-        Errors: UserError when `output` holds something else, StorageError when it can't be written.
+        Errors: UserError when `output` holds something else, or `resume` names a run of other settings or data and
+        `force` isn't set; StorageError when it can't be written.
         """
         from inflame.runs.begin import begin
 
-        return begin(settings, identity, name)
+        return begin(settings, identity, name, version)
 
     @property
     def name(self) -> str:

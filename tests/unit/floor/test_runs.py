@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inflame import host, runs, store
-from inflame.config import Settings
+from inflame.config import Hyperparam, Settings
 from inflame.errors import DataError, NetworkError, StorageError, UserError
 from inflame.runs import Run, lock, provenance
 from inflame.runs.provenance import gather
@@ -272,15 +273,58 @@ def test_a_forked_worker_does_not_keep_the_run_of_its_dead_parent() -> None:
         child.stdout.close()
 
 
-def test_resume_names_a_run_whatever_changed(start: Any) -> None:
+def test_resume_names_a_run_wherever_it_runs_and_for_however_long(start: Any) -> None:
     _, first, _ = start("leave", "old identity")
-    with Run.begin(settings(resume=first.name), "new identity", "d") as run:
+    moved = Settings(
+        model="m", folder="elsewhere", resume=first.name, devices=2, tracker="mlflow", budget=9.0, cache_gb=1.0
+    )
+    with Run.begin(moved, "new identity", "d") as run:
         assert (run.path, run.resumed) == (first, True)
+        assert run.read_status()["differs"] == []
     with pytest.raises(UserError, match="is finished"):
         Run.begin(settings(resume=first.name), "i", "d")
     _, living, _ = start("hold")
     with pytest.raises(UserError, match="another process"):
         Run.begin(settings(resume=living.name), "i", "d")
+
+
+def trained_with(**hyperparam: Any) -> Run:
+    """An unfinished run with these settings, on data of version 0123456789."""
+    given = Settings(model="m", folder="m", hyperparam=Hyperparam(**hyperparam))
+    run = Run.begin(given, "old", "d", "0123456789")
+    run.write("dataset.json", {"name": "digits", "version": "0123456789"})
+    run.close()
+    return run
+
+
+def test_resume_with_other_settings_is_refused_with_what_differs_and_force_goes_on() -> None:
+    run = trained_with(learning_rate=0.1, size=28)
+    other = Settings(model="m", folder="m", resume=run.name, seed=3, hyperparam=Hyperparam(learning_rate=0.2, size=28))
+    with pytest.raises(UserError, match="other settings or data") as caught:
+        Run.begin(other, "new", "d", "9876543210")
+    for line in (
+        "hyperparam.learning_rate=0.1 there, 0.2 here",
+        "seed=0 there, 3 here",
+        "digits, version 01234567 there, version 98765432 here",
+    ):
+        assert line in caught.value.message
+    assert "size" not in caught.value.message
+    assert "force=true" in caught.value.remedy
+    again = Run.begin(replace(other, force=True), "new", "d", "9876543210")
+    assert (again.path, again.resumed) == (run.path, True)
+    assert len(again.read_status()["differs"]) == 3
+    again.close()
+    with Run.begin(replace(other, force=True), "new", "d", "9876543210") as third:  # the same words once more
+        assert third.read_status()["differs"] == []
+
+
+def test_no_more_than_five_differences_are_told() -> None:
+    run = trained_with(**{f"h{number}": number for number in range(8)})
+    other = Settings(model="m", folder="m", code="new", resume=run.name, hyperparam=Hyperparam())
+    with pytest.raises(UserError) as caught:
+        Run.begin(other, "new", "d", "0123456789")
+    assert caught.value.message.count(" there, ") + caught.value.message.count("code:") == 5
+    assert "and 4 more" in caught.value.message
 
 
 # --- output elsewhere ----------------------------------------------------------------------------
@@ -307,7 +351,8 @@ def test_output_with_another_run_is_refused(tmp_path: Path, start: Any) -> None:
     output = str(tmp_path / "out")
     start("leave", "one", output)
     with pytest.raises(UserError, match="an unfinished one") as caught:
-        Run.begin(settings(output=output), "two", "d")
+        Run.begin(replace(settings(output=output), seed=2, budget=9.0), "two", "d")
+    assert "seed=0 there, 2 here; in=null there, 9.0 here" in caught.value.message
     assert "fresh=true" in caught.value.remedy
     with Run.begin(settings(output=output, fresh=True), "two", "d") as run:
         assert not run.resumed

@@ -175,7 +175,7 @@ def back_to(folder: Path, step: int) -> int | None:
     newest, previous = folder / NEWEST, folder / PREVIOUS
     for path in (newest, previous):
         try:
-            found: int = read(path)["at"]["step"]
+            found: int = read(path).get("at", {}).get("step", 0)
         except (FileNotFoundError, CheckpointError):
             continue
         if found <= step:
@@ -193,13 +193,19 @@ class Resumable(Protocol):
         """Takes up that state. One of another net or optimizer: CheckpointError."""
 
 
-def resume(learner: Resumable, folder: Path, say: Callable[[str], None] = _warn) -> bool:
-    """Puts the newest whole checkpoint of `folder` into the learner; False where there is none.
+def resume(
+    learner: Resumable,
+    folder: Path,
+    say: Callable[[str], None] = _warn,
+    *,
+    adapt: Callable[[dict[str, Any]], dict[str, Any]] = lambda state: state,
+) -> bool:
+    """Puts the newest whole checkpoint of `folder`, as `adapt` makes it, into the learner; False where there is none.
     One of another net or optimizer: CheckpointError."""
     state = load(folder, say)
     if state is None:
         return False
-    learner.load_state_dict(state)
+    learner.load_state_dict(adapt(state))
     return True
 
 

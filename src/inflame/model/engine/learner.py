@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from inflame.errors import CheckpointError, DataError, UserError, did_you_mean
-from inflame.model.engine import sharding
+from inflame.errors import DataError, UserError, did_you_mean
+from inflame.model.engine import fitting, sharding
 from inflame.model.engine.checkpoint import random_state, set_random_state
 from inflame.model.engine.device import Device, One
 from inflame.model.engine.optim import align
@@ -379,6 +379,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` was taken. Made for another net or optimizer: CheckpointError."""
         try:
+            fitting.require(state["net"], self.net.state_dict())
             state = sharding.parted(state, self.net, self.optimizer)
             self.net.load_state_dict(state["net"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -392,10 +393,7 @@ class Learner:
             self.careful.parts = state.get("parts", 1)
             set_random_state(state["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"The checkpoint doesn't fit this net and optimizer: {str(error).splitlines()[0]}",
-                remedy="Start this run from the beginning with fresh=true, or undo the change to the model.",
-            ) from error
+            raise fitting.refusal(error) from error
 
     def _begin(self, epochs: int | None, budget: TimeBudget | None) -> None:
         if epochs is None and budget is None:

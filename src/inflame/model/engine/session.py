@@ -29,7 +29,7 @@ from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError, SettingError
-from inflame.model.engine import afar, checkpoint, debug, hooks, many, nets, pace, trend
+from inflame.model.engine import afar, checkpoint, debug, fitting, hooks, many, nets, pace, trend
 from inflame.model.engine.conclude import Model, answers, keep, publish, seconds
 from inflame.model.engine.device import Device, One
 from inflame.model.engine.learner import Learner, Loader, Sizable, TimeBudget, shared
@@ -39,7 +39,7 @@ from inflame.model.engine.progress import Progress
 from inflame.model.engine.reasons import Reasons
 from inflame.model.engine.trackers import following
 from inflame.records import Dataset, Preprocess
-from inflame.runs import Follower, Follows, Run
+from inflame.runs import Follower, Follows, Run, difference
 
 Pictured = Mapping[str, Pictures]
 S = TypeVar("S", bound=Sizable)
@@ -73,6 +73,13 @@ class Session:
     def say(self, topic: str, text: str) -> None:
         """A line on stderr and in the log: the topic in a column of its own."""
         self.run.say(f"{topic:<8} {text}")
+
+    def anew(self, differs: list[str]) -> None:
+        """Forgets what this run decided when it was begun with other settings or data, and says so."""
+        status = self.run.read_status()
+        paces = {name: None for name in status if name.startswith("pace")}
+        self.run.status(kept={}, stages={}, **paces)
+        self.say("resume", f"all choices are made anew, for settings or data differ: {difference.told(differs)}")
 
     def hold(self, squares: Preprocess) -> None:
         """Takes a sample of the data set where the memory isn't enough for the decoded squares of all of it."""
@@ -267,7 +274,8 @@ class Session:
         if self.settings.debug == "profile":
             raise debug.Seen(debug.profile(learner, self.run.path, self.say))
         folder = next((hook.folder for hook in learner.hooks if isinstance(hook, hooks.SaveLast)), None)
-        if folder is not None and checkpoint.resume(learner, folder, self.run.note):
+        adapt = partial(self._adapted, learner)
+        if folder is not None and checkpoint.resume(learner, folder, self.run.note, adapt=adapt):
             self.run.rewind("epoch", learner.at.epoch, stage=None if folder.name == "last" else folder.name)
             self.say("resume", f"from epoch {learner.at.epoch + 1}, step {learner.at.step}")
         learner.fit(epochs or None, budget=self._stage(stage, share))
@@ -294,6 +302,20 @@ class Session:
             splits=("val" if "val" in pictures else "train",) * len(val),
             how=how,
         )
+
+    def _adapted(self, learner: Learner, state: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint as this run can go on with it; with `force` that is whatever fits."""
+        differs = bool(self.run.read_status().get("differs"))
+        if not (self.settings.force or differs):
+            return state
+        found, lines = fitting.adapted(state, learner, afresh=differs)
+        for line in lines:
+            self.say("resume", line)
+        if lines and learner.device.main:  # a best of other weights or data is none
+            for hook in learner.hooks:
+                if isinstance(hook, hooks.SaveBest):
+                    checkpoint.back_to(hook.folder, -1)
+        return found
 
     def _flat(self, last: str, told: str) -> None:
         stage = "" if last == "last" else f" of {last.removeprefix('last-')}"
@@ -384,7 +406,7 @@ def begin(
     try:
         dataset = _open(settings, canvas, fallback, None if clock is None else LOOK * clock.left(), notes)
         identity = hashlib.sha256(f"{settings.identity()} {dataset.version}".encode()).hexdigest()
-        begun = Run.begin(settings, identity, dataset.name)
+        begun = Run.begin(settings, identity, dataset.name, dataset.version)
     except BaseException:
         if device is not None:
             device.share("")
@@ -394,17 +416,7 @@ def begin(
         keep(run, dataset)
         mirror(run)
         session = Session(settings, run, dataset, clock, device)
-        session.say("run", f"{run.path}{'  (going on where it stopped)' if run.resumed else ''}")
-        devices = 1 if device is None else device.world
-        earlier = run.read_status().get("devices", devices)
-        if earlier != devices:
-            notes.append(f"begun on {earlier} devices, going on with {devices}: the same up to rounding")
-        run.status(devices=devices)
-        for note in notes:
-            session.say("data", note)
-        session.say("data", describe(dataset))
-        for line in faults(dataset):
-            session.say("check", line)
+        _introduce(session, notes)
         if device is not None:
             _announce(run, device)
         try:
@@ -415,6 +427,24 @@ def begin(
             session.dismiss()
     if seen is not None:
         raise seen
+
+
+def _introduce(session: Session, notes: list[str]) -> None:
+    """The lines that a training begins with."""
+    run, device = session.run, session.device
+    if differs := run.read_status().get("differs"):
+        session.anew(differs)
+    session.say("run", f"{run.path}{'  (going on where it stopped)' if run.resumed else ''}")
+    devices = 1 if device is None else device.world
+    earlier = run.read_status().get("devices", devices)
+    if earlier != devices:
+        notes.append(f"begun on {earlier} devices, going on with {devices}: the same up to rounding")
+    run.status(devices=devices)
+    for note in notes:
+        session.say("data", note)
+    session.say("data", describe(session.dataset))
+    for line in faults(session.dataset):
+        session.say("check", line)
 
 
 def _announce(run: Run, device: Many) -> None:
