@@ -226,6 +226,8 @@ def test_an_endpoint_words_the_facts(worded: chat.Chat) -> None:
     assert "key-that" not in sent
     assert sent.count("</facts>") == 2  # the rule and the end; not the visitor's
     assert asked["temperature"] == 0
+    events(worded, QUESTION, "de")
+    assert Endpoint.asked[-1] == asked  # what is said in another language than the facts would be dropped
 
 
 BAD = ("busy", "failing", "page", "cut", "stalled", "drip", "endless", "huge", "many", "packed", "invalid", "deep")
