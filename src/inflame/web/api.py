@@ -25,12 +25,19 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def owner(request: Request) -> None:
-    """Refuses all but the owner of the site. Raises Problem."""
+def owner(request: Request, act: str = "") -> None:
+    """Refuses all but the owner of the site. What changes something is noted in the audit log, as `act`, or by the name
+    of its route. Raises Problem."""
+    if request.method not in ("GET", "HEAD"):
+        request.state.act = act or request.scope["route"].name
     if not request.state.owner:
-        raise Problem(
-            "forbidden", "Only the owner of this site may see that.", "Send the token: Authorization: Bearer …"
-        )
+        raise stranger()
+
+
+def stranger() -> Problem:
+    """What is said to whoever isn't the owner."""
+    way = "Send the token: Authorization: Bearer …, or give it at /token."
+    return Problem("forbidden", "Only the owner of this site may see that.", way)
 
 
 def _classify(router: APIRouter, service: Service) -> None:
@@ -120,8 +127,9 @@ def _models(router: APIRouter, service: Service) -> None:
     @router.get(
         "/v1/models", tags=["models"], summary="What answers here", responses={200: {"model": Models}, **_COMMON}
     )
-    def models() -> JSONResponse:
-        """Names, versions, classes."""
+    def models(request: Request) -> JSONResponse:
+        """Names, versions, classes; and for the owner what is tried, and why the newest bundle isn't served."""
+        mine = request.state.owner
         told = [
             {
                 "name": slot.name,
@@ -131,8 +139,8 @@ def _models(router: APIRouter, service: Service) -> None:
                 "classes": list(slot.current.classes),
                 "runtime": slot.current.runtime,
                 "before": slot.before.version if slot.before else None,
-                "trouble": slot.trouble,
-                "trial": service.trials[slot.name].told() if slot.name in service.trials else None,
+                "trouble": slot.trouble if mine else "",
+                "trial": service.trials[slot.name].told() if mine and slot.name in service.trials else None,
             }
             for slot in service.slots.values()
         ]
@@ -150,6 +158,7 @@ def _models(router: APIRouter, service: Service) -> None:
         service.model(model)
         trial = service.trials.get(model)
         if trial is not None and not trial.ended:
+            request.state.act = "end trial"
             trial.end("taken back")
         elif not service.slots[model].rollback():
             raise Problem("not_found", "There is no version before.", "A rollback needs one that was served here.")
@@ -164,9 +173,10 @@ def _health(router: APIRouter, service: Service) -> None:
 
     @router.get("/readyz", tags=["health"], summary="Whether requests should come here")
     @router.get("/healthz", include_in_schema=False)
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         """Models loaded, canaries answered rightly and lately, results kept."""
         why = service.unready()
+        why = why if request.state.owner else why.partition(":")[0]  # where the log is, is for the owner
         told: dict[str, Any] = {"ready": not why, "why": why}
         told["models"] = {slot.name: slot.current.version for slot in service.slots.values()}
         return JSONResponse(told, 503 if why else 200)

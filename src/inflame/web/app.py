@@ -52,7 +52,7 @@ def make(
         lifespan=life,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,  # pages.py tells it, to who may see it
     )
     app.state.service = service
     app.include_router(api.routes(service))
@@ -65,12 +65,13 @@ def make(
     app.mount("/static", StaticFiles(directory=STATIC))
     for kind in (Problem, InflameError, HTTPException):
         app.add_exception_handler(kind, _problem)
-    app.add_middleware(Guard, settings=settings, metrics=service.metrics, full=service.full)
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics, door=service.door, full=service.full)
     return app
 
 
 async def _problem(request: Request, error: Exception) -> Response:
     problem = _of_http(error) if isinstance(error, HTTPException) else of(error)
+    request.state.problem = problem.reason
     if wants_page(request):
         return pages.problem(request, problem)
     told: dict[str, Any] = problem.told(request.url.path, request.state.request_id, pages.speaking(request))

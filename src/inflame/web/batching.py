@@ -37,6 +37,7 @@ class _Ticket:
     thing: Any
     future: asyncio.Future[Any]
     deadline: float
+    always: bool = False  # of the site itself: how long it takes says nothing of what others ask
     left: bool = False  # set by the event loop; a future itself may not be asked by another thread
 
 
@@ -107,13 +108,15 @@ class Batcher:
             return line
         return min(self._room, max(line, int(_PATIENCE / self._pace)))
 
-    async def __call__(self, things: Sequence[Any], within: float) -> list[Any]:
-        """The results in order, an exception standing for its thing. All are taken or none. Raises Refused."""
+    async def __call__(self, things: Sequence[Any], within: float, *, always: bool = False) -> list[Any]:
+        """The results in order, an exception standing for its thing. All are taken or none; `always`: also by a queue
+        that is full. Raises Refused."""
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + within
-        tickets = [_Ticket(thing, loop.create_future(), deadline) for thing in things]
+        tickets = [_Ticket(thing, loop.create_future(), deadline, always) for thing in things]
         with self._changed:
-            self.admit(len(tickets))
+            if not always:
+                self.admit(len(tickets))
             self._waiting.extend(tickets)
             self._changed.notify(len(tickets))
         try:
@@ -177,8 +180,9 @@ class Batcher:
         except Exception as error:  # one mistake must not end the thread, and with it the server
             results = [error] * len(batch)
         taken = time.perf_counter() - began
-        self._pace = 0.8 * self._pace + 0.2 * taken / len(batch) / len(self._threads)
-        self._seen(len(batch), taken)
+        if not any(ticket.always for ticket in batch):
+            self._pace = 0.8 * self._pace + 0.2 * taken / len(batch) / len(self._threads)
+            self._seen(len(batch), taken)
         loops = {id(ticket.future.get_loop()): ticket.future.get_loop() for ticket in batch}
         for key, loop in loops.items():
             mine = [(t, r) for t, r in zip(batch, results, strict=True) if id(t.future.get_loop()) == key]

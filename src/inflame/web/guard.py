@@ -6,7 +6,6 @@ Plain ASGI, so that nothing is buffered on the way.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import re
@@ -20,9 +19,10 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.requests import Request
 
 from inflame.web import words
+from inflame.web.door import COOKIE, Door, audit, network
 from inflame.web.metrics import Metrics
 from inflame.web.problems import TYPE, Problem, of
-from inflame.web.settings import LOOPBACK, Settings
+from inflame.web.settings import LOOPBACK, Settings, loopback
 
 log = logging.getLogger("inflame.web")
 
@@ -51,17 +51,20 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 _FORM = 64 * 1024  # what a multipart body has around its files
 _CLIENTS = 10_000
 _SLOWEST = 1024  # bytes of a body in a second
-COOKIE = "inflame_token"
+_VIA = ("x-forwarded-for", "x-real-ip", "forwarded", "via")  # heads that proxies add
 ASKED = "/v1/classify"  # where answers are asked for
 
 
 @final
 class Guard:
-    """Wraps the application. `full` says of the name of a model ("": the first) what is wrong where it takes nothing
-    at present: that is answered before anything is read, for an onslaught costs what its refusals cost."""
+    """Wraps the application. `door` knows the owner; `full` says of the name of a model ("": the first) what is wrong
+    where it takes nothing at present: that is answered before anything is read, for an onslaught costs what its
+    refusals cost."""
 
-    def __init__(self, app: App, settings: Settings, metrics: Metrics, full: Callable[[str], Problem | None]) -> None:
-        self.app, self.settings, self.metrics, self._full = app, settings, metrics, full
+    def __init__(
+        self, app: App, settings: Settings, metrics: Metrics, door: Door, full: Callable[[str], Problem | None]
+    ) -> None:
+        self.app, self.settings, self.metrics, self.door, self._full = app, settings, metrics, door, full
         self._local = settings.local
         self._buckets = Buckets(settings.rate, settings.burst)
         self._most = settings.files * settings.bytes + _FORM
@@ -77,6 +80,7 @@ class Guard:
         answer = _Answer(send, scope, body)
         try:
             self._admit(scope, heads, state["client"])
+            state["owner"] = self._is_owner(heads, state["client"])
             if (full := self._refused(scope)) is not None:
                 state["route"], answer.goes_on = ASKED, True
                 raise full
@@ -101,7 +105,9 @@ class Guard:
         state["request_id"] = name if _ID.fullmatch(name) else secrets.token_hex(8)
         state["client"] = self._client(scope, heads)
         state["visitor"] = own if _ID.fullmatch(own) else state["client"]  # for a canary's share, and nothing else
-        state["owner"] = self._is_owner(heads)
+        state["owner"] = False  # until that is known
+        if self.settings.proxy and heads.get("x-forwarded-proto", "").lower() == "https":
+            scope["scheme"] = "https"
         state["task"] = asyncio.current_task()  # ended by the server when the client has gone
         return state
 
@@ -118,9 +124,9 @@ class Guard:
             strange = site not in ("same-origin", "none") if site else origin and urlsplit(origin).netloc != host
             if strange:
                 raise Problem("forbidden", "Another site may not do that here.", "Open this site itself.")
-        if client not in LOOPBACK and (wait := self._buckets.ask(client)):
-            self.metrics.rejected.labels("rate").inc()
-            raise Problem("busy", "You ask more often than this site allows.", "Wait a moment.", wait=wait)
+        if client not in LOOPBACK and (wait := self._buckets.ask(network(client))):
+            often = "You ask more often than this site allows."
+            raise Problem("busy", often, "Wait a moment.", wait=wait, reason="rate")
         length = heads.get("content-length", "0")
         if not length.isdigit():
             raise Problem("bad_request", "Content-Length is no number.", "Send it right, or not at all.")
@@ -158,34 +164,41 @@ class Guard:
 
     def _client(self, scope: Scope, heads: dict[str, str]) -> str:
         if self.settings.proxy and (via := heads.get("x-forwarded-for", "")):
-            return via.rpartition(",")[2].strip()[:64]
+            return _address(via.rpartition(",")[2].strip())
         return str((scope.get("client") or ("",))[0])
 
-    def _is_owner(self, heads: dict[str, str]) -> bool:
-        """Whether the request carries the token; where there is none, whoever is at this machine."""
-        token = self.settings.token
-        if not token:
-            return self._local
+    def _is_owner(self, heads: dict[str, str], client: str) -> bool:
+        """Whether the request carries the token, or the cookie that stands for it; where there is none, whether it
+        comes from this machine, by no detour. Raises Problem for who guesses."""
+        if not self.settings.token:
+            return self._local and loopback(client) and not any(name in heads for name in _VIA)
+        scheme, _, given = heads.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self.door.opens(client, given.strip())
         cookies = dict(part.strip().partition("=")[::2] for part in heads.get("cookie", "").split(";"))
-        given = heads.get("authorization", "").removeprefix("Bearer ") or cookies.get(COOKIE, "")
-        return hmac.compare_digest(given.encode(), token.encode())
+        return self.door.knows(cookies.get(COOKIE, ""))
 
     def _note(self, scope: Scope, heads: dict[str, str], status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "") or scope["state"].get("route", "other")
+        state = scope["state"]
+        route = getattr(scope.get("route"), "path", "") or state.get("route", "other")
         self.metrics.requests.labels(route, status).inc()
         self.metrics.latency.labels(route).observe(seconds)
+        if reason := state.get("problem", ""):
+            self.metrics.rejected.labels(reason).inc()
         trace = _TRACE.fullmatch(heads.get("traceparent", ""))
-        log.info(
-            "request",
-            extra={
-                "method": scope["method"],
-                "route": route,
-                "status": status,
-                "ms": round(1000 * seconds, 1),
-                "request_id": scope["state"]["request_id"],
-                **({"trace": trace[1]} if trace else {}),
-            },
-        )
+        named = {"request_id": state["request_id"], **({"trace": trace[1]} if trace else {})}
+        told = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1)}
+        log.info("request", extra={**told, **named})
+        if state.get("act"):
+            outcome = reason or ("done" if status else "left")
+            audit.log(logging.WARNING if reason else logging.INFO, "audit", extra=_done(scope, outcome) | named)
+
+
+def _done(scope: Scope, outcome: str) -> dict[str, str]:
+    """Who did what as the owner, and to what."""
+    state = scope["state"]
+    about = state.get("about") or scope.get("path_params", {}).get("model", "")
+    return {"who": state["client"], "act": state["act"], "about": _plain(about), "outcome": outcome}
 
 
 @final
@@ -221,6 +234,17 @@ def _model(scope: Scope) -> str:
     return dict(parse_qsl(query.decode("latin-1"))).get("model", "") if query else ""
 
 
+def _address(said: str) -> str:
+    """The address that a proxy tells, without a port: some add it."""
+    bare = said[1:].partition("]")[0] if said.startswith("[") else said
+    return _plain(bare.partition(":")[0] if bare.count(":") == 1 else bare)
+
+
+def _plain(said: str) -> str:
+    """What a stranger said, fit for a line of the log."""
+    return "".join(letter if letter.isprintable() else "·" for letter in said[:64])
+
+
 class ClientLeft(Exception):
     """Whoever asked has gone before the request was whole."""
 
@@ -249,6 +273,7 @@ class Buckets:
 
 async def problem_answer(problem: Problem, scope: Scope, send: Send) -> None:
     """The problem document as the answer to a request, sent by hand."""
+    scope.setdefault("state", {})["problem"] = problem.reason
     say = words.say(words.of(Request(scope)))
     told = problem.told(scope.get("path", ""), scope.get("state", {}).get("request_id", ""), say)
     content = json.dumps(told).encode()

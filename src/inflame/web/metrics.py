@@ -26,7 +26,7 @@ class Metrics:
         )
         self.batches = Histogram("inflame_batch_size", "Items in one run", registry=self._all, buckets=_SIZES)
         self.runs = Histogram("inflame_batch_seconds", "Time of one run", registry=self._all, buckets=_SECONDS)
-        self.rejected = Counter("inflame_rejected", "Requests refused, by code", ("reason",), registry=self._all)
+        self.rejected = Counter("inflame_rejected", "What was refused, by reason", ("reason",), registry=self._all)
         self.unreadable = Counter("inflame_unreadable", "Items not decoded, by kind", ("reason",), registry=self._all)
         self.predictions = Counter("inflame_predictions", "Answers", ("model", "version", "level"), registry=self._all)
         self.helped = Counter("inflame_chat_verdicts", "Whether answers helped", ("verdict",), registry=self._all)

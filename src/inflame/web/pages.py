@@ -14,14 +14,14 @@ from urllib.parse import quote
 
 import jinja2
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 import inflame
 from inflame.artifact import texts
 from inflame.web import cards, examples, snippets, uploads, words
 from inflame.web.answers import Answer
-from inflame.web.api import owner
-from inflame.web.guard import COOKIE
+from inflame.web.api import owner, stranger
+from inflame.web.door import AGE, COOKIE
 from inflame.web.problems import Problem
 from inflame.web.served import Served
 from inflame.web.service import Service
@@ -107,9 +107,7 @@ def _front(request: Request, service: Service, model: Served, shown: examples.Ex
     return page(request, "index.html", **around, **{"answers": [], "csv": "", "why": None, "facts": [], **values})
 
 
-def _classify(
-    router: APIRouter, service: Service, shown: dict[str, examples.Following], known: cards.Library
-) -> None:
+def _classify(router: APIRouter, service: Service, shown: dict[str, examples.Following], known: cards.Library) -> None:
     @router.get("/")
     async def front(request: Request) -> HTMLResponse:
         model = service.model(request.query_params.get("model", ""))
@@ -190,6 +188,7 @@ def _about(router: APIRouter, service: Service) -> None:
 
     @router.get("/docs")
     async def docs(request: Request) -> HTMLResponse:
+        owner(request)
         host = _host(request, service)
         asks = [
             snippets.of_text(host, name, "The match ended in a draw.")
@@ -200,6 +199,11 @@ def _about(router: APIRouter, service: Service) -> None:
         lines = [languages[0][1] for languages in asks]
         return page(request, "docs.html", api=request.app.openapi(), host=host, lines=lines, models=[])
 
+    @router.get("/openapi.json")
+    async def described(request: Request) -> JSONResponse:
+        owner(request)
+        return JSONResponse(request.app.openapi())
+
     @router.get("/token")
     async def token(request: Request) -> Response:
         return page(request, "token.html", models=[])
@@ -208,10 +212,12 @@ def _about(router: APIRouter, service: Service) -> None:
     async def sign_in(request: Request) -> Response:
         async with request.form(max_files=0, max_fields=2) as form:
             given = str(form.get("token", ""))
-        request.scope["state"]["owner"] = service.settings.opens(given)
-        owner(request)
+        if not service.door.opens(request.state.client, given):
+            raise stranger()
+        request.state.act = "sign in"
         answer = RedirectResponse("/about", 303)
-        answer.set_cookie(COOKIE, given, httponly=True, samesite="strict", max_age=43_200)
+        secure = request.url.scheme == "https"
+        answer.set_cookie(COOKIE, service.door.cookie(), httponly=True, samesite="strict", secure=secure, max_age=AGE)
         return answer
 
 

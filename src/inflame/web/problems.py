@@ -19,6 +19,7 @@ late               504   no answer within the deadline
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,11 +54,13 @@ _OF_REFUSALS = {
 
 
 class Problem(Exception):
-    """Ends a request. `code` is one of CODES; `wait`: seconds for Retry-After."""
+    """Ends a request. `code` is one of CODES; `wait`: seconds for Retry-After; `reason`: what /metrics counts it as,
+    where the code alone doesn't tell."""
 
-    def __init__(self, code: str, detail: str, remedy: str = "", *, wait: float = 0.0) -> None:
+    def __init__(self, code: str, detail: str, remedy: str = "", *, wait: float = 0.0, reason: str = "") -> None:
         super().__init__(detail)
         self.code, self.detail, self.remedy, self.wait = code, detail, remedy, wait
+        self.reason = reason or code
 
     @property
     def status(self) -> int:
@@ -66,7 +69,7 @@ class Problem(Exception):
 
     def headers(self) -> dict[str, str]:
         """What goes with it."""
-        return {"Retry-After": str(max(1, round(self.wait)))} if self.wait else {}
+        return {"Retry-After": str(math.ceil(self.wait))} if self.wait else {}
 
     def told(self, path: str = "", request: str = "", say: Callable[[str], str] = str) -> dict[str, Any]:
         """The problem document. `say`: what is for people, in their language."""

@@ -74,7 +74,7 @@ def _look(router: APIRouter, service: Service) -> None:
 
     @router.post("/review/name")
     async def name(request: Request) -> Response:
-        owner(request)
+        owner(request, "name a reviewer")
         told = await _told(request)
         answer = _back(told)
         answer.set_cookie(
@@ -88,7 +88,7 @@ def _speak(router: APIRouter, service: Service) -> None:
 
     @router.post("/review")
     async def say(request: Request) -> Response:
-        owner(request)
+        owner(request, "review")
         told, who = await _told(request), _who(request)
         if not told["label"] and not told["none"] and not told["other"]:
             raise Problem("bad_request", "No class was chosen.", "Choose one, or say that it is none of them.")
@@ -99,18 +99,19 @@ def _speak(router: APIRouter, service: Service) -> None:
 
     @router.post("/review/skip")
     async def skip(request: Request) -> Response:
-        owner(request)
+        owner(request, "skip")
         told = await _told(request)
         await of_log(inbox.skip, log, told["answer"], _who(request))
         return _back(told)
 
     @router.post("/review/undo")
     async def undo(request: Request) -> Response:
-        owner(request)
+        owner(request, "undo a review")
         told = await _told(request)
         taken = await of_log(inbox.undo, log, _who(request))
         if taken is None:
             raise Problem("not_found", "There is nothing to take back.", "Go on with the next one.")
+        request.state.about = taken.answer
         return _back({**told, "answer": taken.answer}, again=True)
 
 
@@ -166,7 +167,9 @@ def _who(request: Request) -> str:
 async def _told(request: Request) -> dict[str, str]:
     async with request.form(max_files=0, max_fields=10) as form:
         names = ("answer", "label", "none", "other", "comment", "who", "model")
-        return {name: str(form.get(name, ""))[:2000] for name in names}
+        told = {name: str(form.get(name, ""))[:2000] for name in names}
+    request.state.about = told["answer"]
+    return told
 
 
 def _back(told: dict[str, str], *, again: bool = False) -> RedirectResponse:

@@ -16,6 +16,7 @@ from inflame.errors import InflameError
 from inflame.monitor.entries import SHADOW, Entry
 from inflame.web.answers import Answer
 from inflame.web.batching import Batcher, Refused
+from inflame.web.door import Door
 from inflame.web.metrics import Metrics
 from inflame.web.problems import Problem, of
 from inflame.web.served import Served
@@ -26,7 +27,10 @@ from inflame.web.trials import Plan, Trial
 
 log = logging.getLogger("inflame.web")
 
+_CANARY = object()  # waits in a queue as contents do: the model answers its canaries
+
 CANARY = 15.0  # seconds between canaries
+AGAIN = 2.0  # and after a round that went wrong
 STALE = 45.0  # without an answered canary for so long the server isn't ready
 
 
@@ -51,16 +55,19 @@ class Service:
                 slot.close()
             raise
         self._mirrored = set[asyncio.Task[None]]()
-        self.store = Store(settings.log, self._again)
+        self.store = Store(settings.log, self._again, settings.keep_days)
         for one in self._all():
             self._register(one)
-        self.metrics = Metrics()
+        self.metrics, self.door = Metrics(), Door(settings)
         self._explaining = asyncio.Semaphore(settings.workers)
         self._queues = {name: self._queue(slot) for name, slot in self.slots.items()}
         self._answered = time.monotonic()  # when a canary was, lately: the models have just been loaded
+        self._unkept = ""  # why a row could not be written to the log's database, when that was last tried
+        self._probing: asyncio.Task[str] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.draining = False
         self.metrics.watch("queue_depth", "Items that wait", lambda: sum(q.depth for q in self._queues.values()))
+        self.metrics.watch("pending", "Items in work", lambda: sum(q.pending for q in self._queues.values()))
         self.metrics.watch("dropped", "Items nobody waited for", lambda: sum(q.dropped for q in self._queues.values()))
         self.metrics.watch("deaths", "Processes of models that died", self._deaths)
         self.metrics.watch("ready", "Whether /readyz says so", lambda: float(not self.unready()))
@@ -83,7 +90,7 @@ class Service:
             if queue is not None:
                 queue.admit()
         except Refused as refused:
-            return self._rejected(refused)
+            return of(refused)
         return None
 
     async def classify(
@@ -110,18 +117,16 @@ class Service:
         try:
             found = await self._found(chosen, contents, client)
         except Refused as refused:
-            raise self._rejected(refused) from None
+            raise of(refused) from None
         taken = time.perf_counter() - began
         answered = [content for one, content in zip(found, contents, strict=True) if isinstance(one, Answer)]
         agreed = iter(
             await self._copies(chosen, lambda one: one.bare(answered), len(answered)) if consent and answered else ()
         )
+        for one in found if len(found) > 1 else ():  # alone, it is the answer, and is counted where that is sent
+            if isinstance(one, Problem):
+                self.metrics.rejected.labels(one.reason).inc()
         return [self._kept(one, source, taken, agreed) for one in found]
-
-    def _rejected(self, refused: Refused) -> Problem:
-        problem = of(refused)
-        self.metrics.rejected.labels(problem.code).inc()
-        return problem
 
     async def _found(self, chosen: str, contents: Sequence[bytes], client: str) -> list[Any]:
         """What the model says, or to some clients its canary. Raises Refused."""
@@ -201,11 +206,9 @@ class Service:
         if isinstance(one, Answer):
             self.metrics.predictions.labels(one.model, one.version, one.level).inc()
             return self.store.keep(_timed(one, taken), source, next(agreed, b""))
-        if isinstance(one, Problem):
-            self.metrics.rejected.labels(one.code).inc()
-        elif isinstance(one, InflameError):
+        if isinstance(one, InflameError):
             self.metrics.unreadable.labels(one.kind if isinstance(one, PictureError) else "other").inc()
-        else:
+        elif not isinstance(one, Problem):
             log.error("mistake", extra={"error": f"{type(one).__name__}: {one}"})
         return of(one)
 
@@ -228,8 +231,11 @@ class Service:
 
         settings = self.settings
 
-        def act(contents: list[bytes]) -> Sequence[Any]:
-            return slot.current.answer(contents)  # the version is asked for once: no batch is answered by two
+        def act(contents: list[Any]) -> Sequence[Any]:
+            model = slot.current  # it is asked for once: no batch is answered by two
+            asked = [content for content in contents if content is not _CANARY]
+            found = iter(model.answer(asked) if asked else ())
+            return [_lives(model) if content is _CANARY else next(found) for content in contents]
 
         return Batcher(
             act,
@@ -252,7 +258,8 @@ class Service:
             return f"the process of {', '.join(away)} starts again"
         if time.monotonic() - self._answered > STALE:
             return f"no canary was answered rightly for {time.monotonic() - self._answered:.0f} s"
-        return f"results can't be kept: {self.store.broken}" if self.store.broken else ""
+        why = self.store.broken or self._unkept
+        return f"results can't be kept: {why}" if why else ""
 
     async def start(self) -> None:
         """Begins to watch: the models by their canaries, their folders for new versions, the store for old results."""
@@ -268,6 +275,8 @@ class Service:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self._probing is not None:
+            await asyncio.wait({self._probing})
         done = await asyncio.gather(*(queue.drain(self.settings.drain) for queue in self._queues.values()))
         log.info("stopped", extra={"answered_all": all(done)})
         for trial in self.trials.values():
@@ -280,13 +289,24 @@ class Service:
         return float(sum(one.worker.deaths for one in self._all()))
 
     async def _canaries(self) -> None:
+        """Tries, again and again, what a visitor needs: an answer of each model, and a row in the log."""
         while True:
-            good = [await asyncio.to_thread(_lives, slot.current) for slot in self.slots.values()]
+            good = await asyncio.gather(*(self._alive(name) for name in self.slots))
             if all(good):
                 self._answered = time.monotonic()
             else:
                 log.error("canary", extra={"answered": good})
-            await asyncio.sleep(CANARY)
+            self._probing = asyncio.create_task(asyncio.to_thread(self.store.probe))
+            self._unkept = await asyncio.shield(self._probing)  # no thread writes to a log that is closed
+            if self._unkept:
+                log.error("not kept", extra={"why": self._unkept})
+            await asyncio.sleep(CANARY if all(good) and not self._unkept else AGAIN)
+
+    async def _alive(self, name: str) -> bool:
+        """Whether a model answers its canaries, asked as it is by visitors: where they wait in vain, so do these."""
+        with contextlib.suppress(Refused):
+            return await self._queues[name]([_CANARY], self.settings.deadline, always=True) == [True]
+        return False
 
     async def _watch(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 from dataclasses import dataclass, field
@@ -48,31 +49,55 @@ class Settings:
     burst: int = 60
     reload: float = 2.0  # how often the folders of the models are looked at; 0: never
     share_days: int = 7
+    keep_days: int = 90  # that something is kept to learn from, where whoever sent it agreed
 
     def __post_init__(self) -> None:
-        if not self.local and not self.token:
-            raise UserError(
-                f"{self.host} can be reached by others, and no token guards what only you may see.",
-                where=f"--host {self.host}",
-                remedy="Set INFLAME_WEB_TOKEN to 16 letters or more, or leave --host out: 127.0.0.1.",
-            )
+        if not self.token:
+            self._refuse_others()
         if self.token and len(self.token) < SHORTEST:
             raise UserError(
                 f"The token has {len(self.token)} letters: it can be guessed.",
                 where="INFLAME_WEB_TOKEN",
                 remedy="export INFLAME_WEB_TOKEN=$(openssl rand -hex 16)",
             )
+        if self.keep_days < 1:
+            raise UserError(
+                "What is kept to learn from needs a day at least.", where=f"--keep-days {self.keep_days}", remedy="90"
+            )
         if not 0 <= self.port <= 65_535:
             raise UserError(f"{self.port} is no port.", where=f"--port {self.port}", remedy="--port 8000")
 
+    def _refuse_others(self) -> None:
+        """Raises UserError where others can come: without a token, whoever is at this machine is the owner."""
+        names = [name for name in self.hosts if not loopback(name)]
+        if not self.local:
+            word, why = f"--host {self.host}", f"{self.host} can be reached by others"
+        elif self.proxy:
+            word, why = "--proxy", "Whoever comes through a proxy can be anybody"
+        elif names:
+            word, why = f"--name {names[0]}", f"By the name {names[0]} others come"
+        else:
+            return
+        raise UserError(
+            f"{why}, and no token guards what only you may see.",
+            where=word,
+            remedy=f"Set INFLAME_WEB_TOKEN to {SHORTEST} letters or more, or leave {word.split()[0]} out.",
+        )
+
     def opens(self, given: str) -> bool:
-        """Whether that is the token."""
-        return bool(self.token) and hmac.compare_digest(given.encode(), self.token.encode())
+        """Whether that is the token. How long it takes says nothing of the token, nor of its length."""
+        ours, theirs = (hashlib.sha256(word.encode(errors="surrogatepass")).digest() for word in (self.token, given))
+        return hmac.compare_digest(ours, theirs) and bool(self.token)
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can reach the site."""
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        """Whether only this machine can reach the site by itself; a proxy on it can let others in."""
+        return loopback(self.host)
+
+
+def loopback(address: str) -> bool:
+    """Whether an address, or a name, is that of this machine and of no other."""
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -25,11 +25,20 @@ from inflame.web.wire import Link, Said
 _LOADING = 120.0  # seconds for a bundle
 _PAUSE = 1.0  # before a process that didn't come up is tried again
 _ENDING = 5.0
-_SECRETS = (
-    "INFLAME_WEB_TOKEN",
-    "INFLAME_CHAT_KEY",
-    "INFLAME_CHAT_URL",
-)  # not for a process that strangers' bytes reach
+# What the process is told of the environment: all that it needs, for what strangers send may take it over. A password
+# of the log, a key of a cloud and whatever else a machine has in its variables is none of its business.
+_TOLD = frozenset(
+    (
+        *("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME", "VIRTUAL_ENV"),
+        *("LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "GLIBC_TUNABLES"),
+        *("INFLAME_HOME", "INFLAME_MIRROR"),
+    )
+)
+_FAMILIES = (
+    *("PYTHON", "LC_", "MALLOC_", "COV_CORE_", "COVERAGE_"),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "TBB_", "ORT_", "ONNXRUNTIME_", "OPENVINO_", "OV_"),
+    *("CUDA_", "CUDNN_", "NVIDIA_"),
+)
 _CRASHES = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE}
 
 
@@ -148,12 +157,11 @@ class Worker:
     def _begin(self) -> None:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "inflame.web.process", str(theirs.fileno())]
-        environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         with theirs:
             self._process = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno()],
-                env=environment,
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C is for the website
@@ -234,6 +242,10 @@ class Worker:
         for call in calls:
             call.died = Died(call.at, slow=call.slow, crashed=how in _CRASHES)
             call.done.set()
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in _TOLD or name.startswith(_FAMILIES)}
 
 
 def _failed(why: str) -> InflameError:

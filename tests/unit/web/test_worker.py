@@ -180,7 +180,18 @@ def test_a_picture_that_breaks_the_reader_twice_is_refused(
 
 
 def test_it_is_limited_and_knows_no_secret(fruit_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INFLAME_WEB_TOKEN", "a-secret-of-the-website")
+    """Of the environment it has what its libraries need. Whatever else there is may be secret."""
+    secret = {
+        "INFLAME_WEB_TOKEN": "a-secret-of-the-website",
+        "INFLAME_CHAT_KEY": "a-secret-of-the-chat",
+        "INFLAME_LOG": "postgresql://log:a-secret-of-the-log@db.example/log",
+        "AWS_SECRET_ACCESS_KEY": "a-secret-of-a-cloud",
+        "RAY_ADDRESS": "ray://a-secret-of-a-cluster",
+        "THE_NEXT_ONE": "a-secret-that-nobody-has-thought-of",
+    }
+    needed = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "7"}
+    for name, value in {**secret, **needed}.items():
+        monkeypatch.setenv(name, value)
     made = Served("fruit", fruit_bundle, Settings()).wait()
     try:
         place = Path(f"/proc/{made.worker.pid}")
@@ -190,7 +201,11 @@ def test_it_is_limited_and_knows_no_secret(fruit_bundle: Path, monkeypatch: pyte
         assert limits["Max core file size"][0] == "0"
         assert int(limits["Max address space"][0]) < 2**36
         assert int(limits["Max cpu time"][0]) < 1000
-        assert b"a-secret" not in (place / "environ").read_bytes()
+        told = dict(word.split("=", 1) for word in (place / "environ").read_text().split("\0") if word)
+        assert not secret.keys() & told.keys()
+        assert "a-secret" not in str(told)
+        assert {name: told[name] for name in needed} == needed
+        assert told["INFLAME_HOME"] == os.environ["INFLAME_HOME"]
     finally:
         made.close()
     assert made.worker._process.returncode == 0
