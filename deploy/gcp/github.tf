@@ -10,8 +10,7 @@ resource "google_iam_workload_identity_pool_provider" "github" {
   attribute_condition                = "assertion.repository == '${var.repository}' && assertion.ref == 'refs/heads/main'"
 
   attribute_mapping = {
-    "google.subject"       = "assertion.sub"
-    "attribute.repository" = "assertion.repository"
+    "google.subject" = "assertion.sub"
   }
 
   oidc {
