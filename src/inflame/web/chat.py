@@ -22,6 +22,7 @@ from inflame.errors import InflameError, UserError
 from inflame.web import cards, helped, pages, uploads, words
 from inflame.web.answers import Answer
 from inflame.web.budget import Budget
+from inflame.web.door import network
 from inflame.web.monitoring import of_log
 from inflame.web.problems import Problem
 from inflame.web.remote import Remote
@@ -258,7 +259,7 @@ def routes(service: Service) -> APIRouter:
         if not question:
             raise Problem("bad_request", "There is no question.", '{"question": "…"}')
         talk = chats(about.model if about else "")
-        events = _told(service, talk.stream(question, about, language, request.state.client))
+        events = _told(service, talk.stream(question, about, language, network(request.state.client)))
         heads = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=heads)
 

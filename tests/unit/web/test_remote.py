@@ -479,3 +479,4 @@ def test_each_visitor_has_a_budget(site: Serve, monkeypatch: pytest.MonkeyPatch)
         return re.findall(r'event: by\ndata: {"model": "(\w*)"}', told)[-1] + ("!" if "many worded" in told else "")
 
     assert [by(address) for address in ("203.0.113.1", "203.0.113.1", "203.0.113.2")] == ["tiny", "!", "tiny"]
+    assert [by(f"2001:db8:1:{net}::{home}") for net, home in ((1, 1), (1, 2), (2, 1))] == ["tiny", "!", "tiny"]
