@@ -43,7 +43,7 @@ PAGES = {
     if path.name != "cli.md"  # which is the help of each verb, written by a test
 }
 LANGUAGES = {"", "python", "toml", "json", "text", "markdown", "yaml"}
-QUICK = {"architecture.md", "http.md", "places.md", "projects.md"}
+QUICK = {"architecture.md", "http.md", "places.md"}
 
 WEIGHTS = "needs a pretrained network, which the hub has"
 INSTALLS = "installs packages from a registry, as the first job of CI does"
