@@ -153,7 +153,7 @@ def test_the_website_says_which_card_is_broken(
 def test_the_guide_shows_the_same_card_twice() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "website.md").read_text(encoding="utf-8")
     _, _, told = guide.partition("\n## The chat\n")
-    plain, yaml = (re.search(rf"```{kind}\n(.*?)```", told, re.DOTALL) for kind in ("", "yaml"))
+    plain, yaml = (re.search(rf"```{kind}\n(.*?)```", told, re.DOTALL) for kind in ("markdown", "yaml"))
     assert plain is not None
     assert yaml is not None
     card = cards.parse(plain[1])
