@@ -22,7 +22,8 @@ Described = dict[str, Any]
 
 @pytest.fixture
 def told(fruit_bundle: Path) -> Described:
-    with TestClient(make({"fruit": fruit_bundle}, Settings()), base_url="http://127.0.0.1:8000") as client:
+    app, owner = make({"fruit": fruit_bundle}, Settings()), ("127.0.0.1", 50_000)  # who is at this machine
+    with TestClient(app, base_url="http://127.0.0.1:8000", client=owner) as client:
         found: Described = client.get("/openapi.json").json()
     return found
 
