@@ -45,6 +45,26 @@ def test_every_page_is_in_the_navigation() -> None:
     assert pages - listed == set(named(NAV))  # decisions are listed by docs/hooks.py
 
 
+def test_what_needs_an_explanation_has_one() -> None:
+    five = {"ladder", "budgets", "splits", "honest-numbers", "drift"}
+    assert {page.stem for page in (DOCS / "explanation").iterdir()} == five
+    for name in five:
+        page = text(DOCS / "explanation" / f"{name}.md")
+        assert len(page.split()) < 800, "short"
+        assert "\n|---|" in page, "with numbers"
+        assert f"explanation/{name}.md" in text(DOCS / "index.md")
+
+
+def test_every_picture_is_shown_and_small() -> None:
+    shots = sorted((DOCS / "pictures" / "shots").glob("*.png"))
+    shown = re.findall(r"\]\(pictures/shots/([\w-]+)\.png\)", text(DOCS / "screenshots.md"))
+    assert sorted(shown) == [shot.stem for shot in shots]
+    assert len(shots) >= 12
+    assert sum(shot.stat().st_size for shot in shots) < 1.5e6
+    made = text(DOCS / "shots.py")
+    assert [name for name in shown if f'"{name}"' not in made] == [], "by the script"
+
+
 def test_how_to_has_every_verb_in_its_place() -> None:
     parts = re.split(r"^## (.+)$", text(DOCS / "how-to.md"), flags=re.MULTILINE)[1:]
     told = {
