@@ -286,3 +286,42 @@ def test_a_run_with_another_rate_is_gone_on_with_by_force_alone(home: Path) -> N
     assert json.loads(done.stdout.splitlines()[-1])["run"] == str(run)
     rates = [json.loads(line)["lr"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rates[-1] < 3e-3
+
+
+_SLOW_BUCKET = """
+import sys, time
+from pathlib import Path
+from fsspec.implementations.memory import MemoryFileSystem
+import inflame
+from inflame.model.engine import switchboard
+
+put = MemoryFileSystem.put_file
+
+def slow(self, path, place, **how):
+    if path.endswith(".safetensors"):
+        print("on its way", flush=True)
+        time.sleep(600)
+    put(self, path, place, **how)
+
+MemoryFileSystem.put_file = slow
+sys.exit(switchboard.main(Path(inflame.__file__).parent / "model" / "mnist", sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_does_not_wait_for_a_slow_bucket(home: Path) -> None:
+    words = ["train", "digits", "hyperparam.num_epochs=400", "output=memory://slow/run"]
+    with subprocess.Popen(
+        [sys.executable, "-c", _SLOW_BUCKET, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "on its way\n"
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=120)  # not ten minutes
+    assert child.returncode == 143, err
+    (run,) = home.glob("runs/*")
+    assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
+    state = checkpoint.load(run / "last")
+    assert state is not None
+    assert state["at"]["step"] > 0
+    assert f"it is in {run}" in err

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 STATUS, LOCK, METRICS, LOG = "status.json", "lock", "metrics.jsonl", "log.txt"
 STARTED = "INFLAME_STARTED"  # when the command that this process serves began (seconds since 1970)
+PUSHING = 10.0  # seconds that an interrupted run takes to copy itself to its output, at most
 PREVIOUS = ".previous"  # what stood in an output folder that is being trained anew, until the new run is done
 
 
@@ -164,7 +165,9 @@ class Run:
         store.write(self.path / STATUS, dumps(merged))
         if self.live is not None:
             self.live.lock.touch()
-            if "state" in fields:
+            if fields.get("state") == "interrupted":  # whoever stopped it may kill it soon
+                self._push_within(PUSHING)
+            elif "state" in fields:
                 self.push()
 
     def metric(self, **row: Any) -> None:
@@ -249,6 +252,18 @@ class Run:
             self.push()
         except (InflameError, OSError) as error:
             self.note(f"not copied yet ({path.name}): {error}")
+
+    def _push_within(self, seconds: float) -> None:
+        """Copies for at most so long; what has not arrived by then is in the folder all the same."""
+        if self.live is None or not self.live.uri:
+            return
+        thread = threading.Thread(target=self.pushed, args=(self.path / STATUS,), name="last push", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if thread.is_alive():
+            self.say(
+                f"not all of the run is at {store.shown(self.live.uri)} after {seconds:.0f} s; it is in {self.path}"
+            )
 
     def _push_file(self, path: Path, uri: str) -> None:
         try:

@@ -126,6 +126,33 @@ def test_a_loss_that_is_no_number_is_never_best(make_learner: Make, tmp_path: Pa
     assert best.restore(make_learner().net)["epoch"] == 2
 
 
+class Held:
+    """Holds back all writing of checkpoints until it is let go; `order` are their folders, as they were written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free, self.order, self.save = threading.Event(), list[str](), checkpoint.save
+        self.in_time = True
+        monkeypatch.setattr(checkpoint, "save", self.write)
+
+    def write(self, state: dict[str, Any], folder: Path) -> Path:
+        self.in_time = self.free.wait(20) and self.in_time
+        self.order.append(folder.name)
+        return self.save(state, folder)
+
+
+def test_the_best_is_written_while_training_goes_on_and_before_a_checkpoint_that_knows_of_it(
+    make_learner: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+    best, last = SaveBest(tmp_path / "best"), SaveLast(tmp_path / "last", every=0.05, share=1e9)
+    go_on = At("after_batch", 9, lambda learner: held.free.set())  # in the second epoch: nobody waited for the first
+    make_learner(hooks=[Accuracies(0.5, 0.4), best, last, go_on]).fit(2)
+    assert held.in_time
+    assert held.order[0] == "best"
+    assert "last" in held.order
+    assert best.restore(make_learner().net)["epoch"] == 1
+
+
 def test_nothing_kept_changes_nothing(make_learner: Make, tmp_path: Path, same: Any) -> None:
     net = make_learner().net
     before = copy.deepcopy(net.state_dict())
@@ -172,7 +199,7 @@ class Settle:
         self.last = last
 
     def pause(self, learner: Learner) -> None:
-        self.last._writer.wait()
+        self.last.writer.wait()
 
 
 def test_it_saves_every_ten_seconds_and_at_the_end(
@@ -250,6 +277,29 @@ def test_a_signal_saves_and_then_stops(make_learner: Make, tmp_path: Path, numbe
     torch.manual_seed(2)
     whole.fit(2)
     assert same(again.net.state_dict(), whole.net.state_dict())
+
+
+@pytest.mark.usefixtures("quiet_signals")
+def test_told_to_stop_it_does_not_wait_for_a_copy_elsewhere(make_learner: Make, tmp_path: Path) -> None:
+    arrived, sending = threading.Event(), threading.Event()
+
+    def sent(path: Path) -> None:
+        sending.set()
+        arrived.wait(60)
+
+    def stop(learner: Learner) -> None:
+        assert sending.wait(20)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    last = SaveLast(tmp_path, every=1e-9, share=1e9, sent=sent)
+    with pytest.raises(Interrupted):
+        make_learner(hooks=[At("before_step", 9, stop), last]).fit(5)
+    found = checkpoint.load(tmp_path)
+    assert not arrived.is_set()
+    assert found is not None
+    assert found["at"]["step"] == 10  # the newest is on the disk, behind the one that is on its way
+    arrived.set()
+    last.writer.finish()
 
 
 @pytest.mark.usefixtures("quiet_signals")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -400,6 +401,31 @@ def test_output_at_a_uri_is_a_copy(home: Path) -> None:
         assert store.read_bytes(f"{uri}/last/x.bin") == b"1"
     assert json.loads(store.read_text(f"{uri}/status.json"))["state"] == "done"
     assert run.path.parent == home / "runs"
+
+
+def test_an_interrupted_run_does_not_wait_for_a_bucket_that_takes_for_ever(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    free, put = threading.Event(), MemoryFileSystem.put_file
+
+    def slow(self: Any, path: str, place: str, **how: Any) -> None:
+        if path.endswith("x.bin"):
+            free.wait(60)
+        put(self, path, place, **how)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", slow)
+    monkeypatch.setattr("inflame.runs.run.PUSHING", 0.2)
+    uri = f"memory://box-{home.name}/run"
+    run = Run.begin(settings(output=uri), "i", "d")
+    run.write("last/x.bin", b"1")
+    with pytest.raises(KeyboardInterrupt):
+        raise_in(run, KeyboardInterrupt())
+    assert not free.is_set()
+    assert run.read_status()["state"] == run.state == "interrupted"
+    assert f"it is in {run.path}" in capsys.readouterr().err
+    free.set()
 
 
 def test_an_unreachable_uri_says_that_the_run_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:

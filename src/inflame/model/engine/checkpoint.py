@@ -14,6 +14,7 @@ import os
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol, final
@@ -63,60 +64,109 @@ def save(state: dict[str, Any], folder: Path) -> Path:
 
 @final
 class Writer:
-    """Writes checkpoints beside the training, one at a time: the loop waits for a copy in memory only.
+    """Writes checkpoints beside the training, one after the other in the order in which they were given: the loop waits
+    for a copy in memory only, and for the one before in the same folder.
 
-    Hashing, the disk and `sent` (called with the file when it is durable: to copy it elsewhere) are the business of a
-    thread. What went wrong there is raised by the next call. `check` sees the copied state first, and may raise.
+    Hashing and the disk are the business of a thread; what went wrong there is raised by the next call. Another one
+    calls `sent` with the newest file that is durable: to copy it elsewhere, however long that takes.
     """
 
     def __init__(
-        self,
-        *,
-        check: Callable[[dict[str, Any]], None] | None = None,
-        sent: Callable[[Path], None] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, *, sent: Callable[[Path], None] | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.check, self.sent, self._clock = check, sent, clock
-        self.seconds = 0.0  # that the last one took, all in all
+        self.sent, self._clock = sent, clock
+        self.took: dict[Path, float] = {}  # seconds that the last one in a folder took
+        self.sending = 0.0  # seconds that `sent` took
         self._buffers: dict[str, torch.Tensor] = {}
-        self._thread: threading.Thread | None = None
+        self._waiting: deque[tuple[dict[str, Any], Path, Callable[[dict[str, Any]], None] | None]] = deque()
+        self._working = False
+        self._change = threading.Condition()
         self._error: BaseException | None = None
+        self._new: Path | None = None  # not sent yet
+        self._sender: threading.Thread | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether one is being written."""
-        return self._thread is not None and self._thread.is_alive()
+    def busy(self, folder: Path) -> bool:
+        """Whether one is being written to `folder`, or is about to be."""
+        with self._change:
+            return any(place == folder for _, place, _ in self._waiting)
 
-    def save(self, state: dict[str, Any], folder: Path) -> None:
-        """Begins to make `state` the newest checkpoint of `folder`; waits for one that is being written."""
-        self.wait()
-        copied = self._copied(state, "")
+    def save(
+        self, state: dict[str, Any], folder: Path, *, check: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        """Begins to make `state` the newest checkpoint of `folder`. `check` sees the copied state first, and may
+        raise."""
+        self.wait(folder)
+        copied = self._copied(state, str(folder))
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
-        # Not a daemon: a program that ends lets its last checkpoint end.
-        self._thread = threading.Thread(target=self._work, args=(copied, folder), name="checkpoint")
-        self._thread.start()
+        with self._change:
+            self._waiting.append((copied, folder, check))
+            if not self._working:
+                self._working = True
+                # Not a daemon: a program that ends lets its last checkpoint end.
+                threading.Thread(target=self._work, name="checkpoint").start()
 
-    def wait(self) -> None:
-        """Returns when nothing is being written; raises what went wrong."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        error, self._error = self._error, None
+    def wait(self, folder: Path | None = None) -> None:
+        """Returns when nothing is being written (to `folder`); raises what went wrong."""
+        with self._change:
+            self._change.wait_for(lambda: not any(folder in (None, place) for _, place, _ in self._waiting))
+            error, self._error = self._error, None
         if error is not None:
             raise error
 
-    def _work(self, state: dict[str, Any], folder: Path) -> None:
-        began = self._clock()
-        try:
-            if self.check is not None:
-                self.check(state)
-            path = save(state, folder)
-            if self.sent is not None:
+    def finish(self) -> None:
+        """Returns when all is written and sent; raises what went wrong."""
+        self.wait()
+        with self._change:
+            sender = self._sender
+        if sender is not None:
+            sender.join()
+        self.wait()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                if not self._waiting:
+                    self._working = False
+                    return
+                state, folder, check = self._waiting[0]
+            began = self._clock()
+            try:
+                if check is not None:
+                    check(state)
+                path = save(state, folder)
+                self._send(path)
+            except BaseException as error:  # told to whoever comes next
+                self._error = error
+            self.took[folder] = self._clock() - began
+            with self._change:
+                self._waiting.popleft()
+                self._change.notify_all()
+
+    def _send(self, path: Path) -> None:
+        if self.sent is None:
+            return
+        with self._change:
+            self._new = path
+            if self._sender is None:
+                # A daemon: what is on the disk is safe, and nobody waits for a network that doesn't answer.
+                self._sender = threading.Thread(target=self._sending, name="checkpoint, sent", daemon=True)
+                self._sender.start()
+
+    def _sending(self) -> None:
+        assert self.sent is not None
+        while True:
+            with self._change:
+                path, self._new = self._new, None
+                if path is None:
+                    self._sender = None
+                    return
+            began = self._clock()
+            try:
                 self.sent(path)
-        except BaseException as error:  # told to whoever comes next
-            self._error = error
-        self.seconds = self._clock() - began
+            except BaseException as error:  # told to whoever comes next
+                self._error = error
+            self.sending = self._clock() - began
 
     def _copied(self, value: Any, name: str) -> Any:
         """The same with tensors in buffers of its own, which are kept: new memory costs more than copying."""

@@ -82,7 +82,7 @@ class SaveLast:
         sent: Callable[[Path], None] | None = None,
     ) -> None:
         self.folder, self.every, self.share, self._clock = folder, every, share, clock
-        self._writer = checkpoint.Writer(check=self._sound, sent=sent, clock=clock)
+        self.writer = checkpoint.Writer(sent=sent, clock=clock)
         self._calmer = ""
         self._told: int | None = None
         self._process = os.getpid()
@@ -104,7 +104,7 @@ class SaveLast:
         """Saves when it is time; when told to stop, saves and stops."""
         stops = self._told is not None
         # What is being written is as new as the disk allows; what may be spoilt must not push out what isn't.
-        waits = (self._writer.busy and self.every) or learner.suspect
+        waits = (self.every and self.writer.busy(self.folder)) or learner.suspect
         saves = stops or (not waits and self._clock() >= self._due(at_end=learner.at.batch == 0))
         spoilt = learner.suspect
         if learner.device.spread:  # all must take part, so the first one's clock and signals count
@@ -122,8 +122,9 @@ class SaveLast:
             self._begin(learner)
 
     def after_fit(self, learner: Learner) -> None:
-        """Saves the finished state, from which a resume has nothing to do."""
+        """Saves the finished state, from which a resume has nothing to do; waits until it is sent as well."""
         self.save(learner)
+        self.writer.finish()
 
     def close(self, learner: Learner) -> None:
         """Gives the signals back to whoever had them, and hands on one that came."""
@@ -133,7 +134,7 @@ class SaveLast:
             signal.signal(number, handler or signal.SIG_DFL)
         told, self._told = self._told, None
         with suppress(Exception):  # after an error: that is the news
-            self._writer.wait()
+            self.writer.wait()
         if told is not None:
             if callable(before.get(told)):
                 before[told](told, None)
@@ -142,12 +143,12 @@ class SaveLast:
     def save(self, learner: Learner) -> None:
         """Saves now; durable when it returns. Weights that aren't finite: Diverged, and the last good one stays."""
         self._begin(learner)
-        self._writer.wait()
+        self.writer.wait()
 
     def back_to(self, step: int) -> int | None:
         """Takes back what was saved after `step` steps; gives the step of what is left, None where nothing is."""
         with suppress(Exception):  # something else went wrong: that is the news
-            self._writer.wait()
+            self.writer.wait()
         return checkpoint.back_to(self.folder, step)
 
     def _begin(self, learner: Learner) -> None:
@@ -156,7 +157,7 @@ class SaveLast:
         self._saved, self._calmer = self._clock(), calmer(learner)
         state = learner.device.whole(learner.state_dict())
         if learner.device.main:
-            self._writer.save(state, self.folder)
+            self.writer.save(state, self.folder, check=self._sound)
         self._stall = self._clock() - self._saved
 
     def _sound(self, state: dict[str, Any]) -> None:
@@ -169,7 +170,7 @@ class SaveLast:
 
     def _due(self, *, at_end: bool) -> float:
         """When the next one is to be saved; the end of the first epoch is in any case."""
-        cost = max(self._stall, self._writer.seconds)
+        cost = max(self._stall, self.writer.took.get(self.folder, 0.0), self.writer.sending)
         if not cost:
             return self._saved + (0.0 if at_end else self.every)
         return self._saved + max(self.every / 20 if at_end else self.every, cost / self.share)
@@ -189,14 +190,17 @@ class SaveBest:
     """Keeps in `folder` the weights of the best epoch of the whole run, also over resumes: `{"net", "metrics"}`.
 
     What `folder` holds is the truth: a best that was saved after the checkpoint from which a run goes on still counts.
+    The thread of `SaveLast` writes, where there is one: a checkpoint that knows of a best never comes before it.
     """
 
     def __init__(self, folder: Path, *, say: Callable[[str], None] = _warn) -> None:
         self.folder, self.say = folder, say
+        self._writer = checkpoint.Writer()
         self.score: tuple[float, float] | None = None
 
     def before_fit(self, learner: Learner) -> None:
         """Looks up how good the kept weights are, and clears away what a killed run left half written."""
+        self._writer = next((hook.writer for hook in learner.hooks if isinstance(hook, SaveLast)), self._writer)
         if learner.device.main and self.folder.is_dir():
             store.sweep(self.folder)
         kept = checkpoint.load(self.folder, self.say) if learner.device.main else None
@@ -215,10 +219,20 @@ class SaveBest:
         self.score = now
         weights = learner.device.whole(learner.scored.state_dict())
         if learner.device.main:
-            checkpoint.save({"net": weights, "metrics": learner.metrics, "score": now}, self.folder)
+            self._writer.save({"net": weights, "metrics": learner.metrics, "score": now}, self.folder)
+
+    def after_fit(self, learner: Learner) -> None:
+        """Waits until the best is on the disk."""
+        self._writer.wait(self.folder)
+
+    def close(self, learner: Learner) -> None:
+        """The same, after an error too."""
+        with suppress(Exception):  # that is the news
+            self._writer.wait(self.folder)
 
     def restore(self, net: nn.Module) -> dict[str, float]:
         """Puts the best weights into `net` and gives the metrics of their epoch; with none kept, {} and no change."""
+        self._writer.wait(self.folder)
         kept = checkpoint.load(self.folder, self.say)
         if kept is None:
             return {}
