@@ -70,6 +70,7 @@ def test_every_request_that_was_accepted_is_answered(site: tuple[subprocess.Pope
         until(lambda: pending() >= COUNT)
     process.send_signal(signal.SIGTERM)
     until(lambda: not _listens(port))
+    time.sleep(1.5)  # time enough to end, for a server that doesn't wait
     assert process.poll() is None
     os.kill(model, signal.SIGCONT)
     replies = []
