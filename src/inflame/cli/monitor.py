@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from inflame.cli.words import Parser
 
-_DOES = ("check", "learn", "retrain", "rehearse", "forget", "export")
+_DOES = ("check", "learn", "retrain", "rehearse", "forget", "export", "migrate")
 
 
 def monitor_words(parser: Parser) -> None:
     """What to do, and with what."""
     parser.usage = (
         "inflame monitor [check [FOLDER|FILE…] | learn | retrain | rehearse [CHANGE] | forget |\n"
-        "                       export URI] [--model RUN]"
+        "                       export URI | migrate [--to VERSION] [--dry-run]] [--model RUN]"
     )
     parser.description = (
         "After deployment: has the world moved on, and how good are the answers still? Without labels.\n"
@@ -34,7 +34,7 @@ def monitor_words(parser: Parser) -> None:
         'saw at training. "Input changed" is information; "accuracy at risk" is an alarm, and the exit code\n'
         "is 1, for cron. It says what changed, shows the items most unlike the training, estimates the\n"
         "accuracy, and says what to do. learn asks a model more thoroughly what it expects; forget erases;\n"
-        "export writes the log as Parquet, a file per day.\n"
+        "export writes the log as Parquet, a file per day; migrate brings the tables of the log to a version.\n"
         "retrain trains on the data with what people labelled (inflame inbox), by the command of before, and\n"
         "makes the new model the champion if it is better: on the locked test items, or on labelled ones that\n"
         "neither learned from, and worse on none. rehearse spoils held-out items (noise, blur, brightness,\n"
@@ -55,7 +55,8 @@ def monitor_words(parser: Parser) -> None:
         "  inflame monitor retrain --model butterflies\n"
         "  inflame monitor rehearse noise=0.5 --gradual\n"
         "  inflame monitor forget --before 2026-01-31\n"
-        "  inflame monitor export s3://bucket/log"
+        "  inflame monitor export s3://bucket/log\n"
+        "  inflame monitor migrate --to 0001 --dry-run     what leads there, and nothing is done"
     )
     add = parser.add_argument
     add("what", nargs="*", metavar="WORD", help=f"{', '.join(_DOES)}, and its words")
@@ -76,6 +77,8 @@ def monitor_words(parser: Parser) -> None:
     add("--gradual", action="store_true", help="rehearse: the change comes slowly")
     add("--before", metavar="DATE", default="", help="forget: what is older than that day")
     add("--input", metavar="HASH", default="", help="forget: one input, by the sha256 of its bytes")
+    add("--to", metavar="VERSION", default="", help="migrate: there, up or down (default: the newest)")
+    add("--dry-run", action="store_true", help="migrate: show the statements, and do nothing")
 
 
 def monitor(words: Namespace) -> int:
@@ -107,14 +110,14 @@ def monitor(words: Namespace) -> int:
         from inflame.cli import retrain
 
         return retrain.retrain(words)
-    return _learn(words) if does == "learn" else _forget(words)
+    return {"learn": _learn, "forget": _forget, "migrate": _migrate}[does](words)
 
 
 def _is_setting(word: str) -> bool:
     return re.match(r"[^\W\d][\w.]*=", word) is not None and not Path(word).expanduser().exists()
 
 
-# --- learn, forget, export ---------------------------------------------------------------------------
+# --- learn, forget, export, migrate ------------------------------------------------------------------
 
 
 def _learn(words: Namespace) -> int:
@@ -178,6 +181,39 @@ def _export(words: Namespace, rest: Sequence[str]) -> int:
     else:
         print(f"wrote {sum(days.values()):,} answers of {len(days)} days to {store.shown(rest[0])}")
     return 0
+
+
+def _migrate(words: Namespace) -> int:
+    from inflame.monitor import schema
+
+    log, to = log_of(words), words.to or schema.newest()
+    if to not in schema.revisions():
+        raise UserError(
+            f'"{to}" is no version of the log.',
+            where="--to",
+            remedy=f"One of: {', '.join(schema.revisions())}",
+        )
+    found = log.version()
+    steps = [
+        {"version": name, "way": way, "about": schema.about(name), "statements": schema.lines(name, way, log.dialect)}
+        for name, way in schema.steps(found, to)
+    ]
+    if not words.dry_run:
+        log.migrate(to)
+    if words.json:
+        print(as_json({"place": log.place, "from": found, "to": to, "steps": steps, "done": not words.dry_run}))
+        return 0
+    print(f"the tables of {log.place}: {_version(found)}, {'would be' if words.dry_run else 'now'} {to}")
+    for step in steps:
+        print(f"  {step['version']} {step['way']:<4}  {step['about']}")
+        print("".join(f"    {line};\n" for line in step["statements"] if words.dry_run), end="")
+    return 0
+
+
+def _version(name: str) -> str:
+    from inflame.monitor import schema
+
+    return {schema.NOTHING: "none yet", schema.UNNUMBERED: "of before they had a version"}.get(name, name)
 
 
 def _day(text: str) -> float:

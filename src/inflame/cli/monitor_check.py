@@ -93,6 +93,7 @@ def _check_log(words: Namespace, rules: Rules) -> int:
 
     predictor, expected = _model(words)
     log = log_of(words)
+    log.expire()  # also where no website runs any more
     found = checking.check(
         log, expected, predictor.version, size=rules.window, anew=words.all, least=LEAST, tolerance=rules.tolerance
     )

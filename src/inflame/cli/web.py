@@ -58,6 +58,13 @@ def serve_words(parser: Parser) -> None:
     parser.add_argument(
         "--log", default="", metavar="FILE|URL", help="the log of answers (default: in the home of inflame)"
     )
+    parser.add_argument(
+        "--keep-days",
+        type=int,
+        default=90,
+        metavar="N",
+        help="how long what visitors let it keep is kept (default: 90)",
+    )
     parser.add_argument("--cards", metavar="FOLDER", help="cards of your own, for the chat (docs/website.md)")
     parser.add_argument("--shadow", metavar="RUN", help="a model that answers silently beside the first")
     parser.add_argument("--canary", metavar="RUN=SHARE", help="one that answers a share of the clients of the first")
@@ -82,6 +89,7 @@ def serve(words: Namespace) -> int:
         cards=_cards(words.cards) if words.cards else None,
         proxy=words.proxy,
         runtime=words.runtime,
+        keep_days=words.keep_days,
     )
     if words.runtime:
         plugins.demand("runtime", words.runtime)

@@ -20,6 +20,7 @@ from typing import Any, final
 
 from inflame import store
 from inflame.errors import InflameError, RunError, StorageError, UserError, did_you_mean
+from inflame.monitor import schema
 from inflame.monitor.database import Database, Newer, Row, Sqlite, Step, Unavailable, connect
 from inflame.monitor.entries import COLUMNS, NEW, SAID, SHADOW, Entry, Verdict, plain
 from inflame.monitor.spool import Spool
@@ -78,6 +79,11 @@ class Log:
     def place(self) -> str:
         """Where it is, without a password."""
         return self._database.shown
+
+    @property
+    def dialect(self) -> str:
+        """Which words its database takes: "sqlite" or "postgresql"."""
+        return "sqlite" if isinstance(self._database, Sqlite) else "postgresql"
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -151,14 +157,19 @@ class Log:
     # --- the tables ------------------------------------------------------------------------------
 
     def version(self) -> str:
-        """Which version the tables have, see schema; changes nothing. StorageError when the database is away."""
+        """Which version the tables have, see schema; changes nothing. StorageError when the database is away,
+        UserError when they are of a later inflame."""
         try:
-            return self._database.version()
+            found = self._database.version()
         except Unavailable as error:
             raise self._error(error) from error
+        if found > schema.newest():
+            raise self._error(Newer(found))
+        return found
 
     def migrate(self, to: str) -> None:
         """Brings the tables to a version, up or down. The next who opens the log brings them to the newest."""
+        self.version()
         try:
             self._database.migrate(to)
         except Unavailable as error:

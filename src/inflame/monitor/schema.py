@@ -58,7 +58,7 @@ def statements(dialect: str) -> list[str]:
     """What makes the tables of a new log, in "sqlite" or "postgresql"."""
     key = f"CONSTRAINT {TABLE}_pkc PRIMARY KEY (version_num)"  # as Alembic makes it
     made = f"CREATE TABLE IF NOT EXISTS {TABLE} (version_num VARCHAR(32) NOT NULL, {key})"
-    tables = [line for name in revisions() for line in spelt(revision(name).UP, dialect)]
+    tables = [line for name in revisions() for line in lines(name, "up", dialect)]
     return [*tables, made, f"INSERT INTO {TABLE} (version_num) VALUES ('{newest()}')"]
 
 
@@ -66,6 +66,17 @@ def revision(name: str) -> ModuleType:
     """A revision: its docstring says what it is about, UP and DOWN are its statements."""
     (path,) = (FOLDER / "versions").glob(f"r{name}_*.py")
     return import_module(f"inflame.monitor.migrations.versions.{path.stem}")
+
+
+def about(name: str) -> str:
+    """What a revision is about, in a line."""
+    return (revision(name).__doc__ or "").partition("\n")[0]
+
+
+def lines(name: str, way: str, dialect: str) -> list[str]:
+    """The statements of a revision, "up" or "down"."""
+    found = revision(name)
+    return spelt(found.UP if way == "up" else found.DOWN, dialect)
 
 
 def steps(version: str, to: str) -> list[tuple[str, str]]:
@@ -76,16 +87,16 @@ def steps(version: str, to: str) -> list[tuple[str, str]]:
     return [(name, "down") for name in reversed(known) if to < name <= version]
 
 
-def spelt(lines: Sequence[str], dialect: str) -> list[str]:
+def spelt(statements: Sequence[str], dialect: str) -> list[str]:
     """Statements in the words of a database."""
-    return [line.format(**_WORDS[dialect]) for line in lines]
+    return [statement.format(**_WORDS[dialect]) for statement in statements]
 
 
-def execute(lines: Sequence[str]) -> None:
+def execute(statements: Sequence[str]) -> None:
     """Does the statements of a revision, in the migration that is under way."""
     from alembic import op
 
-    for line in spelt(lines, op.get_context().dialect.name):
+    for line in spelt(statements, op.get_context().dialect.name):
         op.execute(line)
 
 

@@ -186,7 +186,11 @@ UPLOAD: dict[str, Any] = {
                         "text": {"type": "string", "description": "for a model of texts"},
                         "top_k": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5},
                         "explain": {"type": "boolean", "default": False},
-                        "keep": {"type": "boolean", "default": False, "description": "it may be kept to learn from"},
+                        "keep": {
+                            "type": "boolean",
+                            "default": False,
+                            "description": "it may be kept to learn from, for 90 days or as many as the site says",
+                        },
                         "model": {"type": "string", "description": "which; default: the first"},
                     },
                 }

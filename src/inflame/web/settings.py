@@ -62,7 +62,9 @@ class Settings:
             )
         if self.keep_days < 1:
             raise UserError(
-                "What is kept to learn from needs a day at least.", where=f"--keep-days {self.keep_days}", remedy="90"
+                "What is kept to learn from needs a day at least.",
+                where=f"--keep-days {self.keep_days}",
+                remedy="--keep-days 90",
             )
         if not 0 <= self.port <= 65_535:
             raise UserError(f"{self.port} is no port.", where=f"--port {self.port}", remedy="--port 8000")

@@ -65,7 +65,7 @@ def old(place: str) -> str:
     direct(
         place,
         [
-            *schema.spelt(schema.revision("0001").UP, dialect(place)),
+            *schema.lines("0001", "up", dialect(place)),
             *(_ANSWER.format(number, empty) for number in range(ROWS)),
             f"INSERT INTO kept (input, content, time) VALUES ('i1', {empty}, 1.0)",
         ],
@@ -143,6 +143,9 @@ def test_the_log_of_a_later_inflame_is_refused(place: str) -> None:
     log.add(
         [Entry(model="m", input="i", label="owl", probability=1.0, kind="PNG", latency=0.1, source="web", **numbers)]
     )
+    for refused in (log.version, lambda: log.migrate("0001")):
+        with pytest.raises(UserError, match="later inflame"):
+            refused()
     assert log.state().waiting == 1  # what was answered meanwhile waits for the later one
     assert "0999" in log.unwritable()
     direct(place, [f"UPDATE {schema.TABLE} SET version_num = '{schema.newest()}'"])
