@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from inflame import config, plugins
+from inflame.errors import SettingError
 from inflame.model.engine import debug
 from inflame.model.engine.learner import Learner
+from inflame.model.news_text.train import train
 
 
 class Noise:
@@ -99,3 +106,64 @@ def test_a_misspelt_look_is_guessed() -> None:
     done = run("debug=overfitt")
     assert done.returncode == 2
     assert 'Did you mean "overfit"' in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["overfit", "profile"])
+def test_a_look_at_batches_that_there_are_none_of_is_refused(tmp_path: Path, mode: str) -> None:
+    for name in ("money", "sport"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            (tmp_path / name / f"{number}.txt").write_text(f"{name} of the day {number}")
+    words = [f"io.training_input={tmp_path}", f"debug={mode}"]
+    with pytest.raises(SettingError, match="fitted as a whole") as caught:
+        train(config.load(plugins.model_folder("news_text"), words))
+    assert "debug=tiny" in caught.value.remedy
+
+
+_STOPS = """
+
+def stopping(learner, x, y):
+    logits = learner.predict(x)
+    loss = learner.loss(logits, y)
+    if learner.at.step == 3:
+        breakpoint()
+    learner.backward(loss)
+    learner.step()
+    learner.zero_grad()
+    return logits.detach(), loss.detach()
+"""
+
+
+def test_a_breakpoint_in_a_step_stops_shows_and_goes_on(tmp_path: Path) -> None:
+    folder = shutil.copytree(plugins.model_folder("mnist"), tmp_path / "own")
+    code = (folder / "train.py").read_text().replace("optimizer=optimizer,", "optimizer=optimizer, step=stopping,")
+    (folder / "train.py").write_text(code + _STOPS)
+    mine, theirs = pty.openpty()
+    words = [sys.executable, "app.py", "train", "digits", "hyperparam.num_epochs=1", f"output={tmp_path / 'run'}"]
+    with subprocess.Popen(
+        words, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as child:
+        os.close(theirs)
+        shown = until(mine, b"(Pdb) ")
+        assert b"stopping" in shown
+        os.write(mine, b"p loss\n")
+        assert b"tensor(" in until(mine, b"(Pdb) ")
+        os.write(mine, b"c\n")
+        rest = until(mine, b"")
+    os.close(mine)
+    assert child.returncode == 0, rest
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "done"
+
+
+def until(terminal: int, words: bytes) -> bytes:
+    """What is shown up to these words; without any, up to the end."""
+    seen = b""
+    while not words or words not in seen:
+        try:
+            more = os.read(terminal, 4096)
+        except OSError:  # Linux says so when the last process has gone
+            more = b""
+        if not more:
+            return seen
+        seen += more
+    return seen

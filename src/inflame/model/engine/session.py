@@ -421,6 +421,8 @@ def begin(
             _announce(run, device)
         try:
             yield session
+            if settings.debug in ("overfit", "profile"):
+                session.say(settings.debug, "there was nothing to look at: no net learned in batches here")
         except debug.Seen as looked:  # nothing failed
             seen = looked
         finally:

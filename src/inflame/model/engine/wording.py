@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from inflame import store
 from inflame.artifact import texts
 from inflame.artifact.texts import Texts
-from inflame.errors import DataError
+from inflame.errors import DataError, SettingError
 from inflame.model.engine import bagging, nets, probe, sentences
 from inflame.model.engine.conclude import Model
 from inflame.model.engine.session import Session
@@ -24,9 +24,15 @@ def load(s: Session, *, least: int = 1, pairs: int = 2**18) -> tuple[TextPreproc
     """The counted texts: `train` (with what else isn't the test split: folds hold out what is needed) and `test`.
 
     The vocabulary is that of `train`. Raises DataError when the data set is one of pictures, or has no words, and
-    SettingError for several processes.
+    SettingError for several processes, or for a look at batches that there aren't.
     """
     s.refuse_many("Texts are counted and fitted as a whole, in seconds")
+    if s.settings.debug in ("overfit", "profile"):
+        raise SettingError(
+            f"debug={s.settings.debug} looks at a net that learns in batches; texts are counted and fitted as a whole.",
+            where=f"debug={s.settings.debug}",
+            remedy="debug=tiny shows whether the whole road holds, explain=true where the time went.",
+        )
     if s.dataset.kind != "text":
         raise DataError(
             f"{s.dataset.name} holds pictures, not texts.", where=s.dataset.root, remedy="inflame train DATA"
