@@ -95,3 +95,50 @@ def test_their_module_on_our_loop_loses_the_same(batches: Any, losses: Any, how:
 def test_several_optimizers_are_refused(batches: Any) -> None:
     with pytest.raises(UserError, match="2 optimizers"):
         ours.learner(Theirs("two"), batches())
+
+
+class Validated(Theirs):
+    """One that validates in its own way."""
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        x, y = batch
+        assert not self.training
+        self.log("their_error", (self(x).argmax(1) != y).float().mean())
+        self.log_dict({"their_size": torch.tensor(float(len(y)))}, batch_size=1)
+
+
+def test_their_own_validation_is_called_and_counts_every_item_once(batches: Any) -> None:
+    module, quiet = Validated(), {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    row = ours.learner(copy.deepcopy(module), batches(), batches(40, shuffle=False)).fit(2)
+    trainer = lightning.Trainer(max_epochs=2, enable_model_summary=False, accelerator="cpu", **quiet)
+    trainer.fit(module, ours._loader(batches(), moving=True), ours._loader(batches(40, shuffle=False), moving=False))
+    assert row["their_error"] == pytest.approx(1 - row["val_accuracy"])
+    assert row["their_error"] == pytest.approx(float(trainer.callback_metrics["their_error"]), abs=1e-6)
+    assert row["their_size"] == pytest.approx(40 / 3)  # the mean over three batches, as it was asked for
+    assert row["train_loss"] == pytest.approx(float(trainer.callback_metrics["train_loss"]), abs=1e-5)
+
+
+class Clipped(Theirs):
+    """One that changes the step where this loop wouldn't ask it."""
+
+    def configure_gradient_clipping(self, *words: Any, **more: Any) -> None: ...
+
+    def on_after_backward(self) -> None: ...
+
+
+class Listening(Theirs):
+    """One that wants to be told."""
+
+    def on_train_epoch_end(self) -> None: ...
+
+
+def test_methods_that_nobody_would_call_are_named(batches: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(UserError, match="its own configure_gradient_clipping, on_after_backward") as caught:
+        ours.learner(Clipped(), batches())
+    assert "hooks=" in caught.value.remedy
+    ours.learner(Listening(), batches()).fit(1)
+    assert "Nobody calls on_train_epoch_end of Listening" in caplog.text
+
+
+def test_the_methods_that_are_looked_for_are_lightnings() -> None:
+    assert [name for name in (*ours.STEPS, *ours.TOLD) if not hasattr(lightning.LightningModule, name)] == []

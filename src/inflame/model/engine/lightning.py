@@ -6,6 +6,7 @@ budget, exact resume, bundle and report without rewriting it. The same batches g
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
@@ -18,6 +19,47 @@ from torch.utils.data import DataLoader, IterableDataset
 from inflame.errors import UserError
 from inflame.model.engine.device import Device
 from inflame.model.engine.learner import Learner, Loader
+
+_warn = logging.getLogger("inflame").warning
+
+# What a module may have of its own: parts of the step, and what a Trainer tells it.
+STEPS = (
+    "backward",
+    "configure_gradient_clipping",
+    "configure_model",
+    "lr_scheduler_step",
+    "on_after_backward",
+    "on_after_batch_transfer",
+    "on_before_backward",
+    "on_before_batch_transfer",
+    "on_before_optimizer_step",
+    "on_before_zero_grad",
+    "optimizer_step",
+    "optimizer_zero_grad",
+    "transfer_batch_to_device",
+)
+TOLD = (
+    "configure_callbacks",
+    "on_fit_end",
+    "on_fit_start",
+    "on_load_checkpoint",
+    "on_save_checkpoint",
+    "on_train_batch_end",
+    "on_train_batch_start",
+    "on_train_end",
+    "on_train_epoch_end",
+    "on_train_epoch_start",
+    "on_train_start",
+    "on_validation_batch_end",
+    "on_validation_batch_start",
+    "on_validation_end",
+    "on_validation_epoch_end",
+    "on_validation_epoch_start",
+    "on_validation_start",
+    "prepare_data",
+    "setup",
+    "teardown",
+)
 
 
 def fit(learner: Learner, epochs: int, **trainer: Any) -> Trainer:
@@ -48,19 +90,16 @@ def learner(
     hooks: Sequence[object] = (),
 ) -> Learner:
     """A learner that trains a LightningModule: its `training_step((x, y), index)` is the step, `configure_optimizers`
-    the optimizer and schedulers, `forward` what is validated (as logits [N,K], by cross-entropy). Values that it logs
-    are in the learner's `metrics`.
+    the optimizer and schedulers, `forward` what is validated (as logits [N,K], by cross-entropy). Its own
+    `validation_step` gets the same batches afterwards. Values that it logs are in the learner's `metrics`.
 
-    Modules with several optimizers, or manual optimization, are refused: UserError.
+    Modules with several optimizers, manual optimization, or a method of their own for a part of the step (`STEPS`) are
+    refused: UserError. Of other methods that only a Trainer calls (`TOLD`) a warning says that nobody does here.
     """
+    _require_usual(module)
     optimizer, schedulers = _optimizers(module)
-    logged: dict[str, float] = {}
-
-    def log(name: str, value: Any, *_: Any, **__: Any) -> None:
-        logged[name] = float(value)
-
-    def log_dict(values: Any, *_: Any, **__: Any) -> None:
-        logged.update({name: float(value) for name, value in values.items()})
+    logged = _Logged(module)
+    log, log_dict = logged.log, logged.log_dict
 
     module.log, module.log_dict = log, log_dict  # type: ignore[method-assign, assignment]
     return Learner(
@@ -71,8 +110,26 @@ def learner(
         val_loader=val_loader,
         device=device,
         step=_step(module),
-        hooks=[_Schedules(schedulers), _Logged(logged), *hooks],
+        hooks=[_Schedules(schedulers), logged, *hooks],
     )
+
+
+def _own(module: LightningModule, name: str) -> bool:
+    """Whether the module has a method of its own in place of Lightning's."""
+    return getattr(type(module), name, None) is not getattr(LightningModule, name, None)
+
+
+def _require_usual(module: LightningModule) -> None:
+    steps = [name for name in STEPS if _own(module, name)]
+    if steps:
+        raise UserError(
+            f"{type(module).__name__} has its own {', '.join(steps)}, which this loop wouldn't call.",
+            where=type(module).__name__,
+            remedy="Run it under lightning.Trainer, or say it as a hook or a step: Learner(…, hooks=[…], step=…)",
+        )
+    told = [name for name in TOLD if _own(module, name)]
+    if told:
+        _warn(f"Nobody calls {', '.join(told)} of {type(module).__name__} on this loop; hooks take their place.")
 
 
 @final
@@ -199,10 +256,44 @@ class _Schedules:
 
 @final
 class _Logged:
-    """What the module logged last stands in the epoch's row."""
+    """What the module logged last stands in the epoch's row; of what its `validation_step` logs, the mean over the
+    items."""
 
-    def __init__(self, values: dict[str, float]) -> None:
-        self.values = values
+    def __init__(self, module: LightningModule) -> None:
+        self.module = module
+        self.values: dict[str, float] = {}
+        self._sums: dict[str, tuple[float, int]] | None = None  # while validating
+        self._items = 0  # of the batch at hand
+
+    def log(self, name: str, value: Any, *_: Any, batch_size: int | None = None, **__: Any) -> None:
+        """In the place of the module's own."""
+        if self._sums is None:
+            self.values[name] = float(value)
+        else:
+            count = batch_size or self._items
+            total, items = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + count * float(value), items + count
+
+    def log_dict(self, values: Any, *words: Any, **more: Any) -> None:
+        """The same for several."""
+        for name, value in values.items():
+            self.log(name, value, *words, **more)
 
     def after_epoch(self, learner: Learner) -> None:
+        if learner.val_loader is not None and "val_loss" in learner.metrics and _own(self.module, "validation_step"):
+            self._validate(learner)
         learner.metrics = {**self.values, **learner.metrics}
+
+    def _validate(self, learner: Learner) -> None:
+        self._sums = {}
+        self.module.eval()
+        try:
+            for index, (x, y) in enumerate(learner.val_loader.epoch(0)):  # type: ignore[union-attr]
+                x, y = learner.device.to(x, y, train=False)
+                self._items = len(y)
+                with torch.no_grad(), learner.device.autocast():
+                    self.module.validation_step((x, y), index)
+            self.values |= {name: total / items for name, (total, items) in self._sums.items()}
+        finally:
+            self._sums = None
+            self.module.train()
