@@ -33,7 +33,7 @@ def serve_words(parser: Parser) -> None:
         "about what is on them. With an HTTP API (/docs), health (/livez, /readyz) and numbers (/metrics).\n"
         "Needs no torch; nothing leaves this machine; a new bundle at the same place is taken at once, and so\n"
         "is another champion (inflame promote, inflame rollback) where RUN is the name of one.\n"
-        "It listens to this machine only. --host 0.0.0.0 lets others in, and needs a token in\n"
+        "It listens to this machine only. --host 0.0.0.0 lets others in, as --proxy does, and needs a token in\n"
         "INFLAME_WEB_TOKEN for what only you may see. INFLAME_CHAT_URL, _MODEL and _KEY name an endpoint\n"
         "that words the answers of the chat; without it they are quoted facts. Ctrl-C ends it."
     )
@@ -71,7 +71,9 @@ def serve_words(parser: Parser) -> None:
     parser.add_argument("--runtime", default="", metavar="NAME", help="what runs the nets (default: by measurement)")
     parser.add_argument("--on", default="", metavar="ray", help="as replicas of Ray Serve (RAY_ADDRESS: the cluster)")
     parser.add_argument("--replicas", type=int, default=2, metavar="N", help="so many with --on ray (default: 2)")
-    parser.add_argument("--proxy", action="store_true", help="believe X-Forwarded-For of the proxy in front")
+    parser.add_argument(
+        "--proxy", action="store_true", help="believe the X-Forwarded heads of the proxy in front; needs a token"
+    )
     parser.add_argument("--open", action="store_true", help="open a browser")
 
 
