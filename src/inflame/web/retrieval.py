@@ -35,6 +35,20 @@ _ASKED: dict[str, tuple[str, ...]] = {
         "calibrat, how good, often wrong, error rate, which version, tested",
     }.items()
 }
+# What a question is about that says it in other words than the sentences of a model's card do.
+_MEANT = {
+    "accuracy": (
+        "how good",
+        "how well",
+        "how often",
+        "often wrong",
+        "error rate",
+        "accurate",
+        "trust",
+        "reliab",
+        "be sure",
+    )
+}
 _EMPTY = frozenset(
     (
         "a an and are as at be by can do does for from had has have how i if in is it its me my of on or one s so "
@@ -85,8 +99,7 @@ class Retrieval:
             subjects = {MODEL: 1.0}
         if not subjects or not (slots or self._plain(asked, named)):
             return []
-        words = [word for word in re.findall(r"[a-z0-9]+", asked) if word not in _EMPTY]
-        matched = self._matched(words)
+        matched = self._matched(_words(asked, subjects))
         scored = [
             Found(fact=fact, score=self._score(row, fact, subjects, slots, matched))
             for row, fact in enumerate(self.facts)
@@ -142,6 +155,15 @@ class Retrieval:
                 rest = pattern.sub(" ", rest)
         words = [word for word in re.findall(r"[a-z0-9]+", rest) if word not in _EMPTY]
         return len(words) <= 1 or bool(self._matched(words))
+
+
+def _words(asked: str, subjects: Mapping[str, float]) -> list[str]:
+    """Those that say what is asked."""
+    words = [word for word in re.findall(r"[a-z0-9]+", asked) if word not in _EMPTY]
+    if MODEL not in subjects:
+        return words
+    meant = [word for word, ways in _MEANT.items() if any(_begins(way, asked) for way in ways)]
+    return [word for word in words if word != "model"] + meant  # every sentence of that card is about the model
 
 
 def _begins(word: str, asked: str) -> bool:

@@ -61,6 +61,11 @@ def test_the_fact_is_among_the_first_three(talk: chat.Chat, question: str, fact:
     assert fact in [one.fact.id.rpartition(".")[0] for one in talk.find(question)]
 
 
+@pytest.mark.parametrize("question", ["How good is this model?", "How accurate is it?", "Can I trust this model?"])
+def test_how_good_it_is_is_said_first(talk: chat.Chat, question: str) -> None:
+    assert talk.find(question)[0].fact.text.startswith("Test accuracy")
+
+
 @pytest.mark.parametrize(
     "question",
     [
