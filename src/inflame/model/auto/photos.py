@@ -187,8 +187,13 @@ def _tuned(s: Session, choice: Choice, first: Model, known: Known, ladder: Ladde
     else:
         held = np.flatnonzero(part == 0)
         below = tails.held if taken else replace(tails.held, logits=first.logits[held])
+        learns = all(parameter.requires_grad for parameter in tails.held.net.head.parameters())
         plan = whole.Plan(
-            spec=choice.net.spec, preprocess=choice.preprocess, share=known.share, part=tuple(part.tolist())
+            spec=choice.net.spec,
+            head=learns,
+            preprocess=choice.preprocess,
+            share=known.share,
+            part=tuple(part.tolist()),
         )
         top = whole.tuned(s, plan, choice, tails.held, known.seen, known.decoded)
         s.reasons.stage("whole network")

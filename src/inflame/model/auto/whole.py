@@ -58,10 +58,12 @@ def expected(s: Session, choice: Choice, seen: Sequence[Pictures], learnt: NDArr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Record):
-    """What all processes must know of the network and its photos: `spec` of the one, `share` of those that there are,
-    and which `part` each is of, in the order of the splits."""
+    """What all processes must know of the network and its photos: `spec` of the one and whether its `head` learns (one
+    that is an average of weights doesn't), `share` of those that there are, and which `part` each is of, in the order
+    of the splits."""
 
     spec: dict[str, Any]
+    head: bool
     preprocess: Preprocess
     share: float
     part: tuple[int, ...]
@@ -98,7 +100,9 @@ def tuned(
 
 def follow(s: Session, plan: Plan, seen: Sequence[Pictures], decoded: Sequence[Pictures]) -> NoReturn:
     """The share of another process than the first, which gives the weights: they are sent when training begins."""
-    learner = _learned(s, plan, nets.build(plan.spec), seen, decoded)
+    net = nets.build(plan.spec)
+    net.head.requires_grad_(plan.head)
+    learner = _learned(s, plan, net, seen, decoded)
     if learner is not None:
         learner.device.plain(learner.scored)
     raise Follows
@@ -127,7 +131,6 @@ def _learned(
     if not h.num_epochs and plan.epochs < LEAST:
         s.reasons.because("rung whole", "not begun", f"time for {plan.epochs:.1f} epochs, {LEAST:g} are the least")
         return None
-    net.requires_grad_(True)  # the head comes from an average of weights, which doesn't learn
     torch.manual_seed(s.settings.seed)
     batches = loader.Batches(
         loader.picked(decoded, learnt),
