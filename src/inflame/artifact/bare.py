@@ -23,7 +23,8 @@ def bare(content: bytes) -> bytes:
     PNG, and raises what Pillow raises where that is impossible."""
     kind = magic.sniff(content).format
     if kind == "JPEG":
-        return _jpeg(content)
+        found = _jpeg(content)
+        return found if _tells_nothing(found) else _anew(content)  # damaged, it reads otherwise than it was cut
     if kind == "PNG" and b"acTL" not in content[:4096]:
         return _png(content)
     return _anew(content) if kind else content
@@ -53,6 +54,11 @@ def _jpeg(content: bytes) -> bytes:
             found.append(content[place:end])
         place = end
     return b"".join([*found, b"\xff\xd9"])
+
+
+def _tells_nothing(content: bytes) -> bool:
+    with Image.open(io.BytesIO(content)) as image:
+        return set(image.getexif()) <= {_ORIENTATION} and not {"comment", "xmp", "photoshop"} & set(image.info)
 
 
 def _exif(turned: int) -> bytes:

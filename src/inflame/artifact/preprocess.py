@@ -51,6 +51,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_FAR = float(np.finfo(np.float32).max) / 2  # numbers so far apart have no difference as float32
 _SIXTEEN = np.rint(np.arange(65_536) / 257).astype(np.uint8)  # 16 bits to 8
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 _ORIENTATION = 0x0112
@@ -222,6 +223,9 @@ def _spread(values: NDArray[Any]) -> Pixels:
     spread from black to white."""
     scaled = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
     low, high = float(scaled.min()), float(scaled.max())
+    if high - low > _FAR:
+        scaled *= np.float32(0.25)
+        low, high = low / 4, high / 4
     if low < 0 or high > 65_535:
         scaled -= np.float32(low)
         scaled *= np.float32(255 / ((high - low) or 1))

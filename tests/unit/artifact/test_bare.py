@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
@@ -78,3 +79,22 @@ def test_the_bytes_that_a_cut_picture_has() -> None:
     assert SECRET not in left
     with Image.open(io.BytesIO(left)) as image:
         assert image.size == (80, 50)
+
+
+DAMAGED = base64.b64decode(  # found by benchmarks/fuzz_decoding.py
+    b"/9j/4AAQSkZJRgABAQAAAQAB////////////////////////////////////////////////////////////////////////////////////"
+    b"/wAA/+EAPEV4aWYAAE1NACoAAAAIAAIBDgACAAAADQAAACYBEgADAAAAAQAGAAAAAAAAU0VDUkVULVBMQUNFAAD//gAOU0VDUkVULVBMQUNF"
+    b"/9sAQwAIBgYHBgUIBwcHCQkICgwUDQwLCwwZEhMPFB0aHx4dGhwcICQuJyAiLCMcHCg3KSwwMTQ0NB8nOT04MjwuMzQy/8IACwgACwARAQER"
+    b"AP/EABgAAAIDAAAAAAAAAAAAAAAAAAAEAQMG/9oACAEBAAAAAS5ZGdl//8QAGxAAAgIDAQAAAAAAAAAAAAAAAQMAAgQSExT/2gAIAQEAAQUC"
+    b"Cq6bcxzVDkNUsOu5/hxZ/8QAIxAAAQMDAgcAAAAAAAAAAAAAAQIDEQASMSEzEyIyUmGBov/aAAgBAQAGPwIPq5o6u73rRKeEWb5tM6xOK3vt"
+    b"FO2LAgICAwAAAAAAAAAAAAERIQAAAAAAAP/////////+AAAAAAAAADEAQRCRodHwQNoAyWGgOkBTy4Paw3ZOKBJKMQBBEJGh0fBA2gDJYaA6"
+    b"8VPLg9rDdk4oEkot1p6NSKuXyEhissDYk9Xrn5L9z//Z"
+)
+
+
+def test_a_damaged_jpeg_that_decoders_read_otherwise_than_it_is_cut() -> None:
+    with Image.open(io.BytesIO(DAMAGED)) as image:
+        assert image.info["comment"] == b"SECRET-PLACE"
+    plain = bare(DAMAGED)
+    assert b"SECRET-PLACE" not in plain
+    assert (pixels(plain, LOOK) == pixels(DAMAGED, LOOK)).all()

@@ -184,6 +184,12 @@ def test_whole_numbers_of_32_bits() -> None:
     assert len(set(decoded(constant).ravel().tolist())) == 1
 
 
+def test_floats_as_far_apart_as_they_can_be() -> None:
+    most = float(np.finfo(np.float32).max)
+    data = saved(Image.fromarray(np.array([[-most, 0], [most, 0]], dtype=np.float32)), "TIFF")
+    assert decoded(data).squeeze().tolist() in ([[0, 128], [255, 128]], [[[0] * 3, [128] * 3], [[255] * 3, [128] * 3]])
+
+
 def test_transparent_parts_are_white() -> None:
     rgba = noise(20, 10, channels=4)
     rgba[..., 3] = 255
