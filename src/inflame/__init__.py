@@ -25,6 +25,6 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    from inflame import plugins
 
-    return getattr(import_module("inflame.notebook"), name)
+    return getattr(plugins.need("inflame.notebook", "data", f"inflame.{name}"), name)

@@ -28,7 +28,7 @@ class Plugin:
 
 
 def _source(name: str) -> Plugin:
-    return Plugin(target=f"inflame.artifact.sources:{name}")
+    return Plugin(target=f"inflame.artifact.sources:{name}", extra="data")
 
 
 def _model(name: str) -> Plugin:

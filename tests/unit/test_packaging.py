@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -96,3 +97,54 @@ def test_the_wheel_has_nothing_else(wheel: set[str]) -> None:
     beside = {name for name in wheel if not name.startswith(("inflame/", "inflame-"))}
     assert not beside
     assert not [name for name in wheel if name.endswith((".jpg", ".png", ".npy", ".safetensors", ".onnx", ".parquet"))]
+
+
+def test_without_pyarrow_what_needs_no_data_goes_on(tmp_path: Path) -> None:
+    """The core and the website do without it; whoever opens data is told what to install."""
+    begin = "import sys; sys.modules['pyarrow'] = None; from inflame.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+    def said(*words: str) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, "-c", begin, *words], cwd=tmp_path, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    for verb in ("runs", "doctor", "jobs"):
+        assert "pyarrow" not in said(verb, "--help")[1]
+    assert said("runs")[0] == 0
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    for words in (["check", "photos"], ["get", "digits"]):
+        code, told = said(*words)
+        assert code == 2
+        assert "pip install 'inflame[data]'" in told
+
+
+ASK = """
+import sys
+from pathlib import Path
+from inflame.web.models import Model
+from inflame.web.settings import Settings
+print(Model("fruit", Path(sys.argv[1]), Settings()).answer([Path(sys.argv[2]).read_bytes()])[0].label)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_website_installs_small(tmp_path: Path, fruit_bundle: Path, photo_set: Path) -> None:
+    """Everything that `pip install inflame[web]` brings, without torch; and it answers."""
+    uv, python = Path(sys.executable).with_name("uv"), tmp_path / "venv" / "bin" / "python"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"], check=True)
+    words = ["pip", "install", "--quiet", "--system-certs", "--python", python, f"inflame[web] @ {ROOT.as_uri()}"]
+    done = subprocess.run([uv, *words], capture_output=True, text=True, env=_reaching_out())
+    if done.returncode and "fetch" in done.stderr:
+        pytest.skip(f"needs a registry of packages: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    assert not (site / "torch").exists()
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) <= 250e6
+    asked = [python, "-c", ASK, fruit_bundle, photo_set / "lime" / "lime_03.jpg"]
+    done = subprocess.run(asked, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == "lime", done.stderr
+
+
+def _reaching_out() -> dict[str, str]:
+    """The environment, without what keeps tests from the network."""
+    return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from inflame.errors import InflameError, UserError, did_you_mean, nearest
+from inflame.errors import InflameError, MissingExtra, UserError, did_you_mean, nearest
 
 if TYPE_CHECKING:
     import argparse
@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in words:
             _traceback()
+        error = _known(error)
         print(_story(error), file=sys.stderr)
         if "--json" in words:
             _tell_program(error)
@@ -171,6 +172,13 @@ def _traceback() -> None:
     import traceback
 
     traceback.print_exc()
+
+
+def _known(error: Exception) -> Exception:
+    """The error that it is about: what reads data sets needs pyarrow from its first line on."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "pyarrow":
+        return MissingExtra("Data sets need the package pyarrow, which isn't installed.", extra="data")
+    return error
 
 
 def _story(error: Exception) -> str:
