@@ -185,6 +185,16 @@ def _finished(folder: Path, photos: Path, net: Any, preprocess: Any, *, steps: i
 @pytest.fixture(scope="session")
 def fruit_bundle(photo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that knows the photos well, with training items to show and how far held-out ones are from them."""
+    return _bundle(photo_set, tmp_path_factory.mktemp("fruit") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def bundle_of() -> Callable[..., Path]:
+    """Makes such a bundle of a folder of 3 classes with 12 pictures each: `bundle_of(root, folder, name)`."""
+    return _bundle
+
+
+def _bundle(root: Path, folder: Path, name: str = "fruit", channels: int = 3, size: int = 32) -> Path:
     import torch
     from torch import nn
 
@@ -196,14 +206,15 @@ def fruit_bundle(photo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(1)
-            convolution = nn.Sequential(nn.Conv2d(3, 16, 5, stride=2), nn.ReLU(), nn.AvgPool2d(6), nn.Flatten())
+            convolution = nn.Sequential(nn.Conv2d(channels, 16, 5, stride=2), nn.ReLU(), nn.AvgPool2d(6), nn.Flatten())
             self.body, self.head, self.spec = convolution, nn.Linear(64, 3), {"kind": "tiny"}
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.body(x))
 
-    plan, classes = Preprocess(size=32, resize=32), ("apple", "lime", "plum")
-    files = sorted(photo_set.rglob("*.jpg"))
+    plan = Preprocess(size=size, resize=size, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
+    files = sorted(path for path in root.rglob("*.*") if path.is_file())
+    classes = tuple(sorted({file.parent.name for file in files}))
     seen = np.stack([pixels(file, plan) for file in files])
     labels = torch.tensor([classes.index(file.parent.name) for file in files])
     x = (torch.from_numpy(seen).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
@@ -224,15 +235,16 @@ def fruit_bundle(photo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     )
     near = nearest.Nearest(shown, text=False).distance(vectors[held])
     return bundle.export(
-        tmp_path_factory.mktemp("fruit") / "bundle",
+        folder,
         net=net,
         preprocess=plan,
         classes=classes,
         calibration=calibrate.Calibration(temperature=1.2, threshold=0.5, qhat=0.4),
         reference={"n": 9, "distance": np.quantile(near, np.linspace(0, 1, 101)).round(5).tolist()},
-        card="# fruit\n\n- Answers with one of 3 classes: apple, lime, plum.\n- Test accuracy 99.0 % (in a test).\n",
+        card=f"# {name}\n\n- Answers with one of 3 classes: {', '.join(classes)}.\n"
+        "- Test accuracy 99.0 % (in a test).\n",
         examples={"pictures": seen},
-        about={"model": "tiny", "dataset": {"name": "fruit", "version": "abc"}},
+        about={"model": "tiny", "dataset": {"name": name, "version": "abc"}},
         nearest=shown,
     )
 

@@ -104,7 +104,9 @@ def _front(request: Request, service: Service, model: Served, shown: examples.Ex
         "drawing": examples.drawing(model, shown),
         "limits": service.settings,
     }
-    return page(request, "index.html", **around, **{"answers": [], "csv": "", "why": None, "facts": [], **values})
+    return page(
+        request, "index.html", **around, **{"answers": [], "csv": "", "why": None, "facts": [], "given": "", **values}
+    )
 
 
 def _classify(router: APIRouter, service: Service, shown: dict[str, examples.Following], known: cards.Library) -> None:
@@ -136,7 +138,7 @@ def _classify(router: APIRouter, service: Service, shown: dict[str, examples.Fol
             for (name, _), one, thumb, text in zip(items, found, small, told, strict=True)
         ]
         values: dict[str, Any] = {"answers": answers, "csv": _csv(answers), "model": model, "why": None, "facts": []}
-        one = found[0]
+        values["given"], one = told[0] if len(told) == 1 and asked.items else "", found[0]
         if len(found) == 1 and isinstance(one, Answer):
             values["code"] = _code(_host(request, service), model, asked, items[0][0], told[0])
             names = one.rivals if one.level == "unsure" else one.rivals[:1]

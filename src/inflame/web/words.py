@@ -104,6 +104,7 @@ LEVELS = {
     "very_likely": "Very likely {a}.",
     "almost_certain": "Almost certainly {a}.",
 }
+_PRETTY = {ord("_"): " ", **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])}  # U+202E and its like
 HOW = {
     "gradient": "The warmer the colour, the more the answer rests on that part.",
     "covering": "The warmer the colour, the less sure the answer when that part is covered.",
@@ -113,8 +114,9 @@ HOW = {
 
 
 def pretty(label: str) -> str:
-    """A class name as people write it: `black_swallowtail` is black swallowtail."""
-    return " ".join(label.replace("_", " ").split()) or label
+    """A class name as people write it: `black_swallowtail` is black swallowtail. What would turn the rest of its line
+    around is left out."""
+    return " ".join(label.translate(_PRETTY).split()) or label
 
 
 def sentence(speak: Say, level: str, rivals: tuple[str, str]) -> str:

@@ -160,3 +160,8 @@ def test_a_visitor_is_told_in_his_language(serve: Callable[..., httpx.Client]) -
 )
 def test_the_language_is_the_visitors(wanted: str, accepted: str, language: str) -> None:
     assert words.chosen(wanted, accepted) == language
+
+
+def test_a_label_turns_nothing_around_it() -> None:
+    assert words.pretty("a\u202eb\u2066_c") == "ab c"
+    assert words.pretty("می\u200cخواهم") == "می\u200cخواهم"  # what joins or parts letters stays
