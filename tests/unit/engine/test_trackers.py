@@ -222,6 +222,24 @@ def test_a_killed_run_is_told_as_interrupted(told: Callable[[], list[Any]], tmp_
     assert told()[-1][:2] == ["end", "interrupted"]
 
 
+def test_the_lock_of_a_killed_run_is_waited_for(told: Callable[[], list[Any]], tmp_path: Path) -> None:
+    """The kernel closes what a killed process had in some order: the pipe to the mirror may be the first."""
+    code = (
+        "import time\nfrom inflame.config import Settings\nfrom inflame.runs import Run\n"
+        "with Run.begin(Settings(model='m', folder='m', seed=5), 'i', 'd') as run:\n"
+        "    print(run.path, flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as held:
+        assert held.stdout is not None
+        mirrored = following.Process(Run(path=Path(held.stdout.readline().strip())), "spy", 30)
+        mirrored.close()
+        while not told():
+            time.sleep(0.05)
+        held.kill()
+    mirrored.wait(30)
+    assert told()[-1][:2] == ["end", "interrupted"]
+
+
 # --- trackers that don't -------------------------------------------------------------------------
 
 

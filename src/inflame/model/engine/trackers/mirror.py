@@ -26,6 +26,7 @@ from inflame.runs import Run, lock
 POLL = 1.0  # seconds between two looks at the run folder
 AGAIN = 10.0  # seconds after which a tracker that failed is tried again; doubled each time
 SELDOM = 120.0  # at most
+LETS_GO = 5.0  # seconds in which the lock of a process that is gone is free
 
 _POLITE = 5  # nicer than the training, where both want the same core
 
@@ -119,6 +120,7 @@ class Mirror:
         return tracker
 
     def _finish(self, tracker: Tracker) -> None:
+        state = self._ended()
         for name, file in story.pictures(self._run).items():
             if name not in self._memo["sent"]:
                 tracker.picture(name, file)
@@ -127,9 +129,16 @@ class Mirror:
             if name not in self._memo["sent"]:
                 tracker.files(name, path)
                 self._note(sent=[*self._memo["sent"], name])
-        where = tracker.end(self._run.state, story.summary(self._run))
-        self._note(ended=self._run.state, error="")
+        where = tracker.end(state, story.summary(self._run))
+        self._note(ended=state, error="")
         self._say(f"all is there: {where}")
+
+    def _ended(self) -> str:
+        """How the run came to its end. Of a process that is killed the pipe to here may close before its lock does."""
+        until = time.monotonic() + LETS_GO
+        while (state := self._run.state) == "running" and time.monotonic() < until:
+            time.sleep(0.02)
+        return "interrupted" if state == "running" else state
 
     def _note(self, **fields: Any) -> None:
         self._memo |= fields
