@@ -73,8 +73,9 @@ def browser() -> Iterator[Any]:
     """Chromium, which knows no name of any host."""
     if CHROMIUM is None:
         pytest.skip("needs a browser: chromium isn't installed")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=20_000)  # the machine may be busy
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
         yield opened
