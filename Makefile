@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 LOCKED := $(BIN)/python -m pip install --quiet --require-hashes
-TESTS := $(BIN)/pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile
+TESTS := $(BIN)/pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10

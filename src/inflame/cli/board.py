@@ -164,7 +164,7 @@ def _told(part: Table, whole: Board, top: int) -> str:
 def _remarks(part: Table, kind: str) -> list[str]:
     lines = []
     best, tied = part.entries[0], sum(entry.rank == 1 for entry in part.entries)
-    if part.expected is not None and part.tried > 1:
+    if part.expected is not None and part.tried > 1 and f"{part.expected:.4f}" != f"{best.value:.4f}":
         lines.append(
             f"best     of {part.tried:,}, chosen on these items: its {best.value:.4f} is flattered, on others expect "
             f"about {part.expected:.4f}"

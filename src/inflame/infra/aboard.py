@@ -288,7 +288,10 @@ def _fetch_parts(job: Mapping[str, Any], work: Path) -> None:
     def bring(name: str) -> None:
         data = store.read_bytes(store.join(place, f"{name}.tar.gz"))
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-            tar.extractall(work, filter="tar")
+            if hasattr(tarfile, "tar_filter"):
+                tar.extractall(work, filter="tar")
+            else:  # Python 3.11.2, that of Debian 12; what is unpacked is what we packed ourselves
+                tar.extractall(work)
 
     with ThreadPoolExecutor(16) as many:
         list(many.map(bring, json.loads(listed.read_text(encoding="utf-8"))))
