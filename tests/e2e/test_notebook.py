@@ -22,10 +22,12 @@ nbformat.write(notebook, sys.argv[2])
 """
 
 
-def executed(name: str, folder: Path) -> list[dict[str, Any]]:
-    """All that the cells of that notebook put out."""
+def executed(notebook: str | Path, folder: Path) -> list[dict[str, Any]]:
+    """All that the cells of that notebook put out: a name of ours, or a file, in whose folder it is run."""
+    path = NOTEBOOKS[notebook] if isinstance(notebook, str) else notebook
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _RUN, str(NOTEBOOKS[name]), str(folder / "done.ipynb")],
+        [sys.executable, "-W", "ignore", "-c", _RUN, str(path), str(folder / "done.ipynb")],
+        cwd=None if isinstance(notebook, str) else path.parent,
         env={**os.environ, "JUPYTER_RUNTIME_DIR": str(folder), "IPYTHONDIR": str(folder / "ipython")},
         capture_output=True,
         text=True,
@@ -82,3 +84,28 @@ def test_a_notebook_is_kept_without_outputs(name: str) -> None:
     cells = json.loads(NOTEBOOKS[name].read_text())["cells"]
     assert all(not cell.get("outputs") for cell in cells)
     assert set(NOTEBOOKS) == {"cloud", "eda", "factory", "model_testing"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_project_of_ones_own_does_what_it_says(tmp_path: Path) -> None:
+    """`inflame new`: its tests pass, its notebook runs, and linters have nothing to say of its image and workflow."""
+    made, beside = tmp_path / "my-digits", Path(sys.executable).parent
+
+    def done(*words: str | Path, cwd: Path = made) -> None:
+        ended = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
+
+    done(beside / "inflame", "new", "my-digits", "--like", "mnist", cwd=tmp_path)
+    done(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+    assert "accuracy" in said(executed(made / "look.ipynb", tmp_path), "text/html")
+    assert (made / "run" / "bundle" / "model.onnx").is_file()
+    workflow = made / ".github" / "workflows" / "ci.yml"
+    linters: dict[str, list[str | Path]] = {
+        "hadolint": [made / "Dockerfile"],
+        "zizmor": ["--offline", "--quiet", workflow],
+        "check-jsonschema": ["--builtin-schema", "vendor.github-workflows", workflow],
+    }
+    for name, words in linters.items():
+        if (beside / name).exists():
+            done(beside / name, *words)

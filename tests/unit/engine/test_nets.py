@@ -89,8 +89,9 @@ def test_a_body_of_unknown_shape_has_no_stages() -> None:
     assert nets.stages(nn.Linear(3, 3)) == []
 
 
-def test_a_small_stem_keeps_small_pictures_large() -> None:
-    net = nets.from_timm("resnet18", classes=10)
+@pytest.mark.parametrize("name", ["resnet18", "resnet10t"])  # a stem of one layer, and of three
+def test_a_small_stem_keeps_small_pictures_large(name: str) -> None:
+    net = nets.from_timm(name, classes=10)
     nets.small_stem(net)
     assert net.body.conv1.stride == (1, 1)  # type: ignore[union-attr]
     assert net.body.layer1(net.body.maxpool(net.body.conv1(torch.randn(1, 3, 32, 32)))).shape[-1] == 32  # type: ignore[operator, union-attr]

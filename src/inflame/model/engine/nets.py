@@ -181,8 +181,8 @@ def from_torchvision(name: str, *, classes: int, pretrained: bool = False, head:
 def small_stem(net: Classifier) -> None:
     """Gives a ResNet of timm a 3 x 3 stem without pooling (He et al., 2016, for CIFAR): its own would leave nothing of
     pictures of 32 pixels."""
-    width = net.body.conv1.out_channels  # type: ignore[union-attr]
-    net.body.conv1 = nn.Conv2d(3, int(width), 3, padding=1, bias=False)  # type: ignore[arg-type]
+    stem = [layer for layer in net.body.conv1.modules() if isinstance(layer, nn.Conv2d)]  # type: ignore[union-attr]
+    net.body.conv1 = nn.Conv2d(3, stem[-1].out_channels, 3, padding=1, bias=False)
     net.body.maxpool = nn.Identity()
     net.spec["small_stem"] = True
 
