@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Settings that say where, not what: two runs that differ only in these give the same result.
-_BYSTANDERS = (
+BYSTANDERS = (
     "cache_gb",
     "devices",
     "explain",
@@ -141,14 +141,14 @@ class Settings(Record):
 
     def identity(self) -> str:
         """The hash of everything that changes the result; an unfinished run with the same one is gone on with."""
-        plain = {name: value for name, value in self.to_json().items() if name not in _BYSTANDERS}
+        plain = {name: value for name, value in self.to_json().items() if name not in BYSTANDERS}
         plain["training_input"] = _real(self.io.training_input)
         plain["weights"] = _real(self.weights)
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def telling(self) -> dict[str, Any]:
         """What changes the result, but for the data, under the names by which it is set: `hyperparam.momentum`."""
-        plain = {name: value for name, value in self.to_json().items() if name not in _BYSTANDERS}
+        plain = {name: value for name, value in self.to_json().items() if name not in BYSTANDERS}
         values = plain.pop("hyperparam")
         plain["in"], plain["weights"] = plain.pop("budget"), _real(self.weights)
         return {**plain, **{f"hyperparam.{name}": value for name, value in values.items()}}

@@ -8,20 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from inflame import store
+from inflame.config.settings import BYSTANDERS
 
-ASIDE = (
-    "cache_gb",
-    "devices",
-    "explain",
-    "folder",
-    "force",
-    "fresh",
-    "io.training_output",
-    "output",
-    "resume",
-    "tracker",
-)
-"""Settings that say where and how, not what."""
+ASIDE = (*(name for name in BYSTANDERS if name != "io"), "io.training_output")
+"""Settings that say where and how, not what: in `io` the data are what."""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from inflame.config import Settings
 from inflame.errors import DataError, NetworkError, SettingError
 from inflame.model.engine import nets, pace, session
 from inflame.model.engine.device import One
-from inflame.records import Fault, Preprocess
+from inflame.records import Preprocess
 
 
 def settings(tmp_path: Path, data: str | Path, *words: str) -> Settings:
@@ -81,32 +81,6 @@ def test_with_epochs_there_is_no_clock(tmp_path: Path, photos: Path) -> None:
     with session.begin(settings(tmp_path, photos), epochs=3) as s:
         assert s.budget is None
         assert s.left() == float("inf")
-
-
-def fault(kind: str, severity: str, *items: str) -> Fault:
-    return Fault(kind=kind, severity=severity, reason=f"why {kind}", items=items)
-
-
-def test_faults_are_told_by_kind_gravest_first_and_in_few_lines(tmp_path: Path, photos: Path) -> None:
-    import dataclasses
-
-    with session.begin(settings(tmp_path, photos)) as s:
-        found = dataclasses.replace(
-            s.dataset,
-            faults=(
-                fault("rotated", "info", "x"),
-                fault("duplicate", "warning", "a", "b"),
-                fault("unreadable", "error", "c"),
-                fault("duplicate", "warning", "d", "e"),
-            ),
-        )
-    assert session.faults(found) == [
-        "1 × unreadable (left out): why unreadable",
-        "4 × duplicate: why duplicate",
-    ]
-    many = dataclasses.replace(found, faults=tuple(fault(f"kind_{n}", "warning", "a") for n in range(5)))
-    assert session.faults(many)[-1].startswith("… and 3 more kinds")
-    assert len(session.faults(many)) == 3
 
 
 def test_a_batch_size_that_was_found_is_kept(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

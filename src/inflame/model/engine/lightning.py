@@ -285,10 +285,11 @@ class _Logged:
         learner.metrics = {**self.values, **learner.metrics}
 
     def _validate(self, learner: Learner) -> None:
+        assert learner.val_loader is not None
         self._sums = {}
         self.module.eval()
         try:
-            for index, (x, y) in enumerate(learner.val_loader.epoch(0)):  # type: ignore[union-attr]
+            for index, (x, y) in enumerate(learner.val_loader.epoch(0)):
                 x, y = learner.device.to(x, y, train=False)
                 self._items = len(y)
                 with torch.no_grad(), learner.device.autocast():

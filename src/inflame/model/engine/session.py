@@ -7,8 +7,6 @@ import hashlib
 import json
 import math
 import os
-import shlex
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,12 +22,12 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from inflame import artifact, host
+from inflame import host
 from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
-from inflame.errors import DataError, NetworkError, SettingError
-from inflame.model.engine import afar, checkpoint, debug, fitting, hooks, many, nets, pace, trend
+from inflame.errors import SettingError
+from inflame.model.engine import afar, checkpoint, data, debug, fitting, hooks, many, nets, pace, trend
 from inflame.model.engine.conclude import Model, answers, keep, publish, seconds
 from inflame.model.engine.device import Device, One
 from inflame.model.engine.learner import Learner, Loader, Sizable, TimeBudget, shared
@@ -46,7 +44,6 @@ S = TypeVar("S", bound=Sizable)
 
 STARTED = "INFLAME_STARTED"  # when the person's command began (seconds since 1970): set by the launcher
 BUDGET = 60.0  # seconds, where neither a time nor a number of epochs is given
-HELD = 0.5  # share of the memory that decoded photos may take, which are there twice for a while
 FIRST = 0.14  # share of the budget after which a net that still trains is published for the first time
 SHOWN = 200  # training items that a bundle may show beside its answers
 LOOK = 0.4  # share of the budget that may go into reading a data set for the first time
@@ -84,7 +81,7 @@ class Session:
     def hold(self, squares: Preprocess) -> None:
         """Takes a sample of the data set where the memory isn't enough for the decoded squares of all of it."""
         count = len(self.dataset)
-        most = self.kept("photos held", lambda: _room(squares, count))
+        most = self.kept("photos held", lambda: data.room(squares, count, _here()))
         if most < count:
             self.dataset = replace(self.dataset, items=manifest.sample(self.dataset.items, most))
             self.say("data", f"{most:,} of the {count:,} photos: what the memory holds")
@@ -99,7 +96,7 @@ class Session:
 
     def progress(self, what: str) -> Callable[[int, int], None]:
         """A progress bar for something that may take more than two seconds; on a terminal only."""
-        return _bar(what)
+        return data.bar(what)
 
     def hooks(
         self,
@@ -397,14 +394,14 @@ def begin(
     device = None if alone else Many(settings.devices, strategy=settings.strategy)
     if device is not None and not device.main:
         look = None if clock is None else LOOK * clock.left()
-        yield _following(settings, clock, device, lambda: _open(settings, canvas, fallback, look, []))
+        yield _following(settings, clock, device, lambda: data.opened(settings, canvas, fallback, look, []))
         return
     notes: list[str] = []
     seen: debug.Seen | None = None
     # The first optimizer imports torch's compiler, wanted or not, which takes more than a second: beside the reading.
     threading.Thread(target=import_module, args=("torch._dynamo",), daemon=True).start()
     try:
-        dataset = _open(settings, canvas, fallback, None if clock is None else LOOK * clock.left(), notes)
+        dataset = data.opened(settings, canvas, fallback, None if clock is None else LOOK * clock.left(), notes)
         identity = hashlib.sha256(f"{settings.identity()} {dataset.version}".encode()).hexdigest()
         begun = Run.begin(settings, identity, dataset.name, dataset.version)
     except BaseException:
@@ -444,8 +441,8 @@ def _introduce(session: Session, notes: list[str]) -> None:
     run.status(devices=devices)
     for note in notes:
         session.say("data", note)
-    session.say("data", describe(session.dataset))
-    for line in faults(session.dataset):
+    session.say("data", data.describe(session.dataset))
+    for line in data.faults(session.dataset):
         session.say("check", line)
 
 
@@ -479,12 +476,6 @@ def _here(usual: int = 1) -> int:
     return (many.started() or (usual, 1))[0]
 
 
-def _room(squares: Preprocess, count: int) -> int:
-    """How many of so many photos the memory of each process holds, which are there twice for a while."""
-    memory = host.memory()
-    return count if memory is None else int(HELD * memory / (2 * squares.channels * squares.resize**2 * _here()))
-
-
 def require_classes(net: nn.Module, classes: int) -> None:
     """SettingError where the last layer of the net's head has not as many outputs as there are classes."""
     last = [part for part in getattr(net, "head", nn.Identity()).modules() if isinstance(part, nn.Linear)][-1:]
@@ -494,69 +485,6 @@ def require_classes(net: nn.Module, classes: int) -> None:
             where=type(net).__name__,
             remedy="Build its head for len(s.dataset.classes) classes.",
         )
-
-
-def describe(dataset: Dataset) -> str:
-    """`butterflies: 713 items, 6 classes (train 491, val 111, test 111)`."""
-    counts = {row["values"]: row["counts"] for row in dataset.items["split"].value_counts().to_pylist()}
-    order = [name for name in ("train", "val", "test") if name in counts]
-    order += [name for name in counts if name not in order]
-    parts = ", ".join(f"{name} {counts[name]:,}" for name in order)
-    return f"{dataset.name}: {len(dataset):,} items, {len(dataset.classes)} classes ({parts})"
-
-
-def faults(dataset: Dataset, most: int = 3) -> list[str]:
-    """The data's faults that matter, the gravest first, a line for each kind; at most `most` lines."""
-    kinds: dict[str, list[Any]] = {}
-    for fault in sorted(dataset.faults, key=lambda fault: ("error", "warning", "info").index(fault.severity)):
-        if fault.severity != "info":
-            kinds.setdefault(fault.kind, []).append(fault)
-    lines = []
-    for kind, found in kinds.items():
-        items = [item for fault in found for item in fault.items]
-        left_out = " (left out)" if found[0].severity == "error" else ""
-        lines.append(f"{len(items)} × {kind.replace('_', ' ')}{left_out}: {found[0].reason}")
-    if len(lines) > most:
-        lines[most - 1 :] = [f"… and {len(lines) - most + 1} more kinds; `inflame check` shows all with pictures"]
-    return lines
-
-
-def _open(
-    settings: Settings, canvas: Preprocess | None, fallback: str, seconds: float | None, notes: list[str]
-) -> Dataset:
-    wanted = partial(
-        artifact.open,
-        seed=settings.split_seed,
-        splits=settings.splits,
-        limit=settings.limit,
-        skip_bad=settings.skip_bad,
-        canvas=canvas,
-        seconds=seconds,
-        progress=_bar("checking"),
-    )
-    try:
-        dataset = wanted(settings.io.training_input)
-    except NetworkError as error:
-        if not fallback:
-            raise
-        notes.append(f"{settings.io.training_input} can't be had ({error.message}): taking {fallback} instead")
-        dataset = wanted(fallback)
-    if len(dataset.classes) < 2:
-        only = f"one class, {dataset.classes[0]}" if dataset.classes else "no class"
-        raise DataError(
-            f"{dataset.name} has {only}: there is nothing to tell apart.",
-            where=dataset.root,
-            remedy="Put the pictures of each class into a folder of its own, two folders at least.",
-        )
-    if not len(dataset.split("train")):
-        given = sorted(set(dataset.items["split"].to_pylist()))
-        raise DataError(
-            f"{dataset.name} has no items to train on: all are in {' and '.join(given)}.",
-            where=dataset.root,
-            remedy=f"Divide them anew: inflame split {shlex.quote(dataset.root)} --resplit --out "
-            + shlex.quote(f"{dataset.name}-split.csv"),
-        )
-    return dataset
 
 
 def _clock(settings: Settings, epochs: int) -> TimeBudget | None:
@@ -573,20 +501,3 @@ def since() -> float:
         return max(time.time() - float(os.environ.get(STARTED, "")), 0.0)
     except ValueError:
         return time.process_time()
-
-
-def _bar(what: str) -> Callable[[int, int], None]:
-    """A tqdm bar that shows itself after two seconds, on a terminal."""
-    bars: list[Any] = []
-
-    def move(done: int, total: int) -> None:
-        if not bars:
-            from tqdm import tqdm
-
-            hidden = not sys.stderr.isatty()
-            bars.append(tqdm(total=total, desc=what, delay=2.0, leave=False, disable=hidden, dynamic_ncols=True))
-        bars[0].update(done - bars[0].n)
-        if done >= total:
-            bars[0].close()
-
-    return move
