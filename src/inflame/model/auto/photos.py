@@ -54,17 +54,17 @@ def train(s: Session, settings: Settings, found: Sequence[Backbone]) -> dict[str
     squares = Preprocess(size=CANVAS, resize=CANVAS)
     s.hold(squares)
     decoded = loader.load(s.dataset, squares, progress=s.progress("decoding"))
-    if s.follows:
-        plan = whole.Plan.from_json(s.called())
+    if s.company.follows:
+        plan = whole.Plan.from_json(s.company.called())
         seen, larger = _shown(decoded, plan.share, plan.preprocess.size, settings.seed)
         whole.follow(s, plan, _learnt(seen), _learnt(larger))
-    s.alone()
+    s.company.alone()
     hashes = dict(zip(s.dataset.items["uri"].to_pylist(), s.dataset.items["sha256"].to_pylist(), strict=True))
     s.reserve = 4.0
     choice, share = cutting.choose(s, found, decoded, hashes)
     tunes = "val" in decoded and not isinstance(choice.tail, nn.Identity)
     if not tunes:
-        s.refuse_many("There is nothing to tune here but a probe")
+        s.company.refuse("There is nothing to tune here but a probe")
     s.reasons.stage("backbone")
     pictures, decoded = _shown(decoded, share, choice.preprocess.size, settings.seed)
     known = _known(s, choice, decoded, pictures, hashes, share)

@@ -47,11 +47,11 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
     classes, labels = len(s.dataset.classes), held.labels.numpy()
     ladder = Ladder(s, confidence=h.confidence)
 
-    if s.follows:  # what comes before the net is the first process's
-        learner = _learner(s, settings, road, pictures, preprocess, held, safe=s.called())
+    if s.company.follows:  # what comes before the net is the first process's
+        learner = _learner(s, settings, road, pictures, preprocess, held, safe=s.company.called())
         s.fit(learner, stage="small", epochs=h.num_epochs)
         s.model(learner, preprocess, pictures, how="")  # and what comes after it
-    s.alone()
+    s.company.alone()
     base = majority(pictures["train"].labels.numpy(), labels, classes)
     ladder.first("majority", base, labels)
     published, best = None, _linear(pictures, preprocess, classes, seed=settings.seed)
@@ -65,7 +65,7 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
         "mirror images", "used" if safe else "not used", f"the linear model keeps {kept:.0%} of its accuracy on them"
     )
     s.reasons.stage("linear model")
-    s.call(safe)
+    s.company.call(safe)
     learner = _learner(s, settings, road, pictures, preprocess, held, safe=safe)
     s.fit(learner, stage="small", epochs=h.num_epochs)
     s.reasons.stage("small net")

@@ -24,8 +24,8 @@ def train(settings: Settings) -> dict[str, Any]:
         road = plan.look(s.dataset)
         seen = f"the middle side of a picture is {road.middle} px, and above {plan.SMALL} px it counts as a photo"
         if not road.small or settings.weights or settings.net:
-            found = [] if s.follows else _found(settings, lambda text: s.say("plan", text))
-            if s.first(lambda: bool(found)):
+            found = [] if s.company.follows else _found(settings, lambda text: s.say("plan", text))
+            if s.company.first(lambda: bool(found)):
                 asked = "" if not road.small else "; a pretrained network was asked for"
                 s.reasons.because("road", "photos: a pretrained network", f"{seen}{asked}")
                 return photos.train(s, settings, found)

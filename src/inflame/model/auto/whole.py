@@ -87,7 +87,7 @@ def tuned(
 
     seen: photos as the network sees them; decoded: the same as they were decoded, larger.
     """
-    s.call(plan.to_json())
+    s.company.call(plan.to_json())
     held = _held(plan, seen)
     after = ANSWERS * len(held) * choice.seconds
     learner = _learned(s, plan, copy.deepcopy(below.net), seen, decoded, after=after)

@@ -4,7 +4,6 @@ the clock of the time budget, and the lines that tell a person what is going on.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import threading
@@ -22,12 +21,12 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from inflame import host
 from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import SettingError
 from inflame.model.engine import afar, checkpoint, data, debug, fitting, hooks, many, nets, pace, trend
+from inflame.model.engine.company import Company, here
 from inflame.model.engine.conclude import Model, answers, keep, publish, seconds
 from inflame.model.engine.device import Device, One
 from inflame.model.engine.learner import Learner, Loader, Sizable, TimeBudget, shared
@@ -61,8 +60,7 @@ class Session:
         self, settings: Settings, run: Run, dataset: Dataset, budget: TimeBudget | None, device: Many | None = None
     ) -> None:
         self.settings, self.run, self.dataset, self.budget = settings, run, dataset, budget
-        self.device = device  # of several processes, where there are several
-        self._others: Many | None = None  # those that wait while the first process works alone
+        self.company = Company(device)
         self.reserve = PACK  # seconds to keep for the last steps
         self.each = 0.0  # seconds that an item takes in training, by the last choice of a pace
         self.reasons = Reasons(run, since())  # why each choice was made, and where the time went
@@ -81,7 +79,7 @@ class Session:
     def hold(self, squares: Preprocess) -> None:
         """Takes a sample of the data set where the memory isn't enough for the decoded squares of all of it."""
         count = len(self.dataset)
-        most = self.kept("photos held", lambda: data.room(squares, count, _here()))
+        most = self.kept("photos held", lambda: data.room(squares, count, here()))
         if most < count:
             self.dataset = replace(self.dataset, items=manifest.sample(self.dataset.items, most))
             self.say("data", f"{most:,} of the {count:,} photos: what the memory holds")
@@ -136,69 +134,12 @@ class Session:
                 self.run.status(kept=known)
             return known[name]
 
-        return self.first(again)
+        return self.company.first(again)
 
     @property
-    def follows(self) -> bool:
-        """Whether this is one of several processes, and not the first."""
-        return self.device is not None and not self.device.main
-
-    def first(self, decide: Callable[[], Any]) -> Any:
-        """What the first of several processes decides (plain JSON), for all of them; where it fails, the others
-        leave."""
-        if self.device is None:
-            return decide()
-        if self.follows:
-            return self.called()
-        try:
-            found = decide()
-        except BaseException:
-            self.device.share("")
-            raise
-        self.device.share(json.dumps(found))
-        return found
-
-    def alone(self) -> None:
-        """From here on the first process works alone, with all cores, as if it were the only one. The others must be
-        waiting in `called`."""
-        if self.device is not None:
-            self._others, self.device = self.device, None
-            torch.set_num_threads(host.cores())
-
-    def call(self, plan: Any) -> None:
-        """Ends `alone`: the others are told `plan` (plain JSON) and take part again."""
-        if self._others is not None:
-            self.device, self._others = self._others, None
-            torch.set_num_threads(max(1, host.cores() // _here()))
-            self.device.share(json.dumps(plan))
-
-    def called(self) -> Any:
-        """In another process than the first: what that one decides or calls for, however long it takes. Raises Follows
-        where there is nothing left to do."""
-        assert self.device is not None
-        told = self.device.share("")
-        if not told:
-            raise Follows
-        return json.loads(told)
-
-    def dismiss(self) -> None:
-        """Has those leave that still wait in `called`."""
-        if self._others is not None:
-            self._others.share("")
-            self._others = None
-
-    def refuse_many(self, why: str) -> None:
-        """Refuses several processes for a training that has no use for them. SettingError of the first one, the others
-        follow."""
-        if self.follows:
-            raise Follows
-        device = self.device or self._others
-        if device is not None:
-            raise SettingError(
-                f"{why}: more than one device would do nothing for it.",
-                where=f"devices={device.world}",
-                remedy="Leave devices out. Small pictures, and photos of which a whole network learns, use several.",
-            )
+    def device(self) -> Many | None:
+        """The processes that take part now, where there are several."""
+        return self.company.device
 
     def pace(
         self, net: nn.Module, loader: Loader, criterion: pace.Criterion, *, epochs: int = 0, name: str = "pace"
@@ -423,7 +364,7 @@ def begin(
         except debug.Seen as looked:  # nothing failed
             seen = looked
         finally:
-            session.dismiss()
+            session.company.dismiss()
     if seen is not None:
         raise seen
 
@@ -449,7 +390,7 @@ def _introduce(session: Session, notes: list[str]) -> None:
 def _announce(run: Run, device: Many) -> None:
     """Tells the other processes where the run folder is; those of other machines find it at its output."""
     try:
-        if device.world > _here(device.world):
+        if device.world > here(device.world):
             run.push()
     except BaseException:
         device.share("")
@@ -469,11 +410,6 @@ def _following(settings: Settings, clock: TimeBudget | None, device: Many, find:
     folder = afar.bring(place, settings.output)
     dataset = replace(manifest.load(folder), root=find().root)
     return Session(settings, Follower(path=folder), dataset, clock, device)
-
-
-def _here(usual: int = 1) -> int:
-    """How many of the processes are on this machine; `usual` where torchrun didn't start them."""
-    return (many.started() or (usual, 1))[0]
 
 
 def require_classes(net: nn.Module, classes: int) -> None:

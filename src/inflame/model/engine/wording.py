@@ -26,7 +26,7 @@ def load(s: Session, *, least: int = 1, pairs: int = 2**18) -> tuple[TextPreproc
     The vocabulary is that of `train`. Raises DataError when the data set is one of pictures, or has no words, and
     SettingError for several processes, or for a look at batches that there aren't.
     """
-    s.refuse_many("Texts are counted and fitted as a whole, in seconds")
+    s.company.refuse("Texts are counted and fitted as a whole, in seconds")
     if s.settings.debug in ("overfit", "profile"):
         raise SettingError(
             f"debug={s.settings.debug} looks at a net that learns in batches; texts are counted and fitted as a whole.",
