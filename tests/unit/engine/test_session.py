@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from inflame import config
 from inflame.artifact import loader
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError, SettingError
@@ -19,7 +20,7 @@ from inflame.records import Preprocess
 
 
 def settings(tmp_path: Path, data: str | Path, *words: str) -> Settings:
-    from inflame import config, plugins
+    from inflame import plugins
 
     folder = plugins.model_folder("auto")
     return config.load(folder, [f"io.training_input={data}", f"output={tmp_path / 'run'}", *words])
@@ -68,6 +69,14 @@ def test_without_a_network_the_fallback_is_taken_and_said(tmp_path: Path, monkey
         session.begin(settings(tmp_path, "mnist", "limit=100", f"output={tmp_path / 'other'}")),
     ):
         pass
+
+
+def test_a_model_that_begins_a_session_takes_the_settings_of_its_data(tmp_path: Path) -> None:
+    """A folder of one's own, whose only file says no word of them."""
+    (tmp_path / "train.py").write_text("from inflame.model.engine import session\n")
+    (tmp_path / "model-config.toml").write_text('[io]\ntraining_input = "digits"\n')
+    given = config.load(tmp_path, ["io.training_input=mnist", "limit=5", "skip_bad=true", "split_seed=1"])
+    assert (given.io.training_input, given.limit, given.skip_bad, given.split_seed) == ("mnist", 5, True, 1)
 
 
 def test_the_clock_began_when_the_command_did(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,40 +5,25 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from inflame import artifact, host
-from inflame.config import Settings
+from inflame import host
 from inflame.errors import DataError, NetworkError
 from inflame.records import Dataset, Preprocess
 
 HELD = 0.5  # share of the memory that decoded photos may take, which are there twice for a while
 
 
-def opened(
-    settings: Settings, canvas: Preprocess | None, fallback: str, seconds: float | None, notes: list[str]
-) -> Dataset:
-    """The data set of the settings, or `fallback` where it can't be had without a network, which `notes` then say.
-    seconds: for reading it the first time. Raises DataError where there are fewer than two classes, or nothing to train
-    on."""
-    wanted = partial(
-        artifact.open,
-        seed=settings.split_seed,
-        splits=settings.splits,
-        limit=settings.limit,
-        skip_bad=settings.skip_bad,
-        canvas=canvas,
-        seconds=seconds,
-        progress=bar("checking"),
-    )
+def opened(read: Callable[[str], Dataset], place: str, fallback: str, notes: list[str]) -> Dataset:
+    """The data set at `place`, or `fallback` where it can't be had without a network, which `notes` then say. Raises
+    DataError where there are fewer than two classes, or nothing to train on."""
     try:
-        dataset = wanted(settings.io.training_input)
+        dataset = read(place)
     except NetworkError as error:
         if not fallback:
             raise
-        notes.append(f"{settings.io.training_input} can't be had ({error.message}): taking {fallback} instead")
-        dataset = wanted(fallback)
+        notes.append(f"{place} can't be had ({error.message}): taking {fallback} instead")
+        dataset = read(fallback)
     if len(dataset.classes) < 2:
         only = f"one class, {dataset.classes[0]}" if dataset.classes else "no class"
         raise DataError(

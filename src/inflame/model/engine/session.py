@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
+from inflame import artifact
 from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
@@ -334,15 +335,26 @@ def begin(
     alone = settings.devices == 1 and (many.started() or (1, 1)) == (1, 1)
     device = None if alone else Many(settings.devices, strategy=settings.strategy)
     if device is not None and not device.main:
-        look = None if clock is None else LOOK * clock.left()
-        yield _following(settings, clock, device, lambda: data.opened(settings, canvas, fallback, look, []))
+    # The settings are read here: which of them a model knows is told by its own files and by what those import.
+    read = partial(
+        artifact.open,
+        seed=settings.split_seed,
+        splits=settings.splits,
+        limit=settings.limit,
+        skip_bad=settings.skip_bad,
+        canvas=canvas,
+        seconds=None if clock is None else LOOK * clock.left(),
+        progress=data.bar("checking"),
+    )
+        found = partial(data.opened, read, settings.io.training_input, fallback, [])
+        yield _following(settings, clock, device, found)
         return
     notes: list[str] = []
     seen: debug.Seen | None = None
     # The first optimizer imports torch's compiler, wanted or not, which takes more than a second: beside the reading.
     threading.Thread(target=import_module, args=("torch._dynamo",), daemon=True).start()
     try:
-        dataset = data.opened(settings, canvas, fallback, None if clock is None else LOOK * clock.left(), notes)
+        dataset = data.opened(read, settings.io.training_input, fallback, notes)
         identity = hashlib.sha256(f"{settings.identity()} {dataset.version}".encode()).hexdigest()
         begun = Run.begin(settings, identity, dataset.name, dataset.version)
     except BaseException:
