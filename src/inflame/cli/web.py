@@ -95,6 +95,9 @@ def serve(words: Namespace) -> int:
     )
     if words.runtime:
         plugins.demand("runtime", words.runtime)
+    from inflame.web import tracing
+
+    tracing.wanted()  # what can't be traced is told before anything has begun
     if words.on:
         return _on_ray(words, folders, settings)
     from inflame.web import memory, slots

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from inflame.web import uploads
+from inflame.web import tracing, uploads
 from inflame.web.problems import Problem
 from inflame.web.schemas import UPLOAD, Kept, Models, Opinion, Result, Results, problems
 from inflame.web.service import Service
@@ -55,7 +55,8 @@ def _classify(router: APIRouter, service: Service) -> None:
     async def classify(request: Request) -> JSONResponse:
         """1 to N files. What can't be read stands as a problem in its place; alone, it is the answer."""
         name = request.query_params.get("model", "")
-        asked = await uploads.read(request, service.settings, text=service.model(name).text)
+        with tracing.stage("read"):
+            asked = await uploads.read(request, service.settings, text=service.model(name).text)
         model = asked.fields.get("model", "")
         top = asked.number("top_k", 5, least=1, most=1000)
         found = await service.classify(

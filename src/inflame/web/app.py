@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 import inflame
 from inflame.errors import InflameError
-from inflame.web import api, chat, monitoring, oip, pages, review
+from inflame.web import api, chat, monitoring, oip, pages, review, tracing
 from inflame.web.guard import ClientLeft, Guard
 from inflame.web.problems import TYPE, Problem, of
 from inflame.web.served import Served
@@ -36,7 +37,9 @@ def make(
     plan: Plan | None = None,
 ) -> FastAPI:
     """The site of these bundles (name → where it is). `app.state.service` is what it stands on; `begun`: models that
-    are being loaded already; `plan`: what is tried beside the first. Raises BundleError."""
+    are being loaded already; `plan`: what is tried beside the first. Raises BundleError, and UserError where requests
+    are to be traced and can't."""
+    spans = tracing.Spans() if tracing.wanted() else None
     service = Service(folders, settings, begun, plan)
 
     @asynccontextmanager
@@ -44,6 +47,8 @@ def make(
         await service.start()
         yield
         await service.stop()
+        if spans is not None:
+            await asyncio.to_thread(spans.close)
 
     app = FastAPI(
         title="inflame",
@@ -53,6 +58,7 @@ def make(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,  # pages.py tells it, to who may see it
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},  # it tells too much
     )
     app.state.service = service
     app.include_router(api.routes(service))
@@ -65,7 +71,9 @@ def make(
     app.mount("/static", StaticFiles(directory=STATIC))
     for kind in (Problem, InflameError, HTTPException):
         app.add_exception_handler(kind, _problem)
-    app.add_middleware(Guard, settings=settings, metrics=service.metrics, door=service.door, full=service.full)
+    app.add_middleware(
+        Guard, settings=settings, metrics=service.metrics, door=service.door, full=service.full, spans=spans
+    )
     return app
 
 

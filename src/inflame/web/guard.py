@@ -23,6 +23,7 @@ from inflame.web.door import COOKIE, Door, audit, network
 from inflame.web.metrics import Metrics
 from inflame.web.problems import TYPE, Problem, of
 from inflame.web.settings import LOOPBACK, Settings, loopback
+from inflame.web.tracing import Spans
 
 log = logging.getLogger("inflame.web")
 
@@ -59,12 +60,19 @@ ASKED = "/v1/classify"  # where answers are asked for
 class Guard:
     """Wraps the application. `door` knows the owner; `full` says of the name of a model ("": the first) what is wrong
     where it takes nothing at present: that is answered before anything is read, for an onslaught costs what its
-    refusals cost."""
+    refusals cost. `spans`: where requests are traced."""
 
     def __init__(
-        self, app: App, settings: Settings, metrics: Metrics, door: Door, full: Callable[[str], Problem | None]
+        self,
+        app: App,
+        settings: Settings,
+        metrics: Metrics,
+        door: Door,
+        full: Callable[[str], Problem | None],
+        spans: Spans | None = None,
     ) -> None:
         self.app, self.settings, self.metrics, self.door, self._full = app, settings, metrics, door, full
+        self._spans = spans
         self._local = settings.local
         self._buckets = Buckets(settings.rate, settings.burst)
         self._most = settings.files * settings.bytes + _FORM
@@ -76,6 +84,7 @@ class Guard:
             return
         heads = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
         began, body = time.perf_counter(), list[bool]()  # the latter is filled when it is whole
+        span = self._spans.begin(scope, heads) if self._spans is not None else None
         state = self._noted(scope, heads)
         answer = _Answer(send, scope, body)
         try:
@@ -96,7 +105,10 @@ class Guard:
             if not answer.status:
                 await problem_answer(of(error), scope, answer)
         finally:
-            self._note(scope, heads, answer.status, time.perf_counter() - began)
+            told = self._counted(scope, answer.status, time.perf_counter() - began)
+            if span is not None:
+                span.end(told["route"], answer.status, state.get("problem", ""))
+            _note(scope, told, span.trace if span is not None else _trace(heads))
 
     def _noted(self, scope: Scope, heads: dict[str, str]) -> dict[str, Any]:
         """The state of the request: who asks, and what is done for it."""
@@ -178,20 +190,32 @@ class Guard:
         cookies = dict(part.strip().partition("=")[::2] for part in heads.get("cookie", "").split(";"))
         return self.door.knows(cookies.get(COOKIE, ""))
 
-    def _note(self, scope: Scope, heads: dict[str, str], status: int, seconds: float) -> None:
+    def _counted(self, scope: Scope, status: int, seconds: float) -> dict[str, Any]:
+        """What came of the request, counted."""
         state = scope["state"]
         route = getattr(scope.get("route"), "path", "") or state.get("route", "other")
         self.metrics.requests.labels(route, status).inc()
         self.metrics.latency.labels(route).observe(seconds)
         if reason := state.get("problem", ""):
             self.metrics.rejected.labels(reason).inc()
-        trace = _TRACE.fullmatch(heads.get("traceparent", ""))
-        named = {"request_id": state["request_id"], **({"trace": trace[1]} if trace else {})}
-        told = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1)}
-        log.info("request", extra={**told, **named})
-        if state.get("act"):
-            outcome = reason or ("done" if status else "left")
-            audit.log(logging.WARNING if reason else logging.INFO, "audit", extra=_done(scope, outcome) | named)
+        return {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1)}
+
+
+def _note(scope: Scope, told: dict[str, Any], trace: str) -> None:
+    """The line of the request, and another where it was the owner's act."""
+    state = scope["state"]
+    named = {"request_id": state["request_id"], **({"trace": trace} if trace else {})}
+    log.info("request", extra={**told, **named})
+    if state.get("act"):
+        reason = state.get("problem", "")
+        outcome = reason or ("done" if told["status"] else "left")
+        audit.log(logging.WARNING if reason else logging.INFO, "audit", extra=_done(scope, outcome) | named)
+
+
+def _trace(heads: dict[str, str]) -> str:
+    """The id of the trace that the heads name; empty where they name none."""
+    found = _TRACE.fullmatch(heads.get("traceparent", ""))
+    return found[1] if found else ""
 
 
 def _done(scope: Scope, outcome: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 
 import inflame
+from inflame.web import tracing
 from inflame.web.answers import Answer
 from inflame.web.problems import Problem
 from inflame.web.schemas import problems
@@ -72,7 +73,8 @@ def routes(service: Service) -> APIRouter:
     async def infer(request: Request, model: str, version: str = "") -> Response:
         """Answers."""
         found = _chosen(service, model, version)
-        asked, contents = _contents(await request.body(), request.headers.get(_HEAD, ""), found)
+        with tracing.stage("read"):
+            asked, contents = _contents(await request.body(), request.headers.get(_HEAD, ""), found)
         answers = await service.classify(contents, model=model, source="oip", client=request.state.visitor)
         for one in answers:
             if isinstance(one, Problem):

@@ -78,14 +78,17 @@ class Process:
             self._link.send({"id": number, **told}, blobs)
 
     def _answer(self, number: int, contents: list[bytes]) -> Told:
+        times = [time.perf_counter()]
+
         def at(place: int) -> None:
-            if place:  # with the first it begins
+            if place < 0:
+                times.append(time.perf_counter())
+            if place and len(contents) > 1:  # with the first it begins
                 self._say(number, {"at": place})
 
-        found, blobs = parcels.wrapped(
-            self._model.answer(contents, at) if len(contents) > 1 else self._model.answer(contents)
-        )
-        return {"found": found}, blobs
+        found, blobs = parcels.wrapped(self._model.answer(contents, at))
+        began, read = times
+        return {"found": found, "seconds": [read - began, time.perf_counter() - read]}, blobs
 
     def _explain(self, blobs: list[bytes], *, label: str, near: int) -> Told:
         found = self._model.explain(blobs[0], label, near)

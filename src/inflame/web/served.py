@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -56,9 +56,12 @@ class Served:
         """Whether pictures are small and grey, like digits: such can be drawn."""
         return not self.text and self.channels == 1 and self.size <= 64
 
-    def answer(self, contents: Sequence[bytes]) -> list[Answer | InflameError]:
+    def answer(
+        self, contents: Sequence[bytes], took: Callable[[tuple[float, float]], None] = lambda _: None
+    ) -> list[Answer | InflameError]:
         """One answer for the bytes of each picture or text, or the error that says why there is none. Who breaks the
-        process doesn't break the answers of others: they are asked again. Raises Problem."""
+        process doesn't break the answers of others: they are asked again. `took` is told the seconds of reading, and of
+        the net. Raises Problem."""
         found: list[Answer | InflameError | None] = [None] * len(contents)
         left, crashes = list(range(len(contents))), dict[int, int]()
         end = time.monotonic() + self.settings.deadline  # nobody waits longer
@@ -67,6 +70,8 @@ class Served:
                 told, blobs = self._ask("answer", [contents[place] for place in left])
                 for place, one in zip(left, parcels.unwrapped(told["found"], blobs), strict=True):
                     found[place] = one
+                read, net = told["seconds"]
+                took((float(read), float(net)))
                 break
             except Died as died:
                 if died.at is not None and died.at < len(left):

@@ -196,7 +196,8 @@ def log_to_stderr() -> None:
     handler.setFormatter(_Short() if seen else _Json())
     if seen:
         handler.addFilter(lambda record: not (_told(record).get("route") in _PARTS and _told(record)["status"] < 400))
-    levels = {"inflame.web": logging.INFO, "inflame.audit": logging.INFO, "uvicorn.error": logging.WARNING}
+    levels = {"inflame.web": logging.INFO, "inflame.audit": logging.INFO}
+    levels |= {"uvicorn.error": logging.WARNING, "opentelemetry": logging.WARNING}
     for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

@@ -14,6 +14,7 @@ from inflame.artifact import seen
 from inflame.artifact.preprocess import PictureError
 from inflame.errors import InflameError
 from inflame.monitor.entries import SHADOW, Entry
+from inflame.web import tracing
 from inflame.web.answers import Answer
 from inflame.web.batching import Batcher, Refused
 from inflame.web.door import Door
@@ -132,11 +133,11 @@ class Service:
         """What the model says, or to some clients its canary. Raises Refused."""
         trial, within = self.trials.get(chosen), self.settings.deadline
         if trial is None or trial.ended:
-            return await self._queues[chosen](contents, within)
+            return await tracing.queued(self._queues[chosen], contents, within)
         if trial.takes(client) and (told := await self._of_canary(trial, contents)) is not None:
             return told
         began = time.perf_counter()
-        found = await self._queues[chosen](contents, within)
+        found = await tracing.queued(self._queues[chosen], contents, within)
         trial.count(time.perf_counter() - began, mine=False, failed=any(map(_mistaken, found)))
         if trial.plan.kind == "shadow":
             seen = trial.mirror(contents, found, within, self._kept_of_shadow)
@@ -149,7 +150,7 @@ class Service:
         """What the canary says; None where it fails, so that the model can still be asked in time."""
         began, found = time.perf_counter(), list[Any]()
         with contextlib.suppress(Refused):
-            found = await trial.queue(contents, self.settings.deadline / 2)
+            found = await tracing.queued(trial.queue, contents, self.settings.deadline / 2)
         failed = not found or any(map(_mistaken, found))
         why = trial.count(time.perf_counter() - began, mine=True, failed=failed)
         if why:
@@ -173,7 +174,8 @@ class Service:
         chosen = self.model(model)
         try:
             async with asyncio.timeout(self.settings.deadline), self._explaining:
-                return await asyncio.to_thread(chosen.explain, content, label, near)
+                with tracing.stage("explain"):
+                    return await asyncio.to_thread(chosen.explain, content, label, near)
         except TimeoutError:
             raise of(Refused("late")) from None
         except InflameError as error:
@@ -234,7 +236,7 @@ class Service:
         def act(contents: list[Any]) -> Sequence[Any]:
             model = slot.current  # it is asked for once: no batch is answered by two
             asked = [content for content in contents if content is not _CANARY]
-            found = iter(model.answer(asked) if asked else ())
+            found = iter(tracing.timed(model.answer, asked) if asked else ())
             return [_lives(model) if content is _CANARY else next(found) for content in contents]
 
         return Batcher(

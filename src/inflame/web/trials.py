@@ -14,11 +14,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, final
 
 from inflame.errors import UserError
+from inflame.web import tracing
 from inflame.web.answers import Answer
 from inflame.web.batching import Batcher, Refused
 from inflame.web.served import Served
@@ -72,7 +74,7 @@ class Trial:
         self.plan, self.ended = plan, ""
         self.served = Served(name, plan.folder, settings).wait()
         room = _ROOM if plan.kind == "shadow" else settings.room
-        self.queue = Batcher(self.served.answer, workers=1, most=self.served.most, room=room)
+        self.queue = Batcher(partial(tracing.timed, self.served.answer), workers=1, most=self.served.most, room=room)
         self.mine, self.other = Count(), Count()
         self.same = self.compared = self.missed = 0
         self._lock = threading.Lock()
