@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import jinja2
 from fastapi import APIRouter, Request, Response
@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 import inflame
 from inflame.artifact import texts
-from inflame.web import cards, examples, snippets, uploads, words
+from inflame.web import cards, examples, snippets, tracing, uploads, words
 from inflame.web.answers import Answer
 from inflame.web.api import owner, stranger
 from inflame.web.door import AGE, COOKIE
@@ -62,10 +62,12 @@ def routes(service: Service) -> APIRouter:
 def page(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """A template in the visitor's language."""
     language, speak = words.of(request), speaking(request)
+    asked = [(key, value) for key, value in request.query_params.multi_items() if key != "lang"]
     around = {
         "t": speak,
         "language": language,
         "languages": words.languages(),
+        "spoken": lambda code: f"?{urlencode([*asked, ('lang', code)])}",
         "program": inflame.__version__,
         "path": request.url.path,
         "owner": getattr(request.state, "owner", False),
@@ -118,7 +120,8 @@ def _classify(router: APIRouter, service: Service, shown: dict[str, examples.Fol
     @router.post("/")
     async def classify(request: Request) -> HTMLResponse:
         model = service.model(request.query_params.get("model", ""))
-        asked = await uploads.read(request, service.settings, text=model.text)
+        with tracing.stage("read"):
+            asked = await uploads.read(request, service.settings, text=model.text)
         items = _items(asked, await asyncio.to_thread(shown[model.name]))
         if not items:
             what = "a text" if model.text else "a picture"
@@ -155,7 +158,8 @@ def _reasons(router: APIRouter, service: Service, shown: dict[str, examples.Foll
     @router.post("/explain")
     async def explain(request: Request) -> HTMLResponse:
         model = service.model(request.query_params.get("model", ""))
-        asked = await uploads.read(request, service.settings, text=model.text)
+        with tracing.stage("read"):
+            asked = await uploads.read(request, service.settings, text=model.text)
         items = _items(asked, await asyncio.to_thread(shown[model.name]))
         if len(items) != 1:
             raise Problem("bad_request", "One thing at a time can be explained.", "Send one.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -142,6 +143,17 @@ def test_pages_about_the_model_and_the_interface(site: httpx.Client) -> None:
     german = site.get("/about?lang=de")
     assert 'lang="de"' in german.text
     assert 'lang="de"' in site.get("/about").text  # remembered
+
+
+def test_another_language_asks_for_the_same_page(serve: Serve, fruit_bundle: Path) -> None:
+    site = serve({"fruit": fruit_bundle, "a+b": fruit_bundle})
+    page = site.get("/about", params={"model": "a+b", "days": "7", "lang": "en"})
+    links = re.findall(r'<a href="(\?[^"]*)" hreflang="(\w+)"', page.text)
+    assert [code for _, code in links] == ["en", "de"]
+    german = site.get(page.url.join(html.unescape(links[1][0])))
+    assert dict(german.url.params) == {"model": "a+b", "days": "7", "lang": "de"}
+    assert 'lang="de"' in german.text
+    assert "a+b" in german.text
 
 
 def test_the_token_opens_what_is_the_owners(serve: Serve) -> None:
