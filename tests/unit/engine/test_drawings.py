@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inflame.model.engine import drawings
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 
 
 def parsed(svg: str) -> ET.Element:
@@ -41,6 +44,27 @@ def test_an_axis_of_shares_ends_where_shares_end(share: float) -> None:
     assert len(written) > 2
     assert min(written) >= 0
     assert max(written) <= 100
+
+
+OVERLAPS = """() => { const boxes = [...document.querySelectorAll("text")].map((one) => one.getBoundingClientRect());
+  return boxes.some((a, place) => boxes.slice(0, place).some((b) =>
+    a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)); }"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: chromium")
+def test_the_name_of_an_axis_stands_beside_its_numbers() -> None:
+    """In the largest letters of our pages, and in a font that is wide."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=CHROMIUM)
+        page = browser.new_page()
+        for low, high in ((0.995, 1.0), (0.98712, 0.98719), (0.2, 0.9), (0.0, 0.0001)):
+            series = [drawings.Line(points=[(-5, low), (0, high)], style="main")]
+            drawn = drawings.lines(series, label="l", x_name="days", y_name="estimated accuracy", percent=True)
+            page.set_content(f'<style>text {{ font: 13px "DejaVu Sans" }}</style>{drawn}')
+            assert not page.evaluate(OVERLAPS), (low, high)
+        browser.close()
 
 
 def test_a_perfectly_honest_bin_lies_on_the_diagonal() -> None:

@@ -12,6 +12,8 @@ from markupsafe import Markup, escape
 
 LEAST = 0.02  # of an axis of shares, from its foot to its top
 Point = tuple[float, float]
+_LEFT = 62
+_NAME, _LETTER = 26, 8  # what the name of an axis takes beside its numbers, and a letter of these in the widest fonts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class Frame:
     y: tuple[float, float]
     width: float = 420
     height: float = 240
-    left: float = 62
+    left: float = _LEFT
     right: float = 12
     top: float = 10
     bottom: float = 40
@@ -56,7 +58,9 @@ def lines(series: Sequence[Line], *, label: str, x_name: str, y_name: str, perce
         low = max(0.0, min(*ys, high - LEAST))
     y_ticks = ticks(low, high, 4)
     x_ticks = ticks(min(xs), max(xs), 5)
-    frame = Frame(x=(min(xs), max(xs)), y=(min(*y_ticks, *ys), max(*y_ticks, *ys)))
+    written = max(len(_number(tick, percent)) for tick in y_ticks)
+    left = max(_LEFT, _NAME + _LETTER * written)
+    frame = Frame(x=(min(xs), max(xs)), y=(min(*y_ticks, *ys), max(*y_ticks, *ys)), left=left)
     body = [_grid(frame, [t for t in x_ticks if min(xs) <= t <= max(xs)], y_ticks, percent_y=percent)]
     body += [_polyline(frame, line.points, line.style) for line in series if line.points]
     return _svg(frame, label, [*body, _names(frame, x_name, y_name)])
