@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from inflame import config
@@ -15,7 +16,9 @@ from inflame.artifact import loader
 from inflame.config import Settings
 from inflame.errors import DataError, NetworkError, SettingError
 from inflame.model.engine import nets, pace, session
+from inflame.model.engine.company import Company
 from inflame.model.engine.device import One
+from inflame.model.engine.processes import Many
 from inflame.records import Preprocess
 
 
@@ -109,6 +112,25 @@ def test_a_batch_size_that_was_found_is_kept(tmp_path: Path, photos: Path, monke
     with session.begin(settings(tmp_path, photos)) as s:
         assert s.run.resumed
         assert given(s).batch_size == found
+
+
+def test_another_number_of_devices_computes_in_the_precision_in_which_the_run_was_begun(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Preprocess(size=16, resize=16)
+    monkeypatch.setattr(pace, "choose", lambda *_, **__: pytest.fail("tried again"))
+    several = object.__new__(Many)  # one of several processes, without the processes
+    several.rank, several.world, several.place, several._talk = 0, 1, torch.device("cpu"), None
+    for company, status in (
+        (Company(None), {"kept": {"pace": {"precision": "bf16", "channels_last": True, "each": 0.5}}}),
+        (Company(several), {"pace": {"precision": "bf16", "channels_last": True, "compiled": False, "threads": 1}}),
+    ):
+        with session.begin(settings(tmp_path, photos, "fresh=true")) as s:
+            batches = loader.Batches(loader.load(s.dataset, small)["train"], small, batch_size=4)
+            s.run.status(**status)
+            s.company = company
+            found = s.pace(nets.linear(size=16, channels=3, classes=3), batches, nn.CrossEntropyLoss())
+            assert (found.precision, found.channels_last) == ("bf16", True)
 
 
 def test_a_net_of_other_classes_is_refused() -> None:

@@ -146,11 +146,12 @@ class Session:
         self, net: nn.Module, loader: Loader, criterion: pace.Criterion, *, epochs: int = 0, name: str = "pace"
     ) -> Device:
         """The device on which `net` trains fastest on batches of `loader`, found by trying (see `pace.choose`). A run
-        keeps its choice of that `name`: a resume must not round differently. With `devices=N` it is that of all
-        processes."""
+        keeps its choice of that `name`: a resume must not round differently, nor in another precision on another number
+        of devices. With `devices=N` it is that of all processes."""
         if self.device is not None:
             return self._together(self.device, net, loader, criterion, name)
-        kept = self.run.read_status().get(name)
+        status = self.run.read_status()
+        kept = status.get(name, status.get("kept", {}).get(name))
         if kept is None:
             x, y = next(iter(loader.epoch(0)))
             steps = epochs * len(loader) if self.budget is None else None
@@ -162,9 +163,9 @@ class Session:
             kept = {name: getattr(found, name) for name in ("precision", "channels_last", "compiled", "threads")}
             self.run.status(**{name: kept})
         else:
-            self.each = self.kept(f"{name}: seconds an item", float)
+            self.each = self.kept(f"{name}: seconds an item", lambda: kept.get("each", 0.0))
             self.reasons.again(name)
-        return One(**kept)
+        return One(**{name: value for name, value in kept.items() if name != "each"})
 
     def sized(self, net: nn.Module, loader: S, criterion: Criterion, device: Device) -> S:
         """`loader` in batches of the size that suits this machine, found by trying around the size that it has (see
@@ -265,6 +266,8 @@ class Session:
         """All processes compute in the way that is fastest for the first, tried on its share of a batch."""
 
         def decide() -> dict[str, Any]:
+            if alone := self.run.read_status().get(name):  # begun on one device
+                return {name: alone[name] for name in ("precision", "channels_last")}
             x, y = next(iter(shared(loader, device).epoch(0)))
             chosen = pace.choose(net, x, y, criterion, name=str(device.place), left=0.0)
             self.reasons.because(name, f"batches of {len(y)}", chosen.why)
@@ -276,7 +279,7 @@ class Session:
             }
 
         kept = self.kept(name, decide)
-        self.each = kept.pop("each", 0.0)  # runs of before have none
+        self.each = kept.pop("each", 0.0)  # runs that were begun on one device, or long ago, have none
         device.use(**kept)
         self.say("pace", device.describe())
         return device
@@ -332,9 +335,6 @@ def begin(
     """
     trackers = following.wanted(settings.tracker)
     clock = _clock(settings, epochs)
-    alone = settings.devices == 1 and (many.started() or (1, 1)) == (1, 1)
-    device = None if alone else Many(settings.devices, strategy=settings.strategy)
-    if device is not None and not device.main:
     # The settings are read here: which of them a model knows is told by its own files and by what those import.
     read = partial(
         artifact.open,
@@ -346,6 +346,9 @@ def begin(
         seconds=None if clock is None else LOOK * clock.left(),
         progress=data.bar("checking"),
     )
+    alone = settings.devices == 1 and (many.started() or (1, 1)) == (1, 1)
+    device = None if alone else Many(settings.devices, strategy=settings.strategy)
+    if device is not None and not device.main:
         found = partial(data.opened, read, settings.io.training_input, fallback, [])
         yield _following(settings, clock, device, found)
         return
