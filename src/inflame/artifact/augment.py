@@ -58,7 +58,8 @@ def shift(pixels: Tensor, dice: Tensor, *, by: int, mode: str = "constant") -> T
 def zoom(pixels: Tensor, dice: Tensor, *, size: int, smallest: float) -> Tensor:
     """A random square or slightly oblong window of at least `smallest` of the area, resized to `size` x `size`.
 
-    After Szegedy et al. (2015); the aspect ratio is drawn from [3/4, 4/3]. On a CPU by OpenCV, a picture a thread.
+    After Szegedy et al. (2015); the aspect ratio is drawn from [3/4, 4/3]. On a CPU by OpenCV, a picture a thread;
+    elsewhere the whole batch at once.
     """
     side = pixels.shape[1]
     area = smallest + (1 - smallest) * dice[:, 3]
@@ -67,15 +68,31 @@ def zoom(pixels: Tensor, dice: Tensor, *, size: int, smallest: float) -> Tensor:
     width = (side * (area * aspect).sqrt()).clamp(8, side).round().long()
     top = (dice[:, 1] * (side - height + 1)).long()
     left = (dice[:, 2] * (side - width + 1)).long()
-    windows = torch.stack([top, left, height, width], dim=1).tolist()
     if pixels.device.type == "cpu":
+        windows = torch.stack([top, left, height, width], dim=1).tolist()
         return torch.from_numpy(_resized(pixels.numpy(), windows, size))
-    out = torch.empty((len(pixels), size, size, pixels.shape[3]), dtype=torch.uint8, device=pixels.device)
-    for row, (y, x, h, w) in enumerate(windows):
-        window = pixels[row, y : y + h, x : x + w].permute(2, 0, 1)[None].float()
-        resized = functional.interpolate(window, size=(size, size), mode="bilinear", antialias=True)
-        out[row] = resized[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
-    return out
+    return windowed(pixels, top, left, height, width, size)
+
+
+def windowed(pixels: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int) -> Tensor:
+    """A window of each picture (int64 [B] each), bilinear and smoothed, as `size` x `size`: all of them at once, by two
+    products with the shares [B,size,side] that the rows and columns of a picture have in those of the result."""
+    count, side, _, channels = pixels.shape
+    down, across = _shares(top, height, side, size), _shares(left, width, side, size)
+    rows = (down @ pixels.float().reshape(count, side, side * channels)).reshape(count, size, side, channels)
+    seen = across[:, None] @ rows
+    return seen.round().clamp(0, 255).to(torch.uint8)
+
+
+def _shares(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
+    """The share of each of `side` pixels in each of `size`, which show `length` of them from `start` on: a triangle
+    about the middle of the new pixel, as wide as that is, but no less than a pixel."""
+    scale = (length.float() / size)[:, None, None]
+    middle = (torch.arange(size, device=start.device) + 0.5)[:, None] * scale
+    place = (torch.arange(side, device=start.device) - start[:, None] + 0.5)[:, None]
+    share = (1 - (place - middle).abs() / scale.clamp_min(1)).clamp_min(0)
+    share = share * ((place > 0) & (place < length[:, None, None]))
+    return share / share.sum(dim=2, keepdim=True)
 
 
 def _resized(pixels: NDArray[np.uint8], windows: list[list[int]], size: int) -> NDArray[np.uint8]:
@@ -117,14 +134,14 @@ def trivial(pixels: Tensor, dice: Tensor) -> Tensor:
     """One operation of one strength an item, both drawn alike from all (TrivialAugment, Müller & Hutter, 2021): as it
     is, lighter or darker, contrast, colours, sharpness, posterised, solarised, inverted edges of the histogram, turned,
     sheared, moved."""
+    given, dice = pixels.cpu().numpy(), dice.cpu()  # Pillow knows no other place
     kinds = (dice[:, 5] * len(_OPERATIONS)).long().tolist()
     strengths = (2 * dice[:, 6] - 1).tolist()
-    out = pixels.clone()
+    out = np.empty_like(given)
     for row, (kind, strength) in enumerate(zip(kinds, strengths, strict=True)):
-        picture = Image.fromarray(pixels[row].cpu().numpy().squeeze())
-        changed = np.asarray(_OPERATIONS[kind](picture, strength))
-        out[row] = torch.from_numpy(changed.reshape(pixels[row].shape).copy()).to(pixels.device)
-    return out
+        changed = np.asarray(_OPERATIONS[kind](Image.fromarray(given[row].squeeze()), strength))
+        out[row] = changed.reshape(given[row].shape)
+    return torch.from_numpy(out).to(pixels.device)
 
 
 def _moved(picture: Image.Image, matrix: tuple[float, ...]) -> Image.Image:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inflame import host
-from inflame.artifact import cache, packed
+from inflame.artifact import ahead, cache, packed
 from inflame.artifact import preprocess as decoder
 from inflame.artifact.augment import Transform
 from inflame.artifact.contents import Contents
@@ -174,7 +174,8 @@ def centre(pixels: Tensor, size: int) -> Tensor:
 class Batches:
     """A loader over one split: shuffled and augmented when `shuffle`, else in order and centre-cropped.
 
-    `epoch(epoch, start)` yields (x float32 [B,C,size,size], y int64 [B]) from batch `start` on.
+    `epoch(epoch, start)` yields (x float32 [B,C,size,size], y int64 [B]) from batch `start` on. device: where all
+    pictures lie, and batches are made; see `on` for those that are too many for it.
     """
 
     def __init__(
@@ -192,7 +193,22 @@ class Batches:
         self.pictures, self.preprocess, self.transform = pictures, preprocess, transform
         self.batch_size, self.seed, self.shuffle = min(batch_size, max(len(pictures), 1)), seed, shuffle
         self.pixels, self.labels = pictures.pixels.to(device), pictures.labels.to(device)
+        self._to: torch.device | None = None  # where the pictures of a batch are sent to, if they lie elsewhere
         self._part = (0, 1)  # of each batch: every second number-th item from the first on
+
+    @property
+    def room(self) -> int:
+        """Bytes that all pictures take."""
+        return self.pixels.nbytes + self.labels.nbytes
+
+    def on(self, device: torch.device, *, held: bool) -> Self:
+        """A loader of the same batches, augmented on `device`: all pictures lie there if `held`, else those of a batch
+        are sent ahead of it, a byte for each colour."""
+        other = copy.copy(self)
+        if held:
+            other.pixels, other.labels = self.pixels.to(device), self.labels.to(device)
+        other._to = None if held or self.pixels.device.type == device.type else device
+        return other
 
     def sized(self, batch_size: int) -> Self:
         """A loader of the same pictures in batches of another size."""
@@ -224,14 +240,15 @@ class Batches:
         """Batches `start`, `start + 1`, … of `epoch`."""
         order = self.order(epoch).to(self.pixels.device)
         dice = self._dice(epoch).to(self.pixels.device) if self.transform else None
-        for batch in range(start, len(self)):
+
+        def picked(batch: int) -> tuple[Tensor, ...]:
             rows = part(order[batch * self.batch_size : (batch + 1) * self.batch_size], *self._part)
-            pixels = self.pixels[rows]
-            if self.transform is not None and dice is not None:
-                pixels = self.transform(pixels, dice[rows])
-            else:
-                pixels = centre(pixels, self.preprocess.size)
-            yield normalise(pixels, self.preprocess), self.labels[rows]
+            return self.pixels[rows], self.labels[rows], *(() if dice is None else (dice[rows],))
+
+        given = map(picked, range(start, len(self)))
+        for pixels, labels, *thrown in given if self._to is None else ahead.sent(given, self._to):
+            seen = centre(pixels, self.preprocess.size) if self.transform is None else self.transform(pixels, *thrown)
+            yield normalise(seen, self.preprocess), labels
 
     def _dice(self, epoch: int) -> Tensor:
         """Uniform numbers [N,8] for `epoch`. The first, which mirrors, alternates: an item that was mirrored in one

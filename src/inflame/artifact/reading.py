@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inflame import host, store
-from inflame.artifact import augment, contents, preprocess, quick
+from inflame.artifact import ahead, augment, contents, preprocess, quick
 from inflame.artifact.loader import centre, generator, normalise, part, require_size
 from inflame.errors import InflameError
 from inflame.records import Dataset, Preprocess
@@ -93,6 +93,7 @@ class Stream:
         self.collate: Collate = collate_with or (lambda samples: collate(samples, plan, transform))
         self._uris = dataset.items["uri"].to_pylist()
         self.batch_size = min(batch_size, max(len(self._uris), 1))  # one batch at least
+        self._to: torch.device | None = None  # where batches are sent to
         self._part = (0, 1)  # of each batch: every second number-th item from the first on
         index = {name: number for number, name in enumerate(dataset.classes)}
         self._labels = [index[label] for label in dataset.items["label"].to_pylist()]
@@ -101,6 +102,17 @@ class Stream:
         self._cache = _Cache.made(dataset, plan, cache_gb, say, quick=self._quick)
         files = [contents.divided(uri)[0] for uri in self._uris]
         self._shards = np.unique(files, return_inverse=True)[1] if any(files) else None
+        self.streamed = self._shards is not None and self._cache is None  # not to be changed while it is trained on
+
+    @property
+    def room(self) -> None:
+        """Bytes that all pictures take: they aren't held anywhere."""
+
+    def on(self, device: torch.device, *, held: bool) -> Self:
+        """A loader of the same batches, each sent to `device` ahead of its turn."""
+        other = copy.copy(self)
+        other._to = device
+        return other
 
     def sized(self, batch_size: int) -> Self:
         """A loader of the same items in batches of another size."""
@@ -123,16 +135,20 @@ class Stream:
         return items // self.batch_size if self.shuffle else -(-items // self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
-        """The items of `epoch`, in order. Without a cache the items of a few shards are mixed with each
-        other, shard after shard in a new order, so that each shard is read once."""
+        """The items of `epoch`, in order. Where they are `streamed` (without a cache) the items of a few shards are
+        mixed with each other, shard after shard in a new order, so that each shard is read once."""
         if not self.shuffle:
             return torch.arange(len(self._uris))
-        if self._shards is None or self._cache is not None:
+        if not self.streamed:
             return torch.randperm(len(self._uris), generator=generator(self.seed, epoch, 0))
         return self._streamed(epoch)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, … of `epoch`, made ahead by threads."""
+        made = self._made(epoch, start)
+        return made if self._to is None else ahead.sent(made, self._to)  # type: ignore[return-value]
+
+    def _made(self, epoch: int, start: int) -> Iterator[Batch]:
         if self._cache is not None and self._part[1] > 1:
             self._cache.look()
         order = self.order(epoch).tolist()

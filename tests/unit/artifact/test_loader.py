@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from inflame.artifact import augment, loader
 from inflame.records import Preprocess
@@ -70,6 +71,20 @@ def test_zoom_keeps_shape_kind_and_range(pictures: loader.Pictures) -> None:
     seen = augment.zoom(pictures.pixels, torch.rand(50, 8), size=12, smallest=0.5)
     assert seen.shape == (50, 12, 12, 3)
     assert seen.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("size", [12, 24, 48])
+def test_windows_of_a_whole_batch_are_those_of_one_picture_after_the_other(size: int) -> None:
+    dice = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 255, (6, 40, 40, 3), generator=dice, dtype=torch.uint8)
+    windows = torch.tensor(
+        [(0, 0, 40, 40), (3, 1, 20, 39), (10, 2, 8, 8), (0, 3, 33, 21), (7, 0, 24, 24), (1, 5, 12, 35)]
+    )
+    found = augment.windowed(pixels, *windows.T, size)
+    for row, (top, left, height, width) in enumerate(windows.tolist()):
+        one = pixels[row, top : top + height, left : left + width].permute(2, 0, 1)[None].float()
+        want = functional.interpolate(one, size=(size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+        assert (found[row].int() - want.round().clamp(0, 255).int()).abs().max() <= 1
 
 
 def test_normalise_is_the_formula(pictures: loader.Pictures) -> None:

@@ -115,6 +115,43 @@ def test_a_training_goes_on_to_the_same_bits_from_the_middle_of_an_epoch(step: i
     assert all(same(first[key], second[key]) for key in ("net", "optimizer", "hooks", "tally", "at"))
 
 
+class _Full(nn.Module):
+    """Memory is short where more than `most` pictures come at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return x
+
+
+def test_without_room_for_a_graph_it_is_the_usual_step(same: Any) -> None:
+    step = graphs.Growing((24, 28, 32), (0.4, 0.8))
+    learner = _learner(step=step)
+    learner.net.body.append(_Full(8))
+    before, plain = copy.deepcopy((learner.net.state_dict(), learner.rates)), learner.model
+    assert step._captured(learner) == "memory is too short to hold one"
+    assert not step._graphs
+    assert learner.model is plain
+    assert same((learner.net.state_dict(), [group["lr"] for group in learner.optimizer.param_groups]), before)
+    assert all(parameter.grad is None for parameter in learner.net.parameters())
+    assert learner.fit(10)["accuracy"] > 0.8
+    assert learner.careful.parts == 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("parts", "told"), [(1, "is one graph"), (2, "no graph of the whole step: a batch goes")])
+def test_it_says_whether_there_is_a_graph(parts: int, told: str) -> None:
+    said: list[str] = []
+    learner = _learner(One("cuda", "fp32"), step=graphs.Growing((24, 32), (0.5,), say=said.append))
+    learner.careful.parts = parts
+    learner.fit(1)
+    assert told in said[0]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_graphs_do_what_the_usual_step_does(compiled: bool) -> None:

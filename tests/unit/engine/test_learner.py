@@ -260,6 +260,23 @@ def test_where_memory_is_short_the_batch_goes_through_in_parts(make_learner: Mak
     assert again.careful.parts == learner.careful.parts
 
 
+def test_where_memory_is_short_validation_goes_through_in_parts(make_learner: Make) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+    class Short(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.training and len(x) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return x
+
+    learner, usual = make_learner(net=nn.Sequential(Short(), plain)), make_learner(net=copy.deepcopy(plain))
+    row, expected = learner.fit(2), usual.fit(2)
+    assert learner.looks.count == 8
+    assert row["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-4)
+    assert row["val_accuracy"] == expected["val_accuracy"]
+
+
 def test_an_item_that_does_not_fit_is_an_error(make_learner: Make) -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     with pytest.raises(torch.OutOfMemoryError):

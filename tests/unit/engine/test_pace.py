@@ -95,6 +95,34 @@ def test_a_compiled_net_trains_and_is_remembered(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(model(x), one(x), atol=1e-4, rtol=1e-4)
 
 
+class Full(nn.Module):
+    """Memory is short where more than `most` items come at once, or, in fp32, more than half of that."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.net = most, net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > (self.most if torch.is_autocast_enabled("cpu") else self.most // 2):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        found: Tensor = self.net(x)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("most", "tried", "precision"), [(100, 8, None), (10, 8, "bf16"), (5, 4, "bf16"), (1, 1, "bf16")]
+)
+def test_a_way_that_does_not_fit_is_not_taken_nor_such_a_batch(most: int, tried: int, precision: str | None) -> None:
+    chosen = pace.choose(Full(most), *batch(8), LOSS, name="cpu", left=10)
+    assert chosen.batch_size == tried
+    assert precision in (None, chosen.device.precision)
+    assert chosen.seconds < 60
+
+
+def test_an_item_that_does_not_fit_is_for_the_training_to_say() -> None:
+    assert "nothing could be measured" in pace.choose(Full(0), *batch(8), LOSS, name="cpu").why
+
+
 def test_the_batch_grows_while_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     def pretend(device: One, net: Any, x: Tensor, *_: Any) -> tuple[float, float]:
         return 1.0 + len(x) / 64, 0.7  # 64 items and more take what they take

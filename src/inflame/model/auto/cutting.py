@@ -21,7 +21,8 @@ from inflame.artifact.loader import Pictures
 from inflame.errors import DataError
 from inflame.model.engine import nets, probe
 from inflame.model.engine.backbones import Backbone, Frozen
-from inflame.model.engine.device import One
+from inflame.model.engine.device import One, where
+from inflame.model.engine.memory import Parts
 from inflame.model.engine.session import Session
 from inflame.records import Preprocess
 
@@ -244,6 +245,9 @@ def cut_up(
 def through(tail: nn.Module, activations: NDArray[np.float16]) -> Floats:
     """What the tail makes of activations [N,...] in eval mode: features float32 [N,D]."""
     tail.eval()
+    place, few, found = where(tail), Parts(), []
     with torch.inference_mode():
-        parts = [tail(torch.from_numpy(activations[i : i + 64]).float()) for i in range(0, len(activations), 64)]
-    return torch.cat(parts).float().numpy()
+        for start in range(0, len(activations), 64):
+            some = torch.from_numpy(activations[start : start + 64])
+            found += few(lambda part: tail(part.to(place).float()).float().cpu(), some)
+    return torch.cat(found).numpy()

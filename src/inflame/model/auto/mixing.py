@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from inflame.artifact.augment import mix
@@ -19,6 +20,16 @@ class Mixed:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    @property
+    def room(self) -> int:
+        """Bytes that all pictures take."""
+        return self.batches.room
+
+    def on(self, device: torch.device, *, held: bool) -> Mixed:
+        """The same, mixed on `device` (see `Batches.on`)."""
+        there = self.batches.on(device, held=held)
+        return Mixed(there, classes=self.classes, mixup=self.mixup, cutmix=self.cutmix)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches `start`, `start + 1`, … of `epoch`."""

@@ -6,6 +6,8 @@ one on it is the better one (benchmarks/README.md). After Jordan (2024, arXiv:24
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from inflame.model.engine import graphs, muon, nets
 
 from .plan import Road
@@ -44,6 +46,6 @@ def optimizer(net: nets.Classifier) -> muon.Muon:
     )
 
 
-def growing(road: Road) -> graphs.Growing:
-    """The step, on pictures that are smaller at first."""
-    return graphs.Growing([road.side - less for less in SMALLER], UNTIL)
+def growing(road: Road, say: Callable[[str], None] = lambda _: None) -> graphs.Growing:
+    """The step, on pictures that are smaller at first. say: told whether it is captured as a graph."""
+    return graphs.Growing([road.side - less for less in SMALLER], UNTIL, say=say)

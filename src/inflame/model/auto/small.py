@@ -129,7 +129,7 @@ def _learner(
         transform=_moves(road, h.shift if road.channels > 1 else h.shift_grey, plan.cutout, mirror=safe),
     )
     adamw = partial(optim.adamw, learning_rate=h.learning_rate, weight_decay=plan.weight_decay)
-    growing = [pairs.growing(road)] if paired else []
+    growing = [pairs.growing(road, partial(_said, s))] if paired else []
     return Learner(
         net=net,
         criterion=nn.CrossEntropyLoss(label_smoothing=plan.label_smoothing),
@@ -141,6 +141,13 @@ def _learner(
         step=growing[0] if growing else None,
         hooks=[*s.hooks(patience=h.patience), *growing, *([hooks.Ema(plan.ema)] if plan.ema else [])],
     )
+
+
+def _said(s: Session, told: str) -> None:
+    """Says whether the step is captured as a graph."""
+    s.say("plan", told)
+    taken, _, why = told.partition(": ")
+    s.reasons.because("graph", taken, why)
 
 
 def _kind(s: Session, road: Road, items: int, epochs: float) -> str:

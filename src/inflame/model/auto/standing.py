@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from inflame.artifact.loader import Pictures
 from inflame.model.engine import conclude, nets
+from inflame.model.engine.device import where
 from inflame.records import Preprocess
 
 Floats = NDArray[np.float32]
@@ -52,5 +53,6 @@ def headed(net: nets.Classifier, features: Floats) -> Floats:
     """What the head of `net` makes of features [N,D]: logits [N,K]."""
     import torch
 
+    given = torch.from_numpy(np.ascontiguousarray(features)).to(where(net.head))
     with torch.inference_mode():
-        return net.head.eval()(torch.from_numpy(np.ascontiguousarray(features))).numpy()  # type: ignore[no-any-return]
+        return net.head.eval()(given).cpu().numpy()  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from inflame.artifact import loader
+from inflame.artifact import ahead, loader
 from inflame.model.engine import hooks, nets, optim, pace, probe
 from inflame.model.engine.device import One
 from inflame.model.engine.learner import Learner
@@ -178,21 +178,41 @@ class Views:
     """A loader over activations at the cut point: shuffled, each item in one of its views, or in order and plain."""
 
     def __init__(self, cut: Cut, *, batch_size: int, seed: int = 0, shuffle: bool = False) -> None:
-        self.cut, self.seed, self.shuffle = cut, seed, shuffle
+        self.activations, self.labels = torch.from_numpy(cut.activations), torch.from_numpy(cut.labels)
+        self.seed, self.shuffle = seed, shuffle
         self.batch_size = min(batch_size, len(cut.labels))
+        self._to: torch.device | None = None  # where the items of a batch are sent to, if they lie elsewhere
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.cut.labels), self.batch_size)
+        whole, rest = divmod(len(self.labels), self.batch_size)
         return whole if self.shuffle else whole + (rest > 0)
+
+    @property
+    def room(self) -> int:
+        """Bytes that all views take."""
+        return self.activations.nbytes + self.labels.nbytes
+
+    def on(self, device: torch.device, *, held: bool) -> Views:
+        """The same batches on `device`: all views lie there if `held`, else those of a batch are sent ahead of it."""
+        other = copy.copy(self)
+        if held:
+            other.activations, other.labels = self.activations.to(device), self.labels.to(device)
+        other._to = None if held else device
+        return other
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches `start`, `start + 1`, … of `epoch`."""
-        count = len(self.cut.labels)
+        count, place = len(self.labels), self.labels.device
         order, view = torch.arange(count), torch.zeros(count, dtype=torch.int64)
         if self.shuffle:
             order = torch.randperm(count, generator=loader.generator(self.seed, epoch, 0))
-            view = torch.randint(len(self.cut.activations), (count,), generator=loader.generator(self.seed, epoch, 1))
-        for batch in range(start, len(self)):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size].numpy()
-            x = self.cut.activations[view[rows].numpy(), rows]
-            yield torch.from_numpy(x).float(), torch.from_numpy(self.cut.labels[rows])
+            view = torch.randint(len(self.activations), (count,), generator=loader.generator(self.seed, epoch, 1))
+        order, view = order.to(place), view.to(place)
+
+        def picked(batch: int) -> tuple[Tensor, ...]:
+            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            return self.activations[view[rows], rows], self.labels[rows]
+
+        given = map(picked, range(start, len(self)))
+        for x, y in given if self._to is None else ahead.sent(given, self._to):
+            yield x.float(), y

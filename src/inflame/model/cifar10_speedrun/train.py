@@ -48,7 +48,7 @@ def train(settings: Settings) -> dict[str, Any]:
             nets.whiten(net, loader.normalise(batches.pixels[:SEEN], PICTURES))
         criterion = nn.CrossEntropyLoss(label_smoothing=h.label_smoothing)
         finished = partial(s.model, preprocess=PICTURES, pictures=pictures, how="speed run from scratch")
-        growing = graphs.Growing(h.sides, h.until, compiled=h.compiled)
+        growing = graphs.Growing(h.sides, h.until, compiled=h.compiled, say=partial(s.say, "plan"))
         few = batch(loader.head(pictures["train"], TRIED), batch_size=TRIED)
         cuda = place.type == "cuda" and s.device is None
         learner = Learner(
@@ -116,7 +116,7 @@ def _answering(learner: Learner, pictures: dict[str, Pictures], h: Any) -> float
     few, tries = loader.head(pictures["train"], TRIED), []
     for _ in range(2):
         began = time.perf_counter()
-        conclude.answers(learner.net, PICTURES, few, device=learner.device.place)  # type: ignore[arg-type]
+        conclude.answers(learner.net, PICTURES, few)  # type: ignore[arg-type]
         tries.append(time.perf_counter() - began)
     served, test = 2 if h.mirrored else 1, len(pictures.get("test", ()))
     looked: float = (len(pictures["val"]) + test) * served + test * (1 + 6 * h.tta)

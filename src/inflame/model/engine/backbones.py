@@ -27,6 +27,7 @@ from torch import nn
 from inflame import store
 from inflame.errors import DataError, InflameError, NetworkError
 from inflame.model.engine import freeze, nets
+from inflame.model.engine.memory import Parts, joined
 from inflame.records import Preprocess
 
 HUB = ("mobilenetv3_large_100", "efficientnet_b0", "resnet18")  # tried from timm's hub, small ones first
@@ -266,7 +267,7 @@ class Frozen:
     torch for mobile nets), with torch on a GPU. `layers`: float32 [N,C,H,W] normalised → any one tensor [N,...]."""
 
     def __init__(self, layers: nn.Module, preprocess: Preprocess, *, key: str, device: torch.device) -> None:
-        self.preprocess, self.device = preprocess, device
+        self.preprocess, self.device, self._few = preprocess, device, Parts()
         self._served = freeze.served(nets.Classifier(layers, nn.Flatten(), {}), preprocess)
         self._session = None if device.type != "cpu" else self._compiled(key)
         if self._session is None:
@@ -277,8 +278,10 @@ class Frozen:
         if self._session is not None:
             found: NDArray[np.float32] = self._session.run(["embedding"], {"pictures": np.ascontiguousarray(pixels)})[0]
             return found
+        given = torch.from_numpy(np.ascontiguousarray(pixels))
         with torch.inference_mode():
-            return self._served(torch.from_numpy(pixels).to(self.device))[1].cpu().numpy()  # type: ignore[no-any-return]
+            parts = self._few(lambda part: self._served(part.to(self.device))[1].cpu(), given)
+            return joined(parts).numpy()
 
     def _compiled(self, key: str) -> Any:
         import onnxruntime

@@ -39,6 +39,8 @@ Items = Pictures | Texts
 DRAWING = 0.7  # seconds that a report takes without explanations
 UNEVEN = 0.01  # difference of balanced and plain accuracy that is worth a line
 SERVED = 64  # items at a time through the bundle
+from inflame.model.engine.device import where
+from inflame.model.engine.memory import Parts, joined
 ALONE = 10  # items that are answered one at a time, to see how long one takes
 PART, LONGEST = 0.04, 3.0  # of a run's time, and seconds, to learn what is expected
 AFTER = 1.5  # seconds of the budget that are left for what follows
@@ -121,7 +123,7 @@ def _nearest(dataset: Dataset, model: Model, train: Items) -> bytes:
 
 
 def _features(model: Model, items: Items) -> Floats:
-    return answers(model.net, model.preprocess, items, device=next(model.net.parameters()).device)[1]
+    return answers(model.net, model.preprocess, items)[1]
 
 
 def _beginning(source: Contents, uri: str) -> bytes:
@@ -180,19 +182,23 @@ def answers(
     preprocess: Preprocess | TextPreprocess,
     items: Items,
     *,
-    device: torch.device | str = "cpu",
     batch: int = 256,
 ) -> tuple[Floats, Floats]:
-    """Logits [N,K] and features [N,D] of every item (of a picture, its centre), float32; each part of the net keeps
-    its mode."""
+    """Logits [N,K] and features [N,D] of every item (of a picture, its centre), float32, on the device where the net
+    is; each part of the net keeps its mode."""
     modes = {module: module.training for module in net.modules()}
     net.eval()
-    parts = []
+    parts, place, few = [], where(net), Parts()
+
+    def answered(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = [one.to(place) for one in given]
+        features = net.body(*x) if isinstance(preprocess, TextPreprocess) else net.body(normalise(x[0], preprocess))
+        return net.head(features).float().cpu(), features.float().cpu()
+
     with torch.inference_mode():
         for rows, inputs in _batches(items, preprocess, batch):
-            x = [torch.from_numpy(value).to(device) for value in inputs.values()]
-            features = net.body(*x) if isinstance(preprocess, TextPreprocess) else net.body(normalise(x[0], preprocess))
-            parts.append((rows, net.head(features).float().cpu().numpy(), features.float().cpu().numpy()))
+            logits, features = zip(*few(answered, *map(torch.from_numpy, inputs.values())), strict=True)
+            parts.append((rows, joined(logits).numpy(), joined(features).numpy()))
     for module, mode in modes.items():
         module.training = mode
     return _ordered(parts, 1), _ordered(parts, 2)

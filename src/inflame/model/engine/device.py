@@ -47,6 +47,7 @@ class Device(ABC):
     channels_last: bool = False
     rank: int = 0  # of this process among `world`
     world: int = 1
+    counts: bool = True  # whether this process has an item of the batch at hand; else it trains on one with no weight
     spread: bool = False  # each process holds a part of each weight: all must take part in each pass, and in saving
 
     @property
@@ -88,6 +89,18 @@ class Device(ABC):
     @abstractmethod
     def agree(self, value: float) -> float:
         """The first process's `value`, so that all of them decide alike."""
+
+    @abstractmethod
+    def most(self, value: float) -> float:
+        """The largest `value` of all processes, so that none goes on alone."""
+
+    @abstractmethod
+    def exchange(self, optimizer: Optimizer) -> None:
+        """Shares the gradients of parameters that went through the plain net, not through what `setup` gave."""
+
+    @abstractmethod
+    def gather(self, value: Any) -> list[Any]:
+        """What each process gave, in their order. All must take part."""
 
     @abstractmethod
     def whole(self, state: Any) -> Any:
@@ -194,6 +207,17 @@ class One(Device):
         """`value`: there is one process."""
         return value
 
+    def most(self, value: float) -> float:
+        """`value`: there is one process."""
+        return value
+
+    def exchange(self, optimizer: Optimizer) -> None:
+        """Nothing: there is one process."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """The one that there is."""
+        return [value]
+
     def whole(self, state: Any) -> Any:
         """The state: it is whole."""
         return state
@@ -219,6 +243,11 @@ class One(Device):
         """Takes over the scale of the loss."""
         if self._scaler is not None and "scaler" in state:
             self._scaler.load_state_dict(state["scaler"])
+
+
+def where(net: nn.Module) -> torch.device:
+    """The device on which the weights of a net lie; the CPU for one that has none."""
+    return next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
 
 
 def _compiled(net: nn.Module, place: torch.device) -> nn.Module:

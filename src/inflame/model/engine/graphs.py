@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from inflame.errors import SettingError
 from inflame.model.engine.learner import Learner
+from inflame.model.engine.memory import freed, short
 
 _warn = logging.getLogger("inflame").warning
 
@@ -34,21 +35,29 @@ class Growing:
     On CUDA the whole step, from making pictures smaller to the optimizer, is captured once for each side before
     training begins (after a warm-up on random pictures; weights, statistics and momentum are put back) and then
     replayed, the learning rates being tensors that are told anew. Elsewhere, in fp16 (whose scaler asks the GPU in each
-    step), with several processes, and for a batch of another shape it is the usual step on the smaller picture.
-    compiled: on CUDA with torch.compile as well, which may take a minute for the first time on a machine.
+    step), with several processes, where memory is short, and for a batch of another shape it is the usual step on the
+    smaller picture. compiled: on CUDA with torch.compile as well, which may take a minute for the first time on a
+    machine. say: told, on CUDA, whether there are graphs, and why not.
 
     In a replay no hook is told `before_backward` and `before_step`: Clip has no effect, and NonFinite doesn't look. A
     loss that is no number is found by `SaveLast`, which keeps the last good checkpoint.
     """
 
-    def __init__(self, sides: Sequence[int], until: Sequence[float], *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        sides: Sequence[int],
+        until: Sequence[float],
+        *,
+        compiled: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         if len(until) != len(sides) - 1 or list(until) != sorted(until):
             raise SettingError(
                 f"{len(sides)} sides change {len(sides) - 1} times, one after the other, not at {list(until)}.",
                 remedy="Give shares of the training: sides=[24,28,32] until=[0.4,0.75]",
                 where="sides, until",
             )
-        self.sides, self.until, self.compiled = tuple(sides), tuple(until), compiled
+        self.sides, self.until, self.compiled, self.say = tuple(sides), tuple(until), compiled, say
         self._graphs: dict[int, tuple[Any, Tensor, Tensor]] = {}
         self._x = self._y = torch.empty(0)
         self._rates: list[Tensor] = []
@@ -60,20 +69,37 @@ class Growing:
     def before_fit(self, learner: Learner) -> None:
         """Captures, where that can be done. It is told after a checkpoint was loaded, whose tensors are captured."""
         self._graphs = {}
-        place = learner.device.place
-        if place.type != "cuda" or learner.device.scales or learner.device.world > 1:
+        if learner.device.place.type != "cuda":
             return
+        why = _hindrance(learner) or self._captured(learner)
+        self.say(f"no graph of the whole step: {why}" if why else "the whole step is one graph for each size")
+
+    def _captured(self, learner: Learner) -> str:
+        """Captures the steps of all sides; none, and why, where that can't be done: the usual step says what is wrong
+        with itself, and knows what to do where memory is short."""
+        place = learner.device.place
         x, y = learner.device.to(*next(iter(learner.train_loader.epoch(0))))
         dice = torch.Generator(place).manual_seed(0)
         self._x, self._y = x.clone(), y.clone()
         self._x.normal_(generator=dice)
         self._rates = [torch.zeros((), device=place) for _ in learner.optimizer.param_groups]
         learner.net.train()
-        with _untouched(learner), self._told(learner), _searching():
-            if self.compiled:
-                self._compile(learner)
-            for side in self.sides:
-                self._graphs[side] = self._capture(learner, side)
+        plain = learner.model
+        try:
+            with _untouched(learner), self._told(learner), _searching():
+                if self.compiled:
+                    self._compile(learner)
+                for side in self.sides:
+                    self._graphs[side] = self._capture(learner, side)
+                return ""
+        except RuntimeError as error:  # the one that ends a capture may hide the one that was the reason
+            full = any(short(one) for one in (error, error.__context__) if one is not None)
+            why = "memory is too short to hold one" if full else str(error).splitlines()[0]
+        # Only here, where the error and all that it holds on to are gone, is there memory again.
+        learner.model, self._graphs, self._x, self._y = plain, {}, torch.empty(0), torch.empty(0)
+        learner.zero_grad()
+        freed()
+        return why
 
     def __call__(self, learner: Learner, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The step: logits and loss."""
@@ -100,12 +126,9 @@ class Growing:
             _warn(f"The net can't be compiled here and trains without: {str(error).splitlines()[0]}")
 
     def _capture(self, learner: Learner, side: int) -> tuple[Any, Tensor, Tensor]:
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):  # kernels are chosen and momentum is made before anything is recorded
+        with _aside(learner.device.place):  # kernels are chosen and momentum is made before anything is recorded
             for _ in range(3):
                 self._whole(learner, side)
-        here.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             logits, loss = self._whole(learner, side)
@@ -134,6 +157,28 @@ class Growing:
         finally:
             for group, number in zip(groups, numbers, strict=True):
                 group["lr"] = number
+
+
+def _hindrance(learner: Learner) -> str:
+    """Why a step on a GPU can't be one graph; empty where it can."""
+    if learner.device.scales:
+        return "in fp16 each step asks whether gradients overflowed"
+    if learner.device.world > 1:
+        return "several processes share their gradients"
+    return "a batch goes through in parts" if learner.careful.parts > 1 else ""
+
+
+@contextmanager
+def _aside(place: torch.device) -> Iterator[None]:
+    """On another stream than the usual one, which waits for it."""
+    if place.type != "cuda":
+        yield
+        return
+    here, aside = torch.cuda.current_stream(place), torch.cuda.Stream(place)  # type: ignore[no-untyped-call]
+    aside.wait_stream(here)
+    with torch.cuda.stream(aside):
+        yield
+    here.wait_stream(aside)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ be inherited to change the loop: a hook is any object with some of the methods `
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import Counter
@@ -23,7 +22,10 @@ from inflame.errors import DataError, UserError, did_you_mean
 from inflame.model.engine import fitting, sharding
 from inflame.model.engine.checkpoint import random_state, set_random_state
 from inflame.model.engine.device import Device, One
+from inflame.model.engine.memory import Parts, joined
 from inflame.model.engine.optim import align
+from inflame.model.engine.placing import placed
+from inflame.model.engine.steps import Careful, plain_step  # noqa: F401 - who writes a step begins with that one
 from inflame.model.engine.tally import Tally
 
 EVENTS: Final = (
@@ -37,9 +39,6 @@ EVENTS: Final = (
     "after_fit",  # not after an error
     "close",  # always
 )
-
-
-_warn = logging.getLogger("inflame").warning
 
 
 class Cancel(Exception):
@@ -137,70 +136,13 @@ def shared(loader: Loader, device: Device) -> Loader:
     return loader.share(device.rank, device.world) if device.world > 1 and isinstance(loader, Shareable) else loader
 
 
-def plain_step(learner: Learner, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The usual step; pass another one as `Learner(step=…)`. Gives the logits and the loss, to be counted."""
-    logits = learner.predict(x)
-    loss = learner.loss(logits, y)
-    learner.backward(loss)
-    learner.step()
-    learner.zero_grad()
-    return logits, loss
-
-
-@final
-class Careful:
-    """The usual step, which doesn't die where memory is short: the batch goes through in two parts then, or four, …
-
-    Gradients are those of the whole batch, up to rounding (batch norm apart, whose statistics are of one part); how
-    many parts it takes is kept in the checkpoint.
-    """
-
-    def __init__(self) -> None:
-        self.parts = 1
-
-    def __call__(self, learner: Learner, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The step. One item that doesn't fit, or several processes (which must all do alike): the error is raised."""
-        while True:
-            try:
-                return plain_step(learner, x, y) if self.parts == 1 else self._in_parts(learner, x, y)
-            except (RuntimeError, MemoryError) as error:
-                if not short_of_memory(error) or self.parts >= len(y) or learner.device.world > 1:
-                    raise
-            # Only here, where the error and all that it holds on to are gone, is there memory again.
-            learner.zero_grad()
-            self.parts *= 2
-            _warn(f"Memory is short: batches of {len(y)} go through in {self.parts} parts from now on.")
-            if learner.device.place.type == "cuda":
-                torch.cuda.empty_cache()
-
-    def _in_parts(self, learner: Learner, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        found, total = [], torch.zeros((), device=learner.device.place)
-        for mine, labels in zip(x.chunk(self.parts), y.chunk(self.parts), strict=True):
-            logits = learner.predict(mine)
-            loss = learner.loss(logits, labels) * (len(labels) / len(y))
-            learner.backward(loss)
-            found.append(logits.detach())
-            total += loss.detach()
-        learner.value = total
-        learner.step()
-        learner.zero_grad()
-        return torch.cat(found), total
-
-
-def short_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory is short, on a GPU or here."""
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "defaultcpuallocator")
-    )
-
-
 @final
 class Learner:
     """Runs batches through a net. Everything it uses is an attribute, for hooks and steps to see and to change.
 
     `schedule(progress)` gives the factor on every group's learning rate, progress from 0 to 1. `scored` is the net
-    that is validated: `net`, or the average of its weights when the hook `Ema` keeps one.
+    that is validated: `net`, or the average of its weights when the hook `Ema` keeps one. `lies` says in words where
+    the training items lie and why; empty where there was nothing to choose.
     """
 
     def __init__(
@@ -218,7 +160,8 @@ class Learner:
     ) -> None:
         self.net, self.criterion, self.schedule = net, criterion, schedule
         self.device = device or One()
-        self.train_loader, self.val_loader = shared(train_loader, self.device), val_loader
+        self.train_loader, self.lies = placed(shared(train_loader, self.device), self.device.place)
+        self.val_loader = None if val_loader is None else placed(val_loader, self.device.place)[0]
         self.model, self.optimizer = self.device.setup(net, optimizer)  # what is called and stepped: maybe wrappers
         self.scored = net
         self.at, self.epochs, self.budget = Place(), math.inf, TimeBudget()
@@ -226,7 +169,7 @@ class Learner:
         self.fitting = self.suspect = False  # suspect: the loss is where no checkpoint should be saved
         self.metrics: dict[str, float] = {}
         self.x = self.y = self.value = torch.empty(0)  # the batch at hand, and its loss
-        self.careful = Careful()
+        self.careful, self.looks = Careful(), Parts()
         self._take = step or self.careful
         self.hooks: list[object] = []
         self._calls: dict[str, list[Callable[[Learner], None]]] = {event: [] for event in EVENTS}
@@ -351,9 +294,7 @@ class Learner:
         with _evaluating(self.scored):
             for index, (x, y) in enumerate(loader.epoch(0)):
                 x, y = self.device.to(x, y, train=False, whole=_whole(loader, index))
-                if len(y) or self.device.spread:  # this process's share may be empty
-                    with torch.inference_mode(not self.device.spread), torch.no_grad(), self.device.autocast():
-                        logits = self.scored(x)
+                logits = _answers(self, x)
                 if len(y):
                     tally.add(self.loss(logits, y), logits, y)
                 if self.fitting:
@@ -440,6 +381,19 @@ def _whole(loader: Loader, batch: int) -> int | None:
 
 @contextmanager
 def _evaluating(net: nn.Module) -> Iterator[None]:
+def _answers(learner: Learner, x: Tensor) -> Tensor:
+    """What is scored makes of this process's share of a batch, which may be empty."""
+
+    def seen(x: Tensor) -> Tensor:
+        with torch.inference_mode(not learner.device.spread), torch.no_grad(), learner.device.autocast():
+            logits: Tensor = learner.scored(x)
+        return logits
+
+    if learner.device.spread:  # all processes take part in each pass, and alike
+        return seen(x)
+    return joined(learner.looks(seen, x)) if len(x) else x
+
+
     """Every module of `net` in evaluation mode, and then back in the mode in which it was, one by one."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()

@@ -27,8 +27,12 @@ INSIDE = "TORCHELASTIC_RUN_ID"  # set by torchrun for each of several processes
 RESTARTS = 3
 LOST = 75  # exit code (EX_TEMPFAIL) of a process that lost the others: it is to be started again
 
-# What torch says when another process is gone, in the words of gloo, NCCL and the store.
-_GONE = ("connection closed by peer", "connection reset", "broken pipe", "nccl", "gloo", "tcpstore", "socket timeout")
+# What torch says when another process is gone, in the words of gloo, NCCL and the store; and what `steps` says where
+# this one is as good as gone for the others.
+_GONE = (
+    *("connection closed by peer", "connection reset", "broken pipe", "nccl", "gloo", "tcpstore", "socket timeout"),
+    "other processes wait in vain",
+)
 
 
 def first() -> bool:

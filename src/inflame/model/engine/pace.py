@@ -12,7 +12,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from inflame import host, store
 from inflame.errors import InflameError
 from inflame.model.engine.device import One, pick
-from inflame.model.engine.learner import short_of_memory
+from inflame.model.engine.memory import freed, short
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
@@ -63,24 +63,22 @@ def choose(
     Tries fp32 and bf16 (on CUDA fp16 where there is no bf16), channels last or not, one thread or all, by three steps
     each: fifteen steps' time. A way whose loss is another is left out: bf16 kernels with faults have been
     met. Compiles only when what that saves is well above what it takes. Works on copies: neither the net nor any random
-    generator is changed.
+    generator is changed. Where memory is too short for such a batch in any of these ways, half of it is tried.
     """
     place = pick(name)
     tried: dict[str, float] = {}
-    best, seconds, first = One(name, "fp32"), float("inf"), float("nan")
+    best, seconds, first, full = One(name, "fp32"), float("inf"), float("nan"), False
     with torch.random.fork_rng():
-        for precision in ("fp32", "fp16" if place.type == "cuda" and not torch.cuda.is_bf16_supported() else "bf16"):
-            for channels_last in (False, True)[: 2 if x.dim() == 4 else 1]:
-                if precision == "fp32" and channels_last is False and place.type == "cuda":
-                    continue  # never the fastest there, and slow to try
-                device = One(name, precision, channels_last=channels_last)
-                took, loss = step(device, net, x, y, criterion)
-                first = loss if not tried else first
-                if not abs(loss - first) <= CLOSE * abs(first):  # also when it is nan
-                    continue
-                tried[f"{precision}{', channels last' if channels_last else ''}"] = took
-                if took < seconds:
-                    best, seconds = device, took
+        for precision, channels_last in _ways(place, x):
+            device = One(name, precision, channels_last=channels_last)
+            took, loss = _fitting(device, net, x, y, criterion)
+            full = full or took == float("inf")
+            first = loss if not tried else first
+            if not abs(loss - first) <= CLOSE * abs(first):  # also when it is nan
+                continue
+            tried[f"{precision}{', channels last' if channels_last else ''}"] = took
+            if took < seconds:
+                best, seconds = device, took
     threads = torch.get_num_threads()
     if tried and place.type == "cpu" and threads > 1:  # where others use the machine, threads only wait for each other
         alone = One(name, best.precision, channels_last=best.channels_last, threads=1)
@@ -89,6 +87,9 @@ def choose(
             best, seconds = alone, took
         else:
             torch.set_num_threads(threads)
+    if full and not tried and len(y) > 1:
+        half = len(y) // 2
+        return choose(net, x[:half], y[:half], criterion, name=name, left=left, steps=steps and 2 * steps)
     if not tried:  # the loss itself is no number: that is for the guard to say, with the batch
         return Pace(device=best, batch_size=len(y), seconds=0.0, why=f"{best.describe()}: nothing could be measured")
     ahead = min(left, float("inf") if steps is None else steps * seconds)
@@ -98,6 +99,14 @@ def choose(
     slowest = max(tried.values())
     why = f"{best.describe()}: {len(y) / seconds:,.0f} items/s, {slowest / seconds:.1f} x the slowest way; {reason}"
     return Pace(device=best, batch_size=len(y), seconds=seconds, why=why)
+
+
+def _ways(place: torch.device, x: Tensor) -> Iterator[tuple[str, bool]]:
+    """The precisions and layouts that are tried: on CUDA not the usual ones, which are never the fastest there."""
+    for precision in ("fp32", "fp16" if place.type == "cuda" and not torch.cuda.is_bf16_supported() else "bf16"):
+        for channels_last in (False, True)[: 2 if x.dim() == 4 else 1]:
+            if place.type != "cuda" or precision != "fp32" or channels_last:
+                yield precision, channels_last
 
 
 def batch_size(
@@ -124,7 +133,7 @@ def batch_size(
                 x, y = make(size)
                 took = step(device, net, x, y, criterion)[0] / len(y)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if size == least or not short_of_memory(error):
+                if size == least or not short(error):
                     raise
                 break
             if took > PAYS * each:
@@ -152,6 +161,18 @@ def _memory(place: torch.device) -> float:
     if place.type == "cuda":
         return torch.cuda.get_device_properties(place).total_memory
     return host.memory() or float("inf")
+
+
+def _fitting(device: One, net: nn.Module, x: Tensor, y: Tensor, criterion: Criterion) -> tuple[float, float]:
+    """As `step`; for ever, and no number, where memory is short."""
+    try:
+        return step(device, net, x, y, criterion)
+    except (RuntimeError, MemoryError) as error:
+        if not short(error):
+            raise
+    # Only here, where the error and all that it holds on to are gone, is there memory again.
+    freed()
+    return float("inf"), float("nan")
 
 
 def step(device: One, net: nn.Module, x: Tensor, y: Tensor, criterion: Criterion) -> tuple[float, float]:

@@ -79,7 +79,7 @@ class Many(Device):
         items = len(y) if whole is None else whole
         mine = len(range(self.rank, items, self.world))
         # Processes average their gradients; weighted so, that is the mean over the items of an uneven batch.
-        self._weight = mine * self.world / max(1, items)
+        self._weight, self.counts = mine * self.world / max(1, items), mine > 0
         if whole is None:
             x, y = x[self.rank :: self.world] if mine else x[:1], y[self.rank :: self.world] if mine else y[:1]
         if not train:  # every process must take part in every step, if with an item that counts for nothing
@@ -114,12 +114,32 @@ class Many(Device):
             torch.distributed.broadcast(shared, 0)
         return shared.item()
 
+    def most(self, value: float) -> float:
+        """The largest value of all processes."""
+        shared = torch.tensor(value, device=self.place)
+        if self.world > 1:
+            torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        return shared.item()
+
+    def exchange(self, optimizer: Optimizer) -> None:
+        """The mean over the processes, as torch's wrapper takes it."""
+        for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+            if parameter.grad is not None:
+                torch.distributed.all_reduce(parameter.grad.div_(self.world))
+
     def share(self, text: str) -> str:
         """The text that the first process gave; the others wait for it."""
         given = [text]
         if self._talk is not None:
             torch.distributed.broadcast_object_list(given, 0, group=self._talk, device=self.place)
         return given[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process gave, in their order."""
+        given: list[Any] = [value] * self.world
+        if self.world > 1:
+            torch.distributed.all_gather_object(given, value)
+        return given
 
     def whole(self, state: Any) -> Any:
         """The tensors of a net that is spread put together, which all processes must ask for."""

@@ -158,7 +158,7 @@ class Session:
             chosen = pace.choose(net, x, y, criterion, left=self.left(), steps=steps)
             self.say("pace", chosen.why)
             self.reasons.because(name, f"batches of {len(y)}", chosen.why)
-            self.each = self.kept(f"{name}: seconds an item", lambda: chosen.seconds / len(y))
+            self.each = self.kept(f"{name}: seconds an item", lambda: chosen.seconds / chosen.batch_size)
             found = chosen.device
             kept = {name: getattr(found, name) for name in ("precision", "channels_last", "compiled", "threads")}
             self.run.status(**{name: kept})
@@ -210,6 +210,9 @@ class Session:
         classes than those of the data: SettingError."""
         require_classes(learner.net, len(self.dataset.classes))
         if self.settings.debug == "overfit":
+        if learner.lies:
+            self.say("plan", learner.lies)
+            self.reasons.because(f"items of {stage}", *learner.lies.split(": ", 1))
             raise debug.Seen(debug.overfit(learner, self.say))
         if self.settings.debug == "profile":
             raise debug.Seen(debug.profile(learner, self.run.path, self.say))
@@ -231,7 +234,7 @@ class Session:
         net, val = learner.device.plain(learner.scored), pictures.get("val") or pictures["train"]
         if not learner.device.main:
             raise Follows
-        logits, embedding = answers(net, preprocess, val, device=learner.device.place)  # type: ignore[arg-type]
+        logits, embedding = answers(net, preprocess, val)  # type: ignore[arg-type]
         return Model(
             net=net,  # type: ignore[arg-type]
             preprocess=preprocess,
@@ -271,7 +274,7 @@ class Session:
             x, y = next(iter(shared(loader, device).epoch(0)))
             chosen = pace.choose(net, x, y, criterion, name=str(device.place), left=0.0)
             self.reasons.because(name, f"batches of {len(y)}", chosen.why)
-            each = chosen.seconds / (len(y) * device.world)
+            each = chosen.seconds / (chosen.batch_size * device.world)
             return {
                 "precision": chosen.device.precision,
                 "channels_last": chosen.device.channels_last,
