@@ -28,6 +28,8 @@ from inflame.artifact.texts import Texts, decode
 from inflame.errors import InflameError
 from inflame.model.engine import bundle, calibrate, expected, expecting, freeze, metrics, nearest, predictor, recorded
 from inflame.model.engine.card import card
+from inflame.model.engine.device import where
+from inflame.model.engine.memory import Parts, joined
 from inflame.model.engine.nets import Classifier
 from inflame.model.engine.reference import reference
 from inflame.records import Dataset, Preprocess, TextPreprocess
@@ -39,8 +41,6 @@ Items = Pictures | Texts
 DRAWING = 0.7  # seconds that a report takes without explanations
 UNEVEN = 0.01  # difference of balanced and plain accuracy that is worth a line
 SERVED = 64  # items at a time through the bundle
-from inflame.model.engine.device import where
-from inflame.model.engine.memory import Parts, joined
 ALONE = 10  # items that are answered one at a time, to see how long one takes
 PART, LONGEST = 0.04, 3.0  # of a run's time, and seconds, to learn what is expected
 AFTER = 1.5  # seconds of the budget that are left for what follows

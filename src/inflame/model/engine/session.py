@@ -209,10 +209,10 @@ class Session:
         is left are used up. With `debug=` the learner is looked at instead: raises `debug.Seen`. A net of other
         classes than those of the data: SettingError."""
         require_classes(learner.net, len(self.dataset.classes))
-        if self.settings.debug == "overfit":
         if learner.lies:
             self.say("plan", learner.lies)
             self.reasons.because(f"items of {stage}", *learner.lies.split(": ", 1))
+        if self.settings.debug == "overfit":
             raise debug.Seen(debug.overfit(learner, self.say))
         if self.settings.debug == "profile":
             raise debug.Seen(debug.profile(learner, self.run.path, self.say))
