@@ -12,7 +12,8 @@ import io
 import json
 import os
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from inflame.artifact import contents, listing, texts
@@ -144,7 +145,7 @@ class _Picked:
             raise self.useless()
         return Dataset(
             name=listing.to_uri(self.path.stem),
-            kind="text" if self.text else "image",
+            kind="text" if self.text else _kind(self.root, self.taken["path"]),
             classes=tuple(sorted(set(self.taken["label"]))),
             root=str(self.root),
             version="",
@@ -182,6 +183,22 @@ class _Picked:
             remedy=f"Paths are taken relative to the folder of the table, {self.root}. Correct the column, or move the "
             "table there.",
         )
+
+
+def _kind(root: Path, uris: Sequence[str]) -> str:
+    """What the named items are: as in a folder, by their suffixes; of records of a shard the first one says it."""
+    held: dict[str, str] = {}  # suffix → the first that has it
+    for uri in uris:
+        file = contents.divided(uri)[0] or uri if "#" in uri else uri
+        held.setdefault(os.path.splitext(file)[1].casefold(), uri)  # noqa: PTH122 - a million rows
+    if not held.keys() & {".npy", *listing.PICTURES}:
+        if held.keys() & {*SUFFIXES, *listing.TEXTS}:
+            return "text"
+        with suppress(DataError, OSError, ValueError):  # what can't be read is told when it is read
+            shards = (uri for suffix, uri in held.items() if suffix in contents.OPENERS)
+            if any(not texts.no_text(contents.Contents(root).read(uri)) for uri in shards):
+                return "text"
+    return "image"
 
 
 def opened(path: Path) -> Callable[[str], bytes]:

@@ -40,6 +40,28 @@ def test_path_and_label(pictures: Path) -> None:
     assert (found.name, found.classes, found.root, found.faults) == ("t", ("x", "y"), str(pictures), ())
 
 
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (("a.txt", "b.TEXT"), "text"),
+        (("a.txt", "b"), "text"),
+        (("a.jpg", "b.txt"), "image"),
+        (("a", "b"), "image"),
+        (("n.jsonl#0", "n.jsonl#1"), "text"),
+        (("a#b.jpg", "n.jsonl#1"), "image"),
+        (("n.npy#0", "n.npy#1"), "image"),
+        (("torn.parquet#0",), "image"),
+    ],
+)
+def test_the_kind_is_that_of_what_is_named(tmp_path: Path, names: tuple[str, ...], kind: str) -> None:
+    """As in a folder: pictures, unless only texts are named."""
+    for name in names:
+        (tmp_path / name.partition("#")[0]).write_bytes(b"x")
+        (tmp_path / name).write_bytes(b"x") if name == "a#b.jpg" else None
+    lines = "".join(f"{name},x\n" for name in names)
+    assert tabular.read(table(tmp_path, f"path,label\n{lines}")).kind == kind
+
+
 def test_all_columns_under_other_names(pictures: Path) -> None:
     text = " Filename ;Category;SUBSET;group;date;colour\na.jpg;x;Validation;g1;2020-01-01;red\nb.jpg;y;;;\n"
     found = tabular.read(table(pictures, text))

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from inflame import artifact
 from inflame.cli import data
 from inflame.cli.main import main
 from inflame.records import Fault
@@ -131,6 +132,34 @@ def test_an_index_is_a_data_set(photos: Path, tmp_path: Path, capsys: pytest.Cap
     assert {split: len(items) for split, items in again.items()} == {
         split: len(items) for split, items in before.items()
     }
+
+
+@pytest.fixture(params=["folder", "rows", "tfrecord", "webdataset", "parquet"])
+def letters(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Forty texts of two classes, in class folders, as rows of a table, or in shards."""
+    texts = {f"{label}/{number}.txt": f"{label} {number} words" for label in ("hot", "cold") for number in range(20)}
+    folder = tmp_path / "letters"
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    if request.param == "folder":
+        return folder
+    if request.param == "rows":
+        lines = [json.dumps({"label": name.partition("/")[0], "text": text}) for name, text in texts.items()]
+        (tmp_path / "letters.jsonl").write_text("\n".join(lines))
+        return tmp_path / "letters.jsonl"
+    assert main(["shard", str(folder), str(tmp_path / "shards"), "--to", request.param]) == 0
+    return tmp_path / "shards"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_an_index_of_texts_is_one_of_texts(letters: Path, tmp_path: Path, suffix: str) -> None:
+    index = tmp_path / "lists" / f"index.{suffix}"
+    assert main(["split", str(letters), "--out", str(index)]) == 0
+    before, again = artifact.open(letters), artifact.open(index)
+    assert (before.kind, again.kind) == ("text", "text")
+    assert not [fault for fault in again.faults if fault.severity == "error"]
+    assert again.version == before.version  # the same contents, labels and splits
 
 
 def test_split_as_parquet(photos: Path, tmp_path: Path) -> None:
