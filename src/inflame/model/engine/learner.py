@@ -379,8 +379,6 @@ def _whole(loader: Loader, batch: int) -> int | None:
     return None if count is None else int(count(batch))
 
 
-@contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
 def _answers(learner: Learner, x: Tensor) -> Tensor:
     """What is scored makes of this process's share of a batch, which may be empty."""
 
@@ -394,6 +392,8 @@ def _answers(learner: Learner, x: Tensor) -> Tensor:
     return joined(learner.looks(seen, x)) if len(x) else x
 
 
+@contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
     """Every module of `net` in evaluation mode, and then back in the mode in which it was, one by one."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
