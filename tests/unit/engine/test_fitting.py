@@ -12,6 +12,7 @@ from torch import nn
 
 from inflame.errors import CheckpointError
 from inflame.model.engine import checkpoint, fitting
+from inflame.model.engine.checkpoint import random_state
 from inflame.model.engine.hooks import SaveLast
 from inflame.model.engine.learner import Learner
 
@@ -86,3 +87,21 @@ def test_where_all_fits_only_the_clock_begins_anew(make_learner: Make, saved: Pa
     assert found["at"] == {"epoch": 1, "batch": 0, "step": 9}
     assert same(found["optimizer"], state["optimizer"])
     assert "goes on from step 9" in lines[0]
+
+
+def test_each_of_several_processes_goes_on_with_its_own(make_learner: Make, saved: Path) -> None:
+    """Of another number of them the first has counted everything, and nothing is counted twice."""
+    state = checkpoint.load(saved)
+    assert state is not None
+    torch.manual_seed(1)
+    own = [{"tally": [1.0, 2.0, 3.0], "random": state["random"]}, {"tally": [4.0, 5.0, 6.0], "random": random_state()}]
+    state["each"], device = own, make_learner().device
+    assert fitting.own(state, device) == {"tally": [5.0, 7.0, 9.0], "random": state["random"]}
+    device.world, device.rank = 2, 1
+    assert fitting.own(state, device) is own[1]
+    device.world = 3
+    assert fitting.own(state, device)["tally"] == [0.0, 0.0, 0.0]
+    del state["each"]  # as one process leaves it
+    assert fitting.own(state, device)["tally"] == [0.0, 0.0, 0.0]
+    device.rank = 0
+    assert fitting.own(state, device)["tally"] == state["tally"]

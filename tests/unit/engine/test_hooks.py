@@ -282,6 +282,31 @@ def test_a_signal_saves_and_then_stops(make_learner: Make, tmp_path: Path, numbe
 
 
 @pytest.mark.usefixtures("quiet_signals")
+def test_one_of_several_stops_where_another_is_told_to_and_asks_only_now_and_then(
+    make_learner: Make, batches: Any, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+    learner = make_learner(train_loader=batches(4800), val_loader=None)  # 300 steps
+    learner.add(SaveLast(tmp_path, clock=lambda: learner.at.step / 16))
+
+    def reduce(sums: Tensor) -> Tensor:
+        if len(sums) != 4:  # the epoch's numbers
+            return sums
+        asked.append(learner.at.step)
+        return sums + torch.tensor([float(learner.at.step > 60), 0.0, 0.0, 0.0])
+
+    learner.device.world = 2
+    learner.device.reduce = reduce  # type: ignore[method-assign]
+    learner.device.gather = lambda value: [value] * 2  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        learner.fit(1)
+    assert asked == [1, 3, 7, 15, 23, 31, 39, 47, 55, 63]  # at first soon, later each half of a second
+    state = checkpoint.load(tmp_path)
+    assert state is not None
+    assert state["at"]["step"] == 63
+
+
+@pytest.mark.usefixtures("quiet_signals")
 def test_told_to_stop_it_does_not_wait_for_a_copy_elsewhere(make_learner: Make, tmp_path: Path) -> None:
     arrived, sending = threading.Event(), threading.Event()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from inflame.errors import DataError, NetworkError, SettingError
 from inflame.model.engine import nets, pace, session
 from inflame.model.engine.company import Company
 from inflame.model.engine.device import One
+from inflame.model.engine.hooks import SaveLast
+from inflame.model.engine.learner import Learner
 from inflame.model.engine.processes import Many
 from inflame.records import Preprocess
 
@@ -131,6 +134,19 @@ def test_another_number_of_devices_computes_in_the_precision_in_which_the_run_wa
             s.company = company
             found = s.pace(nets.linear(size=16, channels=3, classes=3), batches, nn.CrossEntropyLoss())
             assert (found.precision, found.channels_last) == ("bf16", True)
+
+
+def test_no_checkpoint_knows_of_an_epoch_whose_numbers_a_kill_would_take_away(
+    tmp_path: Path, photos: Path, make_learner: Callable[..., Learner]
+) -> None:
+    with session.begin(settings(tmp_path, photos)) as s:
+        assert s.run.live is not None
+        s.run.live.flushed = float("inf")  # as if the last numbers had been written just now
+        last = next(hook for hook in s.hooks() if isinstance(hook, SaveLast))
+        s.run.metric(epoch=1)
+        assert not (tmp_path / "run/metrics.jsonl").read_text()
+        last.save(make_learner())
+        assert (tmp_path / "run/metrics.jsonl").read_text() == '{"epoch":1}\n'
 
 
 def test_a_net_of_other_classes_is_refused() -> None:

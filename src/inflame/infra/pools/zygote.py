@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from inflame import host
 from inflame.runs import lock
 
 WARM = "INFLAME_WARM"  # set while app.py is run for its imports only
@@ -174,19 +175,11 @@ def write_code(folder: Path, code: int) -> bool:
     return False
 
 
-def _die_with_parent() -> None:
-    """Has the kernel end this process when its parent ends (Linux)."""
-    import ctypes
-
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 def _settle(folder: Path, order: dict[str, Any]) -> bool:
     """Makes the child a process of its own: session, lock, log, folder, environment, cores. False where another process
     has this job, or it was given up."""
     if TIED in os.environ:
-        _die_with_parent()
+        host.die_with_parent()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -261,7 +254,7 @@ def main() -> None:
     for descriptor in (orders, answers):
         os.set_inheritable(descriptor, False)
     if TIED in os.environ:
-        _die_with_parent()
+        host.die_with_parent()
     app = Path(sys.argv[1])
     sys.path.insert(0, str(app.parent))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

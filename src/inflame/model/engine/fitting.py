@@ -1,4 +1,5 @@
-"""A checkpoint that was made for something else: which of its tensors don't fit, and what goes on all the same."""
+"""A checkpoint that was made for something else: which of its tensors don't fit, and what goes on all the same; also
+for another number of processes."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from inflame.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from inflame.model.engine.device import Device
     from inflame.model.engine.learner import Learner
 
 MOST = 3  # tensors that are named
@@ -66,11 +68,32 @@ def adapted(state: dict[str, Any], learner: Learner, *, afresh: bool) -> tuple[d
         lines.append("the optimizer begins anew: it is another one, or has other groups")
     if afresh:
         at = {**state["at"], "batch": 0}
-        found |= {"at": at, "elapsed": 0.0, "tally": now["tally"]}
+        found |= {"at": at, "elapsed": 0.0, "tally": now["tally"], "each": []}
         lines.append(
             f"the net goes on from step {at['step']}; the clock begins anew, and so does epoch {at['epoch'] + 1}"
         )
     return found, lines
+
+
+def gathered(learner: Learner) -> dict[str, Any]:
+    """The state of a learner for a file: with whole tensors, and what each of several processes, which must all ask,
+    has for itself."""
+    state: dict[str, Any] = learner.device.whole(learner.state_dict())
+    if learner.device.world > 1:
+        state["each"] = learner.device.gather({name: state[name] for name in ("tally", "random")})
+    return state
+
+
+def own(state: dict[str, Any], device: Device) -> dict[str, Any]:
+    """What this process had counted (`tally`), and where its generators stood (`random`). Of another number of
+    processes the first one takes over all that was counted, and each of them the first one's generators."""
+    each = state.get("each", [])
+    if len(each) == device.world:
+        mine: dict[str, Any] = each[device.rank]
+        return mine
+    counted = [one["tally"] for one in each] or [state["tally"]]
+    sums = [float(device.main) * sum(parts) for parts in zip(*counted, strict=True)]
+    return {"tally": sums, "random": state["random"]}
 
 
 def _steps_alike(given: dict[str, Any], learner: Learner) -> bool:

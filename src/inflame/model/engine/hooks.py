@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from inflame import store
 from inflame.errors import Diverged, SettingError
-from inflame.model.engine import checkpoint, sharding
+from inflame.model.engine import checkpoint, fitting, sharding
 from inflame.model.engine.learner import CancelFit, Learner
 from inflame.model.engine.progress import Progress
 
@@ -39,6 +39,8 @@ __all__ = [
     "SaveBest",
     "SaveLast",
 ]
+
+ASKED = 0.5  # seconds, about, after which several processes ask each other again whether to stop
 
 _warn = logging.getLogger("inflame").warning
 
@@ -67,7 +69,8 @@ class SaveLast:
     then the handler that was there before is called, as soon as the batch at hand is done, or Interrupted is raised. A
     second Ctrl-C doesn't wait. A thread writes (see `checkpoint.Writer`); it takes no more than about `share` of the
     time, however big the net; of epochs that are shorter than `every` / 20 not every end is saved. sent: called in that
-    thread with each file that was written.
+    thread with each file that was written; before: called before each is begun, to write what goes with it. Several
+    processes stop after the same batch, where one of them is told to.
     """
 
     _STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -80,19 +83,22 @@ class SaveLast:
         share: float = 0.02,
         clock: Callable[[], float] = time.monotonic,
         sent: Callable[[Path], None] | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
-        self.folder, self.every, self.share, self._clock = folder, every, share, clock
+        self.folder, self.every, self.share, self._clock, self._before = folder, every, share, clock, before
         self.writer = checkpoint.Writer(sent=sent, clock=clock)
         self._calmer = ""
         self._told: int | None = None
         self._process = os.getpid()
         self._handlers: dict[int, Any] = {}
         self._saved, self._stall = 0.0, 0.0  # when the last one was begun, and how long the loop stood still for it
+        self._asked, self._pauses, self._stride = 0.0, 0, 1  # when others were asked; pauses since then, and until then
 
     def before_fit(self, learner: Learner) -> None:
         """Watches for signals from now on, and clears away what a killed run left half written."""
         self._told, self._process = None, os.getpid()
         self._saved, self._stall = self._clock(), 0.0
+        self._asked, self._pauses, self._stride = self._saved, 0, 1
         if learner.device.main and self.folder.is_dir():
             store.sweep(self.folder)
         for number in self._STOPPING:
@@ -107,10 +113,10 @@ class SaveLast:
         waits = (self.every and self.writer.busy(self.folder)) or learner.suspect
         saves = stops or (not waits and self._clock() >= self._due(at_end=learner.at.batch == 0))
         spoilt = learner.suspect
-        if learner.device.spread:  # all must take part, so the first one's clock and signals count
-            stops, saves, spoilt = (bool(learner.device.agree(float(given))) for given in (stops, saves, spoilt))
-            self._told = (self._told or signal.SIGTERM) if stops else None
+        if learner.device.world > 1:
+            stops, saves, spoilt = self._agreed(learner, stops, saves, spoilt)
         if stops:
+            self._told = self._told or signal.SIGTERM
             try:
                 if not spoilt:
                     self.save(learner)
@@ -151,12 +157,25 @@ class SaveLast:
             self.writer.wait()
         return checkpoint.back_to(self.folder, step)
 
+    def _agreed(self, learner: Learner, stops: bool, saves: bool, spoilt: bool) -> tuple[bool, bool, bool]:
+        """What all processes do: they stop where any one is told to, and save by the first one's clock. Asking makes a
+        step wait, so it is done every so many pauses only, and at the end of epochs; in between nothing happens."""
+        self._pauses += 1
+        if self._pauses < self._stride and learner.at.batch:
+            return False, False, spoilt
+        now, first = self._clock(), float(learner.device.main)
+        each = max(now - self._asked, 1e-6) / self._pauses
+        stride = max(1.0, min(2.0 * self._stride, ASKED // each))
+        given = torch.tensor([float(stops), first * saves, first * spoilt, first * stride], device=learner.device.place)
+        told = learner.device.reduce(given).tolist()
+        self._asked, self._pauses, self._stride = now, 0, int(told[3])
+        return told[0] > 0, told[1] > 0, told[2] > 0
+
     def _begin(self, learner: Learner) -> None:
-        if not learner.device.main and not learner.device.spread:
-            return
         self._saved, self._calmer = self._clock(), calmer(learner)
-        state = learner.device.whole(learner.state_dict())
+        state = fitting.gathered(learner)
         if learner.device.main:
+            self._before()
             self.writer.save(state, self.folder, check=self._sound)
         self._stall = self._clock() - self._saved
 

@@ -242,7 +242,8 @@ class Learner:
         self.x, self.y = x, y = self.device.to(x, y, whole=_whole(self.train_loader, self.at.batch))
         try:
             logits, loss = self._take(self, x, y)
-            self._tally.add(loss, logits, y)
+            if self.device.counts:
+                self._tally.add(loss, logits, y)
         except CancelBatch:
             self.zero_grad()
         self.at.batch += 1
@@ -302,8 +303,8 @@ class Learner:
         return tally.means(self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that an exact resume needs. Complete whenever hooks are told `pause`; for a file make it whole by
-        `device.whole`."""
+        """All that an exact resume needs of this process. Complete whenever hooks are told `pause`; for a file see
+        `fitting.gathered`."""
         return {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -330,9 +331,10 @@ class Learner:
                 if name in state["hooks"]:
                     hook.load_state_dict(state["hooks"][name])
             self.at, self._carried, self.metrics = Place(**state["at"]), state["elapsed"], state["metrics"]
-            self._tally.sums.copy_(torch.tensor(state["tally"], dtype=torch.float64))
             self.careful.parts = state.get("parts", 1)
-            set_random_state(state["random"])
+            own = fitting.own(state, self.device)
+            self._tally.sums.copy_(torch.tensor(own["tally"], dtype=torch.float64))
+            set_random_state(own["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise fitting.refusal(error) from error
 

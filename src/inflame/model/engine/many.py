@@ -6,7 +6,7 @@ folder must then lie where all of them see it (`output=`).
 
 The first process (rank 0) reads the data, works in the run folder and talks; the others take their share of every batch
 and are silent. An error that is understood ends all of them; a process that is killed, or crashes, makes torchrun start
-all again, and they go on from the last checkpoint.
+all again, and they go on from the last checkpoint. Where whoever started them is killed they save and end as well.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def run(program: Path, words: Sequence[str], devices: int) -> int:
         child = subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", *options, str(program), *words],
             env=environment,
+            preexec_fn=join,  # noqa: PLW1509 - before any thread of ours
         )
         before = {
             number: signal.signal(number, lambda number, _: child.send_signal(number))
@@ -71,7 +72,12 @@ def run(program: Path, words: Sequence[str], devices: int) -> int:
                 signal.signal(number, handler)
         with suppress(OSError, ValueError):
             return int(ended.read_text())
-        return code
+        return code if code >= 0 else 128 - code
+
+
+def join() -> None:
+    """Ties this process to the one that started it: a training that nobody minds would keep its run folder locked."""
+    host.die_with_parent(signal.SIGTERM)
 
 
 def over() -> bool:

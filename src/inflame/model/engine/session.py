@@ -24,6 +24,7 @@ from torch import nn
 from inflame import artifact
 from inflame.artifact import manifest
 from inflame.artifact.loader import Pictures
+from inflame.artifact.reading import Stream
 from inflame.config import Settings
 from inflame.errors import SettingError
 from inflame.model.engine import afar, checkpoint, data, debug, fitting, hooks, many, nets, pace, trend
@@ -116,7 +117,7 @@ class Session:
             trend.Trend(chance=math.log(len(self.dataset.classes)), flat=partial(self._flat, last)),
             hooks.Metrics(self.run.metric if last == "last" else partial(self.run.metric, stage=last)),
             hooks.SaveBest(self.run.path / last.replace("last", "best"), say=self.run.note),
-            hooks.SaveLast(self.run.path / last, sent=self.run.pushed),
+            hooks.SaveLast(self.run.path / last, sent=self.run.pushed, before=self.run.flush),
             Progress(say=self.run.say),
             *early,
             *([hooks.EarlyStop(patience)] if patience else []),
@@ -216,6 +217,8 @@ class Session:
             raise debug.Seen(debug.overfit(learner, self.say))
         if self.settings.debug == "profile":
             raise debug.Seen(debug.profile(learner, self.run.path, self.say))
+        if isinstance(loader := learner.train_loader, Stream):  # by the room for a cache, which may be another now
+            loader.streamed = self.kept(f"{stage}: shard after shard", lambda: loader.streamed)
         folder = next((hook.folder for hook in learner.hooks if isinstance(hook, hooks.SaveLast)), None)
         adapt = partial(self._adapted, learner)
         if folder is not None and checkpoint.resume(learner, folder, self.run.note, adapt=adapt):

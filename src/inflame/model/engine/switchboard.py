@@ -81,6 +81,7 @@ def _leave(code: int) -> NoReturn:
 def _one_of_many(folder: Path, words: list[str]) -> int:
     from inflame.model.engine import many
 
+    many.join()
     if many.over():
         return 0
     code, error = _done(folder, words, silent=not many.first())
