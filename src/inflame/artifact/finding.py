@@ -25,6 +25,8 @@ from inflame.artifact import (
 from inflame.errors import DataError, did_you_mean
 from inflame.records import Dataset
 
+_TEXTS = ("20newsgroups", "bbc-news")  # sources
+
 
 def listed(data: str | Path, *, skip_bad: bool = False) -> Dataset:
     """What `data` names (see `opening.open`), not yet read: without checksums, and splits only where the data brings
@@ -45,6 +47,22 @@ def listed(data: str | Path, *, skip_bad: bool = False) -> Dataset:
     if path is None:
         path = _downloaded(text)
     return _of_folder(path, skip_bad=skip_bad) if path.is_dir() else _of_file(text, path, skip_bad=skip_bad)
+
+
+def are_texts(data: str) -> bool:
+    """Whether `data` is known to be one of texts before it is fetched, unpacked or read: a source that is, or a folder
+    or table here."""
+    if (known := named(data)) is not None:
+        return known in _TEXTS
+    path = store.local(data) if data.strip() else None
+    if path is None or not path.exists() or (path.is_dir() and containers.shards(path)):
+        return False
+    try:
+        if path.is_dir():
+            return _of_folder(path, skip_bad=True).kind == "text"
+        return tabular.is_table(path) and tabular.read(path).kind == "text"
+    except DataError:  # it is told when it is opened
+        return False
 
 
 def is_one(text: str) -> bool:

@@ -80,11 +80,16 @@ class Company:
             raise Follows
         device = self.device or self._others
         if device is not None:
-            raise SettingError(
-                f"{why}: more than one device would do nothing for it.",
-                where=f"devices={device.world}",
-                remedy="Leave devices out. Small pictures, and photos of which a whole network learns, use several.",
-            )
+            raise useless(why, device.world)
+
+
+def useless(why: str, devices: int) -> SettingError:
+    """The error for a training that has no use for so many devices."""
+    return SettingError(
+        f"{why}: more than one device would do nothing for it.",
+        where=f"devices={devices}",
+        remedy="Leave devices out. Small pictures, and photos of which a whole network learns, use several.",
+    )
 
 
 def here(usual: int = 1) -> int:
