@@ -92,7 +92,7 @@ changes = augment.chain(partial(augment.zoom, size=SIDE, smallest=0.08), augment
 stream = reading.Stream(data, plan, batch_size=BATCH, shuffle=True, transform=changes)
 for _ in stream.epoch(0): pass
 net = nets.named(name, classes=len(data.classes))
-chosen = pace.choose(net, *next(iter(stream.epoch(0))), loss, left=60)
+chosen = pace.choose(net, *next(iter(stream.epoch(0))), loss, left=float(sys.argv[4]))
 print(chosen.why, file=sys.stderr)
 class Clock:
     times = []
@@ -101,7 +101,7 @@ clock = Clock()
 optimizer = optim.adam([{"params": list(net.parameters()), "lr": 1e-4}])
 learner = Learner(net=net, criterion=loss, optimizer=optimizer, train_loader=stream, device=chosen.device,
                   hooks=[clock])
-while len(clock.times) < steps + WARM: learner.epoch() if learner.at.epoch else learner.fit(1)
+learner.fit(1 + (steps + WARM) // len(stream))
 print(BATCH * (len(clock.times) - 1 - WARM) / (clock.times[-1] - clock.times[WARM]))
 """
 )
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--nets", nargs="*", default=NETS)
+    parser.add_argument("--left", type=float, default=60.0, help="seconds of training that ours is told to lie ahead")
     words = parser.parse_args()
     print("| net | " + " | ".join(WAYS) + " | ours × the best other |\n|---" * 1 + "|---" * (len(WAYS) + 1) + "|")
     with tempfile.TemporaryDirectory() as place:
@@ -135,7 +136,17 @@ def main() -> None:
             for _ in range(words.rounds):
                 for way, program in WAYS.items():
                     done = subprocess.run(
-                        [sys.executable, "-W", "ignore", "-c", program, f"{place}/photos", net, str(words.steps)],
+                        [
+                            sys.executable,
+                            "-W",
+                            "ignore",
+                            "-c",
+                            program,
+                            f"{place}/photos",
+                            net,
+                            str(words.steps),
+                            str(words.left),
+                        ],
                         env=environment,
                         capture_output=True,
                         text=True,
@@ -144,6 +155,8 @@ def main() -> None:
                     if done.returncode:
                         raise SystemExit(done.stderr)
                     speeds[way].append(float(done.stdout.splitlines()[-1]))
+                    if way == "inflame":
+                        print(done.stderr.splitlines()[-1], file=sys.stderr, flush=True)
             medians = [statistics.median(values) for values in speeds.values()]
             cells = " | ".join(f"{value:.0f}" for value in medians)
             print(f"| {net} | {cells} | **{medians[0] / max(medians[1:]):.2f}** |", flush=True)

@@ -156,7 +156,7 @@ class Stream:
         first = torch.rand(len(self._uris), generator=generator(self.seed, 0, 4)).numpy()
         dice[:, 0] = first if epoch % 2 == 0 else 1 - first  # mirrored in one epoch, not in the next (Jordan, 2024)
         waiting: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="read") as pool:
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="read", initializer=_alone) as pool:
             try:
                 for batch in range(start, len(self)):
                     rows = part(order[batch * self.batch_size : (batch + 1) * self.batch_size], *self._part)
@@ -197,6 +197,13 @@ class Stream:
             rows = np.flatnonzero(np.isin(self._shards, shards[first : first + MIXED]))
             parts.append(random.permutation(rows))
         return torch.from_numpy(np.concatenate(parts))
+
+
+def _alone() -> None:
+    """Lets this thread do its sums itself. Each thread of Python would else get as many helpers of OpenMP as there are
+    cores: they take the cores from the training, and as soon as there are more of them than cores OpenMP puts all of
+    them to sleep between any two steps, those of the training too."""
+    torch.set_num_threads(1)
 
 
 class _Cache:

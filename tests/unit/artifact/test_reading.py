@@ -116,6 +116,23 @@ def test_a_cache_keeps_to_its_size(train: Dataset) -> None:
     assert "no room" in told[0]
 
 
+def test_threads_that_read_leave_the_cores_to_the_training(train: Dataset) -> None:
+    before, seen = torch.get_num_threads(), []
+
+    def made(samples: list[reading.Sample]) -> reading.Batch:
+        seen.append(torch.get_num_threads())
+        return reading.collate(samples, PLAN, SEEN)
+
+    torch.set_num_threads(2)
+    try:
+        list(stream(train, collate_with=made, threads=2).epoch(0))
+        assert seen
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_collate_can_be_replaced(train: Dataset) -> None:
     def mine(samples: object) -> reading.Batch:
         labels = torch.tensor([sample.label for sample in samples])  # type: ignore[attr-defined]
