@@ -143,3 +143,18 @@ def test_gpus_are_those_of_the_driver_and_the_parts_of_a_divided_one(
         assert [name[:8] for name in host.gpus()] == ["MIG-c6d4", "MIG-cba6", "GPU-7d8b"]
     finally:
         host._cards.cache_clear()
+
+
+_CHILD = "import time; from inflame import host; host.die_with_parent(15); print('here', flush=True); time.sleep(100)"
+_PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_a_tied_process_ends_with_the_one_that_started_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", _PARENT, _CHILD], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "here\n"
+        began = time.monotonic()
+        parent.kill()
+        assert parent.stdout.read() == ""  # which both had open
+    assert time.monotonic() - began < 60
