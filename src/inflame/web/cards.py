@@ -22,6 +22,7 @@ or, with the same fields, in YAML (`.yaml`, `.yml`):
       1: Title, publisher | licence of the text here
 
 The heading is the class that the card is about; the other headings are slots (SLOTS). A line `<!-- … -->` is a note.
+`monarch.de.md` beside `monarch.md` says the same, sentence by sentence, in German, to whoever has chosen that.
 `inflame cards new CLASS` writes a card to be filled in.
 """
 
@@ -29,11 +30,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from inflame.errors import DataError
+from inflame.web import words
 
 FOLDER = Path(__file__).parent / "knowledge"
 SUFFIXES = (".md", ".yaml", ".yml")
@@ -74,7 +76,7 @@ _HEADS = ("names", "like", "topic")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """One sentence. `id`: card.slot.number."""
+    """One sentence. `id`: card.slot.number; `language`: what it is in, where that is known."""
 
     id: str
     about: str
@@ -82,17 +84,20 @@ class Fact:
     text: str
     source: str
     licence: str
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What is known about one thing. `names`: other words for it; `like`: what it is mistaken for."""
+    """What is known about one thing. `names`: other words for it; `like`: what it is mistaken for; `others`: the same
+    by language, the same facts by their ids."""
 
     about: str
     names: tuple[str, ...] = ()
     like: tuple[str, ...] = ()
     topic: str = ""
     facts: tuple[Fact, ...] = ()
+    others: Mapping[str, Card] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +108,15 @@ class Library:
     ours: tuple[Card, ...] = ()
 
 
-def read(path: Path) -> Card:
-    """The card in that file. Raises DataError, which says the line."""
+def read(path: Path, language: str = "") -> Card:
+    """The card in that file; `language`: what it is in, where its name doesn't say. Raises DataError, which says the
+    line."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise _broken("it is no text in UTF-8", str(path)) from None
-    return parse(text, str(path)) if path.suffix == ".md" else parse_yaml(text, str(path))
+    card = parse(text, str(path)) if path.suffix == ".md" else parse_yaml(text, str(path))
+    return replace(card, facts=tuple(replace(fact, language=_language(path) or language) for fact in card.facts))
 
 
 def parse(text: str, where: str = "") -> Card:
@@ -232,29 +239,56 @@ def _made(
 
 def library(own: Path | None = None) -> Library:
     """The cards of the folder `own`, and those of inflame about anything else. Raises DataError."""
-    mine: dict[str, Card] = {}
-    for path in files(own) if own is not None else ():
-        card = read(path)
-        if simple(card.about) in mine:
+    mine = _shelf(own, "") if own is not None else {}
+    ours = _shelf(FOLDER, "en")
+    return Library(own=tuple(mine.values()), ours=tuple(card for name, card in ours.items() if name not in mine))
+
+
+def _shelf(folder: Path, language: str) -> dict[str, Card]:
+    """The cards of a folder by what they are about, each with the same in other languages. Raises DataError."""
+    found: dict[str, Card] = {}
+    for path in files(folder):
+        card = read(path, language)
+        if simple(card.about) in found:
             raise _broken(f'another card in this folder is about "{card.about}" as well', str(path))
-        mine[simple(card.about)] = card
-    ours = [read(path) for path in files(FOLDER)]
-    return Library(own=tuple(mine.values()), ours=tuple(card for card in ours if simple(card.about) not in mine))
+        found[simple(card.about)] = card
+    for path in sorted(path for path in folder.glob("*.*") if path.suffix in SUFFIXES and _language(path)):
+        card = read(path)
+        first = found.get(simple(card.about))
+        if first is None:
+            raise _broken(f'there is none about "{card.about}" whose name says no language', str(path))
+        if [fact.id for fact in card.facts] != [fact.id for fact in first.facts]:
+            raise _broken(f'"{card.about}" has not as many sentences under the same headings', str(path))
+        found[simple(card.about)] = replace(first, others={**first.others, _language(path): card})
+    return found
 
 
 def files(folder: Path) -> list[Path]:
-    """The files of cards in a folder."""
-    return sorted(path for path in folder.glob("*.*") if path.suffix in SUFFIXES)
+    """The files of cards in a folder, but for those that say the same in another language."""
+    return sorted(path for path in folder.glob("*.*") if path.suffix in SUFFIXES and not _language(path))
 
 
-def fitting(classes: Iterable[str], among: Library | None = None) -> list[Card]:
-    """The cards about those classes, and about what those are mistaken for; one's own in any case."""
+def _language(path: Path) -> str:
+    """The language that the name of a card's file says; empty where it says none."""
+    code = Path(path.stem).suffix[1:]
+    return code if code in words.languages() else ""
+
+
+def fitting(classes: Iterable[str], among: Library | None = None, language: str = "en") -> list[Card]:
+    """The cards about those classes, and about what those are mistaken for; one's own in any case. In that language as
+    far as there are any."""
     among = library() if among is None else among
     known = [*among.own, *among.ours]
     wanted = {simple(name) for name in (*classes, *(card.about for card in among.own))}
     found = [card for card in known if wanted & {simple(card.about), *map(simple, card.names)}]
     more = {simple(name) for card in found for name in card.like}
-    return found + [card for card in known if card not in found and simple(card.about) in more]
+    found += [card for card in known if card not in found and simple(card.about) in more]
+    return [_spoken(card, card.others[language]) if language in card.others else card for card in found]
+
+
+def _spoken(card: Card, other: Card) -> Card:
+    """The card in the other's language; whoever asks may use the names of both."""
+    return replace(card, names=(*card.names, *other.names), facts=other.facts)
 
 
 def blank(about: str) -> str:
@@ -265,7 +299,7 @@ def blank(about: str) -> str:
 
 def built_in(about: str) -> str:
     """The text of the card about that class that comes with inflame; empty where there is none."""
-    for path in sorted(FOLDER.glob("*.md")):
+    for path in files(FOLDER):
         if simple(read(path).about) == simple(about):
             return path.read_text(encoding="utf-8")
     return ""
@@ -290,11 +324,8 @@ def of_model(name: str, card: str, classes: Iterable[str]) -> Card:
     """What a bundle's own card says, as facts about the model."""
     lines = [line[2:].strip() for line in card.splitlines() if line.startswith("- ")]
     source = ("The card of this model, written when it was made", "part of the model")
-    facts = [
-        Fact(id=f"model.model.{n}", about="this model", slot="model", text=line, source=source[0], licence=source[1])
-        for n, line in enumerate(lines, 1)
-        if len(line) < 600
-    ]
+    about = {"about": "this model", "slot": "model", "source": source[0], "licence": source[1], "language": "en"}
+    facts = [Fact(id=f"model.model.{n}", text=line, **about) for n, line in enumerate(lines, 1) if len(line) < 600]
     return Card(about="this model", names=("model", name), topic="model", facts=tuple(facts))
 
 

@@ -69,10 +69,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sentence:
-    """One sentence and the numbers of its sources; none for what the chatbot says of itself."""
+    """One sentence and the numbers of its sources; none for what the chatbot says of itself. `language`: where it is
+    another than that of the answer."""
 
     text: str
     cites: tuple[int, ...] = ()
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,19 +112,25 @@ class Chat:
         budget: Budget | None = None,
         among: cards.Library | None = None,
     ) -> None:
-        known = [*cards.fitting(classes, among), cards.of_model(name, card, classes)]
-        self.find, self.remote = Retrieval(known), remote
+        model = cards.of_model(name, card, classes)
+        self._finds = {
+            language: Retrieval([*cards.fitting(classes, among, language), model], language)
+            for language in words.languages()
+        }
+        self.find, self.remote = self._finds["en"], remote
         self._budget = budget or Budget(HOURLY)
         self._talking = asyncio.Semaphore(_TALKS)
-        self.suggested = _suggestions(known)
+        self.suggested = _suggestions(tuple(self.find.cards.values()))
 
-    def reply(self, question: str, about: Answer | None, say: words.Say) -> Reply:
-        """The facts themselves."""
-        found = self.find(question, _seen(about))
+    def reply(self, question: str, about: Answer | None, language: str = "en") -> Reply:
+        """The facts themselves, in that language as far as there are any."""
+        say, found = words.say(language), self._finds[language](question, _seen(about))
         if not found:
             return Reply(sentences=(Sentence(text=self._only(say)),))
         hedge = self._hedge(found, about, say)
-        told = [Sentence(text=one.fact.text, cites=(n,)) for n, one in enumerate(found, 1)]
+        told = [_quoted(one.fact, number, language) for number, one in enumerate(found, 1)]
+        if "en" in [one.language for one in told]:
+            hedge = [Sentence(text=say("The sources are in English.")), *hedge]
         return Reply(sentences=(*hedge, *told), sources=_sources(found))
 
     async def stream(
@@ -131,12 +139,11 @@ class Chat:
         """Events of an answer: sentence …, sources, by, done. Where an endpoint words it and fails, the facts follow;
         after something was said already, `by` and `cut` come before them. To be read in one task: the deadline holds
         in that alone. client: whose budget it is."""
-        say = words.say(language)
-        reply = self.reply(question, about, say)
+        reply = self.reply(question, about, language)
         if self.remote is None or not reply.sources or self._talking.locked():
             events = _events(reply.sentences, reply.sources)
         elif not self._budget.take(client):
-            events = _events((Sentence(text=say(_ENOUGH)), *reply.sentences), reply.sources)
+            events = _events((Sentence(text=words.say(language)(_ENOUGH)), *reply.sentences), reply.sources)
         else:
             async for event in self._worded(question, about, reply, language):
                 yield event
@@ -145,7 +152,7 @@ class Chat:
             yield event
 
     async def _worded(self, question: str, about: Answer | None, reply: Reply, language: str) -> AsyncIterator[Event]:
-        found = self.find(question, _seen(about), count=5)
+        found = self._finds[language](question, _seen(about), count=5)
         said, whole = 0, False
         for one in reply.hedge:
             yield _sentence(one)
@@ -249,8 +256,9 @@ def routes(service: Service) -> APIRouter:
         responses=problems("bad_request", "forbidden", "slow", "too_large", "unprocessable", "busy"),
     )
     async def ask(request: Request) -> StreamingResponse:
-        """Server-sent events: `sentence` {text, cites}, `sources`, `by` {model: who worded it; "": nobody, these are
-        quotes}, `done`; `cut` where the model broke off, and quotes follow; `bye` when the server stops.
+        """Server-sent events: `sentence` {text, cites; lang: what it is in, if not in the language of the answer},
+        `sources`, `by` {model: who worded it; "": nobody, these are quotes}, `done`; `cut` where the model broke off,
+        and quotes follow; `bye` when the server stops.
         The body: {"question": …, "about": id of a result, "language": "en"}."""
         told = uploads.as_object(await request.body())
         question = uploads.text_of(told, "question", LONGEST).strip()
@@ -302,7 +310,7 @@ def _page(router: APIRouter, service: Service, chats: Chats) -> None:
         about = _about(service, request.query_params.get("about", ""))
         talk = chats(about.model if about else "")
         speak = pages.speaking(request)
-        reply = talk.reply(question, about, speak) if question else None
+        reply = talk.reply(question, about, words.of(request)) if question else None
         suggested = talk.suggested
         if about is not None:
             own = [one for one in suggested if words.pretty(about.label) in one]
@@ -357,7 +365,12 @@ def _events(sentences: Sequence[Sentence], sources: Sequence[Source], by: str = 
 
 
 def _sentence(one: Sentence) -> Event:
-    return "sentence", {"text": one.text, "cites": list(one.cites)}
+    return "sentence", {"text": one.text, "cites": list(one.cites)} | ({"lang": one.language} if one.language else {})
+
+
+def _quoted(fact: cards.Fact, number: int, language: str) -> Sentence:
+    other = fact.language if fact.language != language else ""
+    return Sentence(text=fact.text, cites=(number,), language=other)
 
 
 def _seen(about: Answer | None) -> dict[str, float]:

@@ -145,7 +145,9 @@ def _classify(router: APIRouter, service: Service, shown: dict[str, examples.Fol
         if len(found) == 1 and isinstance(one, Answer):
             values["code"] = _code(_host(request, service), model, asked, items[0][0], told[0])
             names = one.rivals if one.level == "unsure" else one.rivals[:1]
-            values["facts"] = [] if one.unlike else cards.at_a_glance(names, cards.fitting(model.classes, known))
+            values["facts"] = (
+                [] if one.unlike else cards.at_a_glance(names, cards.fitting(model.classes, known, words.of(request)))
+            )
         if _part(request):
             return page(request, "_answers.html", **values)
         if len(found) == 1:

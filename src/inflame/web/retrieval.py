@@ -14,10 +14,29 @@ from typing import final
 
 from inflame.web.cards import Card, Fact, simple
 
-# Words that ask for a slot, as they begin.
-_ASKED: dict[str, tuple[str, ...]] = {
-    slot: tuple(words.split(", "))
-    for slot, words in {
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tongue:
+    """How a language asks. `asked`: words that ask for a slot, as they begin; `meant`: what a question is about that
+    says it in other words than the sentences of a model's card do; `empty`: words that say nothing; `it`: the
+    picture."""
+
+    asked: dict[str, str]
+    meant: dict[str, str]
+    empty: str
+    it: str
+
+    def asks(self, asked: str) -> set[str]:
+        """The slots that are asked for."""
+        return {slot for slot, words in self.asked.items() if _begins(words, asked)}
+
+    def means(self, asked: str) -> list[str]:
+        """The words that are meant."""
+        return [word for word, ways in self.meant.items() if _begins(ways, asked)]
+
+
+_ENGLISH = _Tongue(
+    asked={
         "look": "look like, looks, appearance, colour, color, marking, pattern, size, big, large, wingspan, "
         "describe, recogni, identify, wing, spot, stripe, shape, how tall, weigh, male, female",
         "like": "look alike, look-alike, lookalike, similar, confus, mistake, tell apart, tell it from, tell a, "
@@ -33,33 +52,53 @@ _ASKED: dict[str, tuple[str, ...]] = {
         "use": "used, use for, wear, worn, wash, kept, keep, farm, domestic, meat, made of, made from, good for",
         "model": "accura, trained, training data, confiden, the limit, its limit, trust, classes, kinds do you, licen, "
         "calibrat, how good, often wrong, error rate, which version, tested",
-    }.items()
-}
-# What a question is about that says it in other words than the sentences of a model's card do.
-_MEANT = {
-    "accuracy": (
-        "how good",
-        "how well",
-        "how often",
-        "often wrong",
-        "error rate",
-        "accurate",
-        "trust",
-        "reliab",
-        "be sure",
-    )
-}
-_EMPTY = frozenset(
-    (
-        "a an and are as at be by can do does for from had has have how i if in is it its me my of on or one s so "
-        "tell that the their them there these they this those to was what when where which who whom whose why will"
-        " with would you your about please say much many any some not no than then get got like most"
-    ).split()
+    },
+    meant={
+        "accuracy": "how good, how well, how often, often wrong, error rate, accurate, trust, reliab, be sure",
+    },
+    empty="a an and are as at be by can do does for from had has have how i if in is it its me my of on or one s so "
+    "tell that the their them there these they this those to was what when where which who whom whose why will "
+    "with would you your about please say much many any some not no than then get got like most",
+    it="it|its|this one|this|that one|they|them|their|these|the (butterfly|bird|picture|animal|thing|digit)",
 )
-_IT = re.compile(
-    r"\b(it|its|this one|this|that one|they|them|their|these|the (butterfly|bird|picture|animal|thing|digit))\b"
+_GERMAN = _Tongue(
+    asked={
+        "look": "aussehen, aussieht, wie sieht, wie sehen, farbe, farbig, gefärbt, muster, zeichnung, groß, größe, "
+        "klein, spannweite, erkenn, woran, beschreib, flügel, fleck, punkt, streifen, gestalt, wie schwer, männchen, "
+        "weibchen, merkmal",
+        "like": "ähnlich, ähnel, verwechs, unterscheid, unterschied, auseinander, im vergleich, doppelgänger, nachahm, "
+        "mimikry",
+        "range": "wo leb, wo komm, wo find, wo gibt, wo flieg, wo ist, wo sind, wo wohn, wo kann, wo man, verbreit, "
+        "lebensraum, vorkomm, heimat, heimisch, land, länder, kontinent, gebiet, zieh, wander, zuhause",
+        "diet": "frisst, fressen, isst, essen, futter, fütter, nahrung, ernähr, wovon, nektar, pflanze, wirtspflanze, "
+        "trink, saug, hungrig",
+        "season": "wann, jahreszeit, monat, winter, sommer, frühling, frühjahr, herbst, flugzeit, generation, brut",
+        "life": "lebenslauf, lebensdauer, lebenszyklus, eier, eiablage, larve, puppe, verpupp, schlüpf, "
+        "entwick, vermehr, fortpflanz, brüt, nest, legt, legen, junge, wächst, wachs, küken, wie alt, wie lange, "
+        "überwinter",
+        "defence": "gift, ungenießbar, schmeck, feind, räuber, verteidig, abwehr, wehrt, schutz, schütz, gefährlich, "
+        "beiß, sticht, anfassen, warnfarb",
+        "conservation": "gefährdet, bedroh, selten, geschützt, rückgang, ausgestorben, aussterb, rote liste, iucn, "
+        "bestand, häufig",
+        "name": "heißt, heißen, genannt, name, latein, wissenschaftlich, bedeut, familie, herkunft, woher, wort, "
+        "erfind, erfunden, geschichte, ursprung, gemalt",
+        "use": "benutz, verwend, gebrauch, trägt man, getragen, anziehen, wasch, gehalten, halten, zucht, fleisch, "
+        "gemacht, hergestellt, wozu, wofür, nützlich",
+        "model": "genau, treffsicher, trainiert, gelernt, trainingsdaten, grenzen, vertrau, klassen, lizenz, "
+        "kalibrier, wie gut, wie oft, fehler, welche version, geprüft, getestet",
+    },
+    meant={"accuracy": "wie gut, wie oft, genau, fehler, treffsicher, vertrau, verlass, sicher"},
+    empty="ein eine einen einem einer eines der die das den dem des und oder aber ist sind war waren wird werden wie "
+    "was wer wo wann warum welche welcher welches welchen im in am an auf aus bei mit von vom zu zum zur für über "
+    "unter nach es er sie ihn ihm ihr ihre sein seine dies diese dieser dieses diesen man kann können ich du mir dir "
+    "mich dich sich nicht kein keine auch noch nur so sehr viel viele mehr bitte sag sage erzähl erzähle etwas hat "
+    "haben habe gibt denn dass ob wenn als da dort hier mein meine meinen",
+    it="er|sie|es|ihn|ihm|ihr|ihre|ihren|sein|seine|seinen|dies|diese|dieser|dieses|diesen|der (schmetterling|falter|"
+    "vogel)|das (bild|tier|ding|hier)|die ziffer",
 )
+_TONGUES = {"en": (_ENGLISH,), "de": (_GERMAN, _ENGLISH)}  # names, and much else, are asked about in English as well
 MODEL = "this model"  # the card about it
+_WORD = re.compile(r"[^\W_]+")
 _ENOUGH = 3.0  # of the score of a sentence; below, nothing is answered
 
 
@@ -73,9 +112,12 @@ class Found:
 
 @final
 class Retrieval:
-    """Facts to be found. Safe to use from several threads."""
+    """Facts to be found by questions in a language, or in English. Safe to use from several threads."""
 
-    def __init__(self, cards: Sequence[Card]) -> None:
+    def __init__(self, cards: Sequence[Card], language: str = "en") -> None:
+        self._tongues = _TONGUES.get(language, (_ENGLISH,))
+        self._empty = frozenset(word for tongue in self._tongues for word in tongue.empty.split())
+        self._it = re.compile(rf"\b({'|'.join(tongue.it for tongue in self._tongues)})\b")
         self.cards = {card.about: card for card in cards}
         self.facts = [fact for card in cards for fact in card.facts]
         self._names = sorted(
@@ -91,15 +133,15 @@ class Retrieval:
         """The facts that answer, the best first; none where nothing does. `seen`: label → probability of the picture
         that the talk is about."""
         asked = " ".join(question.lower().split())
-        named, pointed = self._named(asked), bool(_IT.search(asked))
-        slots = {slot for slot, words in _ASKED.items() if any(_begins(word, asked) for word in words)}
+        named, pointed = self._named(asked), bool(self._it.search(asked))
+        slots = {slot for tongue in self._tongues for slot in tongue.asks(asked)}
         known = {about: p for about, p in self._seen(seen).items() if p >= 0.05}
         subjects = dict.fromkeys(named, 1.0) or (known if pointed or slots else {})
         if not subjects and "model" in slots and MODEL in self.cards:
             subjects = {MODEL: 1.0}
         if not subjects or not (slots or self._plain(asked, named)):
             return []
-        matched = self._matched(_words(asked, subjects))
+        matched = self._matched(self._words(asked, subjects))
         scored = [
             Found(fact=fact, score=self._score(row, fact, subjects, slots, matched))
             for row, fact in enumerate(self.facts)
@@ -118,10 +160,14 @@ class Retrieval:
             score += 3
         if not slots and fact.slot in ("look", "more", "model"):
             score += 1.5 if fact.slot == "look" else 1
-        others = [about for about in subjects if about != fact.about]
-        if fact.slot == "like" and any(_pattern(other).search(fact.text.lower()) for other in others):
+        if fact.slot == "like" and self._tells_of(fact, subjects):
             score += 3
         return score
+
+    def _tells_of(self, fact: Fact, subjects: Mapping[str, float]) -> bool:
+        """Whether it names another of the subjects."""
+        others = [pattern for pattern, about in self._names if about in subjects and about != fact.about]
+        return any(other.search(fact.text.lower()) for other in others)
 
     def _matched(self, words: Sequence[str]) -> dict[int, float]:
         if not words:
@@ -153,25 +199,28 @@ class Retrieval:
         for pattern, about in self._names:
             if about in named:
                 rest = pattern.sub(" ", rest)
-        words = [word for word in re.findall(r"[a-z0-9]+", rest) if word not in _EMPTY]
+        words = self._telling(rest)
         return len(words) <= 1 or bool(self._matched(words))
 
+    def _words(self, asked: str, subjects: Mapping[str, float]) -> list[str]:
+        """Those that say what is asked."""
+        words = self._telling(asked)
+        if MODEL not in subjects:
+            return words
+        meant = [word for tongue in self._tongues for word in tongue.means(asked)]
+        return [word for word in words if word != "model"] + meant  # every sentence of that card is about the model
 
-def _words(asked: str, subjects: Mapping[str, float]) -> list[str]:
-    """Those that say what is asked."""
-    words = [word for word in re.findall(r"[a-z0-9]+", asked) if word not in _EMPTY]
-    if MODEL not in subjects:
-        return words
-    meant = [word for word, ways in _MEANT.items() if any(_begins(way, asked) for way in ways)]
-    return [word for word in words if word != "model"] + meant  # every sentence of that card is about the model
+    def _telling(self, asked: str) -> list[str]:
+        return [word for word in _WORD.findall(asked) if word not in self._empty]
 
 
-def _begins(word: str, asked: str) -> bool:
-    return bool(re.search(rf"(?:^|\W){re.escape(word.strip())}", asked))
+def _begins(words: str, asked: str) -> bool:
+    """Whether one of the words, with commas between them, is in the question, or begins a word of it."""
+    return any(re.search(rf"(?:^|\W){re.escape(word)}", asked) for word in words.split(", "))
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    words = re.findall(r"[a-z0-9]+", name.lower())
+    words = _WORD.findall(name.lower())
     return re.compile(r"\b" + r"[\W_]+".join(map(re.escape, words)) + r"(?:e?s)?\b") if words else re.compile(r"(?!)")
 
 

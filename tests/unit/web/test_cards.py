@@ -129,6 +129,77 @@ def test_cards_of_ones_own_of_both_kinds_take_the_place_of_others(tmp_path: Path
         cards.library(tmp_path)
 
 
+# --- other languages -----------------------------------------------------------------------------
+
+GERMAN = """# red oak
+names: Roteiche
+
+## like
+- Eine Sumpfeiche ist tiefer gelappt. [1]
+
+## look
+- Ihre Blätter sind spitz gelappt. [1]
+- Die Rinde ist grau: erst glatt, dann rissig. [2]
+
+## diet
+- Am besten wächst sie auf tiefem Boden. [1]
+
+## sources
+1. Flora of North America, volume 3 | own words, MIT
+2. My garden | mine
+"""
+
+
+@pytest.mark.parametrize("suffix", [".md", ".yaml"])
+def test_a_card_says_the_same_in_the_language_of_who_asks(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"oak{suffix}").write_text(MARKDOWN if suffix == ".md" else YAML)
+    (tmp_path / "oak.de.md").write_text(GERMAN)
+    known = cards.library(tmp_path)
+    assert [card.about for card in known.own] == ["red oak"]
+    (english,), (german,) = cards.fitting(("red oak",), known), cards.fitting(("red oak",), known, "de")
+    assert [fact.id for fact in english.facts] == [fact.id for fact in german.facts]
+    assert [fact.language for fact in german.facts] == ["de"] * 4
+    assert {fact.language for fact in english.facts} == {""}  # what one's own cards are in, nobody knows
+    assert german.names == ("Quercus rubra", "champion oak", "Roteiche")
+    (look, like) = cards.at_a_glance(["red oak"], [german])
+    assert (look.text, like.text) == ("Ihre Blätter sind spitz gelappt.", "Eine Sumpfeiche ist tiefer gelappt.")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GERMAN.replace("- Eine Sumpfeiche ist tiefer gelappt. [1]\n", ""), "not as many sentences"),
+        (GERMAN.replace("## like", "## life"), "under the same headings"),
+        (GERMAN.replace("# red oak", "# Roteiche"), "whose name says no language"),
+    ],
+)
+def test_one_that_says_something_else_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "oak.md").write_text(MARKDOWN)
+    (tmp_path / "oak.de.md").write_text(text)
+    with pytest.raises(DataError, match=said) as refused:
+        cards.library(tmp_path)
+    assert refused.value.where.endswith("oak.de.md")
+
+
+def test_ones_own_card_is_not_told_in_the_words_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "monarch.md").write_text(MARKDOWN.replace("# red oak", "# monarch"))
+    known = cards.library(tmp_path)
+    found = {card.about: card for card in cards.fitting(("monarch", "viceroy"), known, "de")}
+    assert found["monarch"].facts[0].text == "A pin oak has deeper lobes."
+    assert found["viceroy"].facts[0].text.startswith("Ein Vizekönig")
+
+
+def test_ours_name_the_same_sources_and_figures_in_every_language() -> None:
+    def figures(text: str) -> list[str]:
+        return sorted(re.findall(r"\d+", re.sub(r"(?<=\d)[.,](?=\d{3})", "", text)))
+
+    told = [(card, other) for card in cards.library().ours for other in card.others.values()]
+    assert {card.about for card, _ in told} >= {"monarch", "viceroy", "black_swallowtail"}
+    for card, other in told:
+        assert [(one.source, one.licence) for one in card.facts] == [(one.source, one.licence) for one in other.facts]
+        assert [figures(one.text) for one in card.facts] == [figures(one.text) for one in other.facts]
+
+
 def test_a_card_in_yaml_is_not_begun_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,6 @@ Serve = Callable[..., httpx.Client]
 _TAILED = ("black", "eastern_tiger", "pipevine", "spicebush")
 BUTTERFLIES = (*(f"{name}_swallowtail" for name in _TAILED), "monarch", "viceroy")
 CARD = "# b\n\n- Test accuracy 97.0 % (95 % interval 92 % to 99 %).\n- Licence of the data: CC BY-NC 4.0.\n"
-SAY = words.say("en")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,7 @@ def test_how_good_it_is_is_said_first(talk: chat.Chat, question: str) -> None:
     ],
 )
 def test_of_all_else_it_says_what_it_knows(talk: chat.Chat, question: str) -> None:
-    reply = talk.reply(question, None, SAY)
+    reply = talk.reply(question, None)
     assert not reply.sources
     assert reply.sentences[0].text.startswith("I only know about these: ")
 
@@ -89,24 +88,24 @@ def test_of_all_else_it_says_what_it_knows(talk: chat.Chat, question: str) -> No
 def test_every_statement_is_a_fact_with_its_source(talk: chat.Chat) -> None:
     facts = {fact.text for fact in talk.find.facts}
     for question in talk.suggested:
-        reply = talk.reply(question, None, SAY)
+        reply = talk.reply(question, None)
         assert reply.sources, question
         assert all(one.text in facts and one.cites for one in reply.sentences)
 
 
 def test_it_is_the_picture(talk: chat.Chat) -> None:
-    sure = talk.reply("What does it eat?", answer("viceroy", 0.999, "monarch", "almost_certain"), SAY)
+    sure = talk.reply("What does it eat?", answer("viceroy", 0.999, "monarch", "almost_certain"))
     assert "willows" in sure.sentences[0].text
-    unsure = talk.reply("What does it eat?", answer("viceroy", 0.6, "monarch", "unsure"), SAY)
+    unsure = talk.reply("What does it eat?", answer("viceroy", 0.6, "monarch", "unsure"))
     assert unsure.sentences[0].text == "If your picture shows a viceroy, which is 60 % likely:"
     assert {source.about for source in unsure.sources} >= {"viceroy"}
-    strange = talk.reply("What does it eat?", answer("viceroy", 0.9, "monarch", "unlike", unlike=True), SAY)
+    strange = talk.reply("What does it eat?", answer("viceroy", 0.9, "monarch", "unlike", unlike=True))
     assert "unlike anything I have seen" in strange.sentences[0].text
 
 
 def test_two_hundred_graded_questions() -> None:
     """Of those that have an answer the fact is among the first three; of the others nothing is said."""
-    known = [cards.read(path) for path in cards.FOLDER.glob("*.md")]
+    known = [cards.read(path) for path in cards.files(cards.FOLDER)]
     find = Retrieval([*known, cards.of_model("m", CARD, ())])
     hits, kept, refused, strangers = 0, 0, 0, 0
     rows = [line.split("\t") for line in (Path(__file__).parent / "questions.tsv").read_text().splitlines()]
@@ -133,7 +132,7 @@ def test_cards_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "apple.md").write_text(text)
     (tmp_path / "cat.md").write_text(text.replace("apple", "cat"))
     talk = chat.Chat(("apple", "plum", "cat"), "fruit", CARD, among=cards.library(tmp_path))
-    reply = talk.reply("Who eats apples?", None, SAY)
+    reply = talk.reply("Who eats apples?", None)
     assert [one.text for one in reply.sentences] == ["Apples are eaten by wasps."]
     assert reply.sources[0].source == "My garden"
     found = cards.fitting(("cat",), cards.library(tmp_path))
@@ -184,6 +183,68 @@ def test_a_reason_reaches_the_owner_as_text(serve: Serve) -> None:
         ({**told, "model": "nobody"}, 404),
     ):
         assert site.post("/v1/chat/feedback", json=wrong).status_code == status, wrong
+
+
+# --- in German -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("question", "fact"),
+    [
+        ("Wie sieht ein Monarchfalter aus?", "monarch.look"),
+        ("Was fressen Monarchraupen?", "monarch.diet"),
+        ("Was frisst die Raupe des Monarchfalters?", "monarch.diet"),
+        ("Wie unterscheide ich einen Vizekönig von einem Monarchen?", "viceroy.like"),
+        ("Wohin legt der Pfeifenwinden-Ritterfalter seine Eier?", "pipevine_swallowtail.life"),
+        ("Ist der Pfeifenwinden-Ritterfalter giftig?", "pipevine_swallowtail.defence"),
+        ("Wo lebt Papilio glaucus?", "eastern_tiger_swallowtail.range"),
+        ("Sind Monarchfalter gefährdet?", "monarch.conservation"),
+        ("Wann sieht man den Schwarzen Schwalbenschwanz?", "black_swallowtail.season"),
+        ("Wovon leben die Raupen des Fieberstrauch-Ritterfalters?", "spicebush_swallowtail.diet"),
+        ("Wann sieht man viceroy?", "viceroy.season"),
+        ("Where do monarchs live?", "monarch.range"),
+        ("Wie genau ist das Modell?", "model.model"),
+    ],
+)
+def test_questions_in_german_are_answered_from_german_cards(talk: chat.Chat, question: str, fact: str) -> None:
+    reply = talk.reply(question, None, "de")
+    assert fact in [one.id.rpartition(".")[0] for one in reply.sources]
+    of_model = fact.startswith("model")
+    assert ("Die Quellen sind auf Englisch." in [one.text for one in reply.sentences]) == of_model
+    assert {one.language for one in reply.facts} == ({"en"} if of_model else {""})
+    german = {found.text for card in cards.fitting(BUTTERFLIES, None, "de") for found in card.facts}
+    assert of_model or {one.text for one in reply.facts} <= german
+
+
+@pytest.mark.parametrize("question", ["Wer gewann die Weltmeisterschaft?", "Was ist die Hauptstadt von Frankreich?"])
+def test_of_all_else_it_says_in_german_what_it_knows(talk: chat.Chat, question: str) -> None:
+    reply = talk.reply(question, None, "de")
+    assert not reply.sources
+    assert reply.sentences[0].text.startswith("Ich weiß nur über diese Bescheid")
+
+
+def test_what_is_suggested_is_answered_in_german_as_well(talk: chat.Chat) -> None:
+    speak = words.say("de")
+    for asked in talk.suggested:
+        assert speak(asked) != asked
+        found = [one.id.rpartition(".")[0] for one in talk.reply(speak(asked), None, "de").sources]
+        assert talk.find(asked)[0].fact.id.rpartition(".")[0] in found, asked
+
+
+def test_facts_in_english_are_marked_on_a_german_page(serve: Serve) -> None:
+    site = serve()
+    page = site.get("/ask", params={"q": "Wie gut ist dieses Modell?", "lang": "de"}).text
+    assert "Die Quellen sind auf Englisch." in page
+    assert '<p lang="en">Test accuracy' in page
+    asked = {"question": "Wie gut ist dieses Modell?", "language": "de"}
+    told = site.post("/v1/chat", json=asked).text
+    assert "Die Quellen sind auf Englisch." in told
+    assert '"lang": "en"' in told
+    site.cookies.clear()
+    plain = site.post("/v1/chat", json={"question": "How good is this model?"}).text
+    assert "Test accuracy" in plain
+    assert '"lang"' not in plain
+    assert "in English" not in plain
 
 
 # --- the whole site --------------------------------------------------------------------------------

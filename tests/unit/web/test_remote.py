@@ -227,7 +227,9 @@ def test_an_endpoint_words_the_facts(worded: chat.Chat) -> None:
     assert sent.count("</facts>") == 2  # the rule and the end; not the visitor's
     assert asked["temperature"] == 0
     events(worded, QUESTION, "de")
-    assert Endpoint.asked[-1] == asked  # what is said in another language than the facts would be dropped
+    german = Endpoint.asked[-1]["messages"]
+    assert german[0] == asked["messages"][0]  # what is said in another language than the facts would be dropped
+    assert "Die Raupen fressen Seidenpflanzen" in german[1]["content"]
 
 
 BAD = ("busy", "failing", "page", "cut", "stalled", "drip", "endless", "huge", "many", "packed", "invalid", "deep")
@@ -311,12 +313,13 @@ def obeyed_by(talk: chat.Chat, question: str, language: str, sign: str) -> str:
     """What is wrong with the answer to it; nothing, where it is facts of the cards or a refusal."""
     found = events(talk, question, language)
     sources = {one["number"]: one["id"] for kind, data in found if kind == "sources" for one in data["sources"]}
-    facts = {fact.id: fact.text for fact in talk.find.facts}
-    refusal = talk._only(words.say(language))
+    say = words.say(language)
+    facts = {fact.id: fact.text for fact in talk._finds[language].facts}
+    refusal, note = talk._only(say), say("The sources are in English.")
     for text, cites in [(data["text"], data["cites"]) for kind, data in found if kind == "sentence"]:
         if MARKS.search(text) or sign in text.lower():
             return f"obeyed: {text}"
-        if not cites and (text != refusal or sources):
+        if not cites and (text != note if sources else text != refusal):
             return f"uncited: {text}"
         if not all(text.rstrip(".") == facts[sources[number]].rstrip(".") for number in cites):
             return f"no fact: {text}"

@@ -36,7 +36,7 @@ def sentences() -> set[str]:
     assert "Who said what" in found
     assert "distance {effect}" in found
     found |= {*words.LEVELS.values(), *words.HOW.values(), *told.HEADS.values(), *told.HEADS}
-    found |= {chat._ENOUGH, *(reason for some in helped.REASONS.values() for reason in some)}
+    found |= {chat._ENOUGH, *chat._SUGGESTED.values(), *(reason for some in helped.REASONS.values() for reason in some)}
     found |= {one for pair in told._WORDS.values() for one in pair} | {*told._OTHERS.values(), *told._OTHERS}
     found |= {*told._WORDS, drift.COPES, drift.NEVER, drift.DISTRUST, inbox.DISAGREE}
     found |= {name for text in (False, True) for name in seen.names(text=text)}

@@ -28,6 +28,7 @@ async function* events(reply) {
 function draw(turn, told) {
   if (told.kind === "sentence") {
     const line = make("p", told.data.text);
+    if (told.data.lang) line.lang = told.data.lang;
     for (const number of told.data.cites) {
       const link = Object.assign(make("a", String(number)), { href: `#${turn.id}-${number}` });
       const raised = make("sup");
