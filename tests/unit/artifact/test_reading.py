@@ -153,6 +153,17 @@ def test_shards_are_read_too_each_item_once(photos: Path, tmp_path: Path, cache_
     assert same(list(given.epoch(1, 2)), list(given.epoch(1))[2:])
 
 
+def test_an_order_shard_after_shard_can_be_kept_where_there_is_a_cache_now(photos: Path, tmp_path: Path) -> None:
+    shard.shard(finding.listed(photos), tmp_path / "out", shard.Recipe(size=40, shard_mb=0.02), workers=1)
+    dataset = artifact.open(tmp_path / "out")
+    before, now = (stream(dataset, cache_gb=size) for size in (0, None))
+    assert (before.streamed, now.streamed) == (True, False)
+    assert not torch.equal(before.order(1), now.order(1))
+    now.streamed = True
+    assert torch.equal(before.order(1), now.order(1))
+    assert torch.equal(before.sized(5).order(1), now.sized(5).share(0, 2).order(1))
+
+
 def test_a_changed_picture_is_never_taken_from_the_cache(photos: Path) -> None:
     before = artifact.open(photos).split("train")
     list(stream(before).epoch(0))
