@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from inflame.infra.loopback.server import Server
+from inflame.model.engine import checkpoint
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
 PICTURES = Path(os.environ.get("INFLAME_SCREENSHOTS", "") or Path(__file__).parents[1] / "screenshots")
@@ -23,6 +25,82 @@ _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice
 _WIDER = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll("body *")]
   .filter((one) => !one.closest(".strip, pre") && one.getBoundingClientRect().right > innerWidth)
   .map((one) => one.outerHTML.slice(0, 120))"""
+_APP = """import sys
+from pathlib import Path
+
+from inflame.model.engine.switchboard import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).parent))
+"""
+_TRAIN = """import time
+from functools import partial
+
+import torch
+from torch import nn
+
+from inflame.artifact import augment, loader
+from inflame.model.engine import hooks, session
+from inflame.model.engine.device import One
+from inflame.model.engine.learner import Learner
+from inflame.records import Preprocess
+from inflame.runs import Follows
+
+PICTURES = Preprocess(size=8, resize=8, channels=1)
+
+
+class Slow:
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def after_batch(self, learner):
+        time.sleep(self.seconds)
+
+
+def train(settings):
+    h = settings.hyperparam
+    with session.begin(settings, canvas=PICTURES, epochs=h.num_epochs) as s:
+        pictures = loader.load(s.dataset, PICTURES)
+        moves = augment.chain(augment.flip, partial(augment.shift, by=1))
+        batches = partial(loader.Batches, preprocess=PICTURES, batch_size=h.batch_size, seed=settings.seed)
+        held_out = batches(pictures["val"])
+        torch.manual_seed(settings.seed)
+        net = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.GELU(), nn.Flatten(), nn.Dropout(h.dropout), nn.Linear(288, 32), nn.GELU(),
+            nn.Linear(32, 10),
+        )
+        watched = s.hooks()
+        last = next(hook for hook in watched if isinstance(hook, hooks.SaveLast))
+        last.every, last.share = h.every, 1.0
+        learner = Learner(
+            net=net,
+            criterion=nn.CrossEntropyLoss(label_smoothing=0.1),
+            optimizer=torch.optim.SGD(net.parameters(), lr=h.learning_rate, momentum=0.9),
+            schedule=lambda progress: 1 - progress,
+            device=s.device or One("cpu", compiled=h.compiled),
+            train_loader=batches(pictures["train"], shuffle=h.shuffle, transform=moves),
+            val_loader=held_out,
+            hooks=[*watched, *([hooks.Ema(h.ema)] if h.ema else []), *([Slow(h.slow)] if h.slow else [])],
+        )
+        s.fit(learner, epochs=h.num_epochs)
+        val = learner.evaluate(held_out)
+        if not learner.device.main:
+            raise Follows
+    return {"run": str(s.run.path), "val": val, "train": len(pictures["train"]), "what": learner.device.describe()}
+"""
+_CONFIG = """[hyperparam]
+num_epochs = 3
+batch_size = 23
+learning_rate = 0.05
+dropout = 0.0
+ema = 0.0
+compiled = false
+shuffle = true
+every = 10.0               # seconds between checkpoints
+slow = 0.0                 # seconds that a step takes longer
+[io]
+training_input = "digits"
+"""
 _FLAGS = [
     "--no-sandbox",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -122,6 +200,71 @@ def fits(request: pytest.FixtureRequest) -> Callable[[Any, str], None]:
         assert page.evaluate(_WIDER) == [], name
 
     return look
+
+
+@pytest.fixture
+def begun() -> Iterator[Callable[[Sequence[str], Path], subprocess.Popen[str]]]:
+    """Starts a training, as its command, and gives the process when a checkpoint more lies below the folder."""
+    children: list[subprocess.Popen[str]] = []
+
+    def stamps(folder: Path) -> list[int]:
+        return [file.stat().st_mtime_ns for file in folder.rglob(f"last*/{checkpoint.NEWEST}")]
+
+    def start(words: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+        before = stamps(folder)
+        child = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        children.append(child)
+        while stamps(folder) == before:
+            assert child.poll() is None, child.communicate()[1]
+            time.sleep(0.02)
+        return child
+
+    yield start
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
+
+
+@pytest.fixture(scope="session")
+def same_end() -> Callable[[Path, Path], None]:
+    """Two finished trainings must agree to the last bit: weights, optimizer, average, best and numbers."""
+
+    def same(one: Any, other: Any) -> bool:
+        if hasattr(one, "dtype"):
+            return bool(one.dtype == other.dtype and one.shape == other.shape and (one == other).all())
+        if isinstance(one, dict):
+            return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        if isinstance(one, list | tuple):
+            return len(one) == len(other) and all(map(same, one, other))
+        return bool(one == other)
+
+    def look(folder: Path, undisturbed: Path) -> None:
+        for place in sorted(path.name for path in undisturbed.iterdir() if path.name.startswith(("last", "best"))):
+            mine, theirs = (checkpoint.load(path / place) for path in (folder, undisturbed))
+            assert mine is not None
+            assert theirs is not None
+            for key in {*theirs, "net"} & {"net", "optimizer", "hooks", "at", "tally"}:
+                assert same(mine[key], theirs[key]), f"{key} of {place}"
+        rows = [
+            [json.loads(line) | {"seconds": 0} for line in (path / "metrics.jsonl").read_text().splitlines()]
+            for path in (folder, undisturbed)
+        ]
+        assert rows[0] == rows[1]
+
+    return look
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model without batch norm, of which whatever trains it must give the same numbers."""
+    folder = tmp_path_factory.mktemp("models") / "plain"
+    folder.mkdir()
+    for name, text in (("app.py", _APP), ("train.py", _TRAIN), ("model-config.toml", _CONFIG)):
+        (folder / name).write_text(text)
+    return folder
 
 
 @pytest.fixture
