@@ -16,6 +16,7 @@ from inflame.runs import Run
 
 TUNED = frozenset({"tail", "whole", "soup"})  # rungs that tune the network itself
 _HELD = ("label_smoothing", "ema", "mixup", "cutmix", "cutout", "weight_decay")  # of the recipe, by its names
+_PAIRS = {"items": 256, "rate": 0.085, "sgd": 0.21248}  # batches and rates of runs that don't say theirs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +112,10 @@ def _small(facts: _Facts) -> dict[str, Any]:
     chosen, h = facts.chosen, facts.settings["hyperparam"]
     net = chosen["net"] if "small net" in facts.rungs else "linear"
     pace = facts.status["pace of pairs" if net == "pairs" else "pace"]
+    usual = _PAIRS if net == "pairs" else {"items": h["batch_size"], "rate": h["learning_rate"]}
     return {
         "net": net,
+        "batch": chosen.get("batch", usual),  # runs of before have none
         **{name: chosen[name] for name in ("side", "channels", "mirrors", "canvas", "epochs")},
         "recipe": {name: chosen["recipe"][name] for name in _HELD},
         "shift": h["shift"] if chosen["channels"] > 1 else h["shift_grey"],

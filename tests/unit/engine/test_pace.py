@@ -128,8 +128,12 @@ def test_the_batch_grows_while_that_pays(monkeypatch: pytest.MonkeyPatch) -> Non
         return 1.0 + len(x) / 64, 0.7  # 64 items and more take what they take
 
     monkeypatch.setattr(pace, "step", pretend)
-    assert 256 <= pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096) <= 2048
-    assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=16) == 16
+    found = pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096)
+    assert 256 <= found.items <= 2048
+    assert found.each == pytest.approx((1 + found.items / 64) / found.items)
+    assert "as quick as in 8; twice as many are " in found.why
+    fewer = pace.batch_size(One("cpu"), net(), batch, LOSS, most=16)
+    assert (fewer.items, fewer.why.rpartition("; ")[2]) == (16, "twice as many would be too few steps")
 
 
 def test_the_batch_stops_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +143,9 @@ def test_the_batch_stops_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> N
         return 1.0, 0.7
 
     monkeypatch.setattr(pace, "step", pretend)
-    assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096) == 32
+    found = pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096)
+    assert (found.items, found.why.rpartition("; ")[2]) == (32, "twice as many don't fit into the memory")
+    assert pace.batch_size(One("cpu"), net(), batch, LOSS, least=128, most=4096).items == 32
 
 
 def test_the_batch_stops_before_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,15 +158,21 @@ def test_the_batch_stops_before_memory_ends(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pace, "step", pretend)
     monkeypatch.setattr(pace, "_used", lambda *_, **__: max([0, *tried]) * 1000)
     monkeypatch.setattr(pace, "_memory", lambda _: 100_000)
-    assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096) == 64  # twice that would be too much
+    assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096).items == 64  # twice that would be too much
     assert max(tried) == 64
 
 
 def test_the_batch_is_found_within_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "step", lambda device, net, x, *_: (1.0, 0.7))
-    assert pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096, seconds=0.0) == 8
+    found = pace.batch_size(One("cpu"), net(), batch, LOSS, most=4096, seconds=0.0)
+    assert (found.items, found.why) == (8, "8 items/s; there is no time to try twice as many")
+
+
+def test_where_nothing_fits_the_training_says_so() -> None:
+    found = pace.batch_size(One("cpu"), Full(0), batch, LOSS, most=64)
+    assert (found.items, found.each) == (8, 0.0)
 
 
 def test_real_steps_give_a_size_that_was_tried() -> None:
     found = pace.batch_size(One("cpu", threads=1), net(), batch, LOSS, most=64, least=4)
-    assert found in (4, 8, 16, 32, 64)
+    assert found.items in (4, 8, 16, 32, 64)

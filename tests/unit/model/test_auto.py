@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,56 @@ class Silent:
 
     def read_status(self) -> dict[str, Any]:
         return {}
+
+
+# --- the batch size -------------------------------------------------------------------------------------
+
+
+class Timed(Silent):
+    """A session with some time left, which says how a batch size would be looked for."""
+
+    def __init__(self, seconds: float, *words: str) -> None:
+        super().__init__()
+        self.settings, self.each, self.seconds = settings(*words), 1e-4, seconds
+        self.asked: dict[str, Any] = {}
+
+    def left(self) -> float:
+        return self.seconds
+
+    def sized(self, net: Any, few: Any, criterion: Any, device: Any, **asked: Any) -> Any:
+        self.asked = asked
+        return few.sized(asked["most"])
+
+
+@pytest.mark.parametrize(
+    ("place", "seconds", "words", "name", "size", "why"),
+    [
+        ("cpu", 60.0, [], "batch size", 128, "tuned with on a CPU"),
+        ("cuda", 60.0, [], "batch size", 600, ""),  # 600,000 pictures in all
+        ("cuda", 1e9, [], "batch size", 1024, ""),  # eight times the usual
+        ("cuda", 1.0, [], "batch size", 128, ""),
+        ("cuda", 60.0, ["hyperparam.batch_size=64"], "batch size", 64, "as you set"),
+        ("cuda", 60.0, ["hyperparam.batch_size=64"], "batch size of pairs", 600, ""),
+    ],
+)
+def test_batches_grow_on_a_gpu_as_long_as_steps_are_left(
+    place: str, seconds: float, words: list[str], name: str, size: int, why: str
+) -> None:
+    session, pixels = Timed(seconds, *words), torch.zeros(3000, 1, 1, 1, dtype=torch.uint8)
+    pictures = Pictures(pixels=pixels, labels=torch.zeros(3000, dtype=torch.int64), uris=("",) * 3000)
+    usual = session.settings.hyperparam.batch_size if name == "batch size" else 0
+    few = loader.Batches(pictures, Preprocess(size=1, resize=1, channels=1), batch_size=usual or 128)
+    net, device = torch.nn.Identity(), SimpleNamespace(place=torch.device(place))
+    found = small._size(session, net, few, net, device, 50_000, name)  # type: ignore[arg-type]
+    assert found == size
+    assert bool(session.asked) != bool(why)
+    assert why in "".join(row["why"] for row in session.reasons.why)
+
+
+def test_few_pictures_are_one_batch_and_rates_are_those_of_the_usual_one() -> None:
+    assert pairs.rates(pairs.BATCH) == {"items": 256, "rate": 0.085, "sgd": 8.3e-4 * 256}
+    assert pairs.rates(1024)["rate"] == pytest.approx(0.17)
+    assert pairs.rates(1024)["sgd"] == pytest.approx(4 * 8.3e-4 * 256)
 
 
 def model(counts: Sequence[int], seed: int = 0) -> Model:

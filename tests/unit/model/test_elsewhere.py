@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from inflame import plugins
 from inflame.model.engine import device, nets, pace, placing, switchboard
 
+SIZE = "batch size"
 NET = "test_resnet"  # timm's smallest
 
 
@@ -39,6 +40,12 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
 def test_small_pictures(train: Any, free: int, where: str) -> None:
     found = train(free, "digits", "limit=600", "hyperparam.num_epochs=3", "hyperparam.mixup=0.2")
     assert where in found["said"]
+    assert "batches of " in found["said"]
+    (why,) = [
+        row for row in json.loads((Path(found["run"]) / "status.json").read_text())["why"] if row["choice"] == SIZE
+    ]
+    assert int(why["taken"]) >= 128
+    assert "items/s" in why["why"]
     assert found["test"]["accuracy"] > 0.6
 
 

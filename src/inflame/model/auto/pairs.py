@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from inflame.model.engine import graphs, muon, nets
+from inflame.model.engine import graphs, muon, nets, optim
 
 from .plan import Road
 
@@ -17,7 +17,7 @@ MANY = 10_000  # training pictures
 SIDES = (24, 32)  # pixels that it was tried with
 WIDTHS = (24, 32, 96, 128)  # channels of the stem and of each group: what a CPU can do
 BATCH = 256
-RATE, SGD_RATE = 0.085, 8.3e-4 * BATCH  # of Muon, and of what isn't a filter
+RATE, SGD_RATE = 0.085, 8.3e-4  # of Muon in such batches, and for each item of a batch of what isn't a filter
 SMALLER = (8, 4, 0)  # pixels that the side is less …
 UNTIL = (0.375, 0.75)  # … until these shares of the training
 
@@ -32,18 +32,24 @@ def build(road: Road, classes: int) -> nets.Classifier:
     return nets.paired(channels=road.channels, classes=classes, widths=WIDTHS)
 
 
-def optimizer(net: nets.Classifier) -> muon.Muon:
-    """Muon for the filters, SGD for biases and the last layer."""
+def optimizer(net: nets.Classifier, items: int = BATCH) -> muon.Muon:
+    """Muon for the filters, SGD for biases and the last layer; `items` in a batch."""
     learning = [p for p in net.body.parameters() if p.requires_grad]
-    sgd = {"momentum": 0.85, "weight_decay": 0.004}
+    sgd, found = {"momentum": 0.85, "weight_decay": 0.004}, rates(items)
     return muon.Muon(
         [
-            {"params": [p for p in learning if p.ndim == 4], "lr": RATE, "momentum": 0.6, "orthogonal": True},
-            {"params": [p for p in learning if p.ndim == 1], "lr": 64 * SGD_RATE, **sgd},
-            {"params": list(net.head.parameters()), "lr": SGD_RATE / 81, **sgd},
+            {"params": [p for p in learning if p.ndim == 4], "lr": found["rate"], "momentum": 0.6, "orthogonal": True},
+            {"params": [p for p in learning if p.ndim == 1], "lr": 64 * found["sgd"], **sgd},
+            {"params": list(net.head.parameters()), "lr": found["sgd"] / 81, **sgd},
         ],
         rounds=3,
     )
+
+
+def rates(items: int) -> dict[str, float]:
+    """The learning rates for batches of so many `items`: `rate` of Muon, which grows with the square root as that of
+    Adam, and `sgd`, in proportion."""
+    return {"items": items, "rate": optim.root(RATE, size=items, usual=BATCH), "sgd": SGD_RATE * items}
 
 
 def growing(road: Road, say: Callable[[str], None] = lambda _: None) -> graphs.Growing:

@@ -15,8 +15,9 @@ from inflame.artifact import augment, loader
 from inflame.artifact.loader import Pictures
 from inflame.config import Settings
 from inflame.errors import SettingError, did_you_mean
-from inflame.model.engine import conclude, hooks, nets, optim
+from inflame.model.engine import conclude, hooks, nets, optim, placing
 from inflame.model.engine.conclude import Floats, Model
+from inflame.model.engine.device import Device
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.session import Session
 from inflame.records import Preprocess
@@ -32,6 +33,8 @@ HELD = 2500  # held-out pictures that tests and calibration use: more would cost
 NETS = ("auto", "simple", "narrow", "pairs")
 NARROW = (16, 48, 96, 128)  # channels of a net whose epoch takes half the time: for grey pictures …
 SOON = 8.0  # … where the time is likely to be enough for no more epochs of the usual one
+BATCH = 128  # items of a batch, which the learning rate is meant for; a GPU may take more, but …
+TIMES, STEPS, EPOCH = 8, 1000, 16  # … no more than so many times that, nor fewer steps in all, nor in an epoch
 TRIED = 64  # pictures of a batch by which the pace of a larger net is chosen
 FIRST = 3000  # training pictures that the linear model learns from: it is there to be beaten
 
@@ -102,7 +105,8 @@ def _learner(
     few = partial(loader.Batches, loader.head(train, FIRST), preprocess, seed=settings.seed, shuffle=True)
     torch.manual_seed(settings.seed)
     net = nets.small(size=road.side, channels=road.channels, classes=classes)
-    device = s.pace(net, few(batch_size=h.batch_size), criterion, epochs=h.num_epochs)
+    device = s.pace(net, few(batch_size=h.batch_size or BATCH), criterion, epochs=h.num_epochs)
+    size = _size(s, net, few(batch_size=h.batch_size or BATCH), criterion, device, len(train), "batch size")
     epochs = s.kept("epochs", lambda: float(h.num_epochs) or s.left() / max(s.each * len(train), 1e-9))
     kind = s.kept("small net", lambda: _kind(s, road, len(train), epochs))
     paired = kind == "pairs"
@@ -114,6 +118,7 @@ def _learner(
         torch.manual_seed(settings.seed)
         net = pairs.build(road, classes)
         device = s.pace(net, few(batch_size=TRIED), criterion, epochs=h.num_epochs, name="pace of pairs")
+        size = _size(s, net, few(batch_size=pairs.BATCH), criterion, device, len(train), "batch size of pairs")
         epochs = s.kept("epochs of pairs", lambda: float(h.num_epochs) or s.left() / max(s.each * len(train), 1e-9))
     nets.whiten(net, loader.normalise(train.pixels[:FIRST], preprocess))
     s.hold_back(net, preprocess, pictures, looks=2 if safe else 1)
@@ -123,17 +128,19 @@ def _learner(
     batches = loader.Batches(
         train,
         preprocess,
-        batch_size=pairs.BATCH if paired else h.batch_size,
+        batch_size=size,
         seed=settings.seed,
         shuffle=True,
         transform=_moves(road, h.shift if road.channels > 1 else h.shift_grey, plan.cutout, mirror=safe),
     )
-    adamw = partial(optim.adamw, learning_rate=h.learning_rate, weight_decay=plan.weight_decay)
+    rate = h.learning_rate if h.batch_size else optim.root(h.learning_rate, size=max(size, BATCH), usual=BATCH)
+    s.reasons.chose(batch=pairs.rates(size) if paired else {"items": size, "rate": rate})
+    adamw = partial(optim.adamw, learning_rate=rate, weight_decay=plan.weight_decay)
     growing = [pairs.growing(road, partial(_said, s))] if paired else []
     return Learner(
         net=net,
         criterion=nn.CrossEntropyLoss(label_smoothing=plan.label_smoothing),
-        optimizer=pairs.optimizer(net) if paired else adamw(net),
+        optimizer=pairs.optimizer(net, size) if paired else adamw(net),
         schedule=optim.triangle(0.0 if paired else h.warmup),
         device=device,
         train_loader=mixed(batches, classes=classes, mixup=plan.mixup, cutmix=plan.cutmix),
@@ -141,6 +148,21 @@ def _learner(
         step=growing[0] if growing else None,
         hooks=[*s.hooks(patience=h.patience), *growing, *([hooks.Ema(plan.ema)] if plan.ema else [])],
     )
+
+
+def _size(
+    s: Session, net: nn.Module, few: loader.Batches, criterion: nn.Module, device: Device, items: int, name: str
+) -> int:
+    """Items of a batch. On a GPU more than those of `few` where that makes each quicker and leaves steps enough."""
+    usual, set_to, why = few.batch_size, s.settings.hyperparam.batch_size, "as you set"
+    if not (set_to and name == "batch size"):
+        if device.place.type not in placing.NEAR:
+            epochs = s.settings.hyperparam.num_epochs or s.left() / max(s.each * items, 1e-9)
+            most = min(TIMES * usual, int(epochs * items / STEPS), items // EPOCH)
+            return s.sized(net, few, criterion, device, least=usual, most=max(usual, most), name=name).batch_size
+        why = "what the recipe was tuned with on a CPU; a larger one learns less from an item"
+    s.reasons.because(name, f"{usual}", why)
+    return usual
 
 
 def _said(s: Session, told: str) -> None:

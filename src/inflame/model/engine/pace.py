@@ -71,7 +71,7 @@ def choose(
     with torch.random.fork_rng():
         for precision, channels_last in _ways(place, x):
             device = One(name, precision, channels_last=channels_last)
-            took, loss = _fitting(device, net, x, y, criterion)
+            took, loss = _fitting(device, net, lambda: (x, y), criterion)
             full = full or took == float("inf")
             first = loss if not tried else first
             if not abs(loss - first) <= CLOSE * abs(first):  # also when it is nan
@@ -109,6 +109,16 @@ def _ways(place: torch.device, x: Tensor) -> Iterator[tuple[str, bool]]:
                 yield precision, channels_last
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """A batch size that was found: `items` of a batch, `each`, the seconds that one takes in it (0 where none was
+    measured), and why: a line for people."""
+
+    items: int
+    each: float
+    why: str
+
+
 def batch_size(
     device: One,
     net: nn.Module,
@@ -118,33 +128,39 @@ def batch_size(
     most: int,
     least: int = 8,
     seconds: float = float("inf"),
-) -> int:
+) -> Size:
     """The smallest power of two times `least`, up to `most`, at which doubling the batch no longer pays, or no longer
-    fits with room to spare, or can't be tried within `seconds`.
+    fits with room to spare, or can't be tried within `seconds`. Where `least` doesn't fit, the largest half or quarter
+    of it that does.
 
     make(n) gives a batch of n items. Smaller batches learn more from an item; larger ones only keep the device busy.
     """
-    size, each, chosen, began = least, float("inf"), least, time.perf_counter()
+    size, tried, began, why = least, dict[int, float](), time.perf_counter(), ""
     moments = 2 * sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
     before = _used(device.place, afresh=True)
     with torch.random.fork_rng():
-        while size <= most:
-            try:
-                x, y = make(size)
-                took = step(device, net, x, y, criterion)[0] / len(y)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if size == least or not short(error):
-                    raise
-                break
-            if took > PAYS * each:
-                break
-            chosen, each, peak = size, took, _used(device.place)
-            if peak + (peak - before) + moments > ROOM * _memory(device.place):
-                break
+        while not why:
+            each = _fitting(device, net, lambda: make(size), criterion)[0] / size  # noqa: B023 - called here
+            if each == float("inf"):
+                why = "twice as many don't fit into the memory" if tried or size == 1 else ""
+                size //= 2
+                continue
+            if tried and each > PAYS * tried[size // 2]:
+                why = f"twice as many are {max(0.0, 1 - each / tried[size // 2]):.0%} quicker"
+                continue
+            tried[size], peak = each, _used(device.place)
+            if size < least or peak + (peak - before) + moments > ROOM * _memory(device.place):
+                why = "twice as many don't fit into the memory"
+            elif 2 * size > most:
+                why = "twice as many would be too few steps"
+            elif time.perf_counter() - began + (TRIES + 1) * 2 * size * each > seconds:
+                why = "there is no time to try twice as many"
             size *= 2
-            if time.perf_counter() - began + (TRIES + 1) * size * took > seconds:
-                break
-    return chosen
+    if not tried:  # not even one item fits: that is for the training to say
+        return Size(items=least, each=0.0, why="nothing could be measured")
+    chosen = max(tried)
+    quicker = f", {tried[least] / tried[chosen]:.1f} x as quick as in {least}" if chosen > least else ""
+    return Size(items=chosen, each=tried[chosen], why=f"{1 / tried[chosen]:,.0f} items/s{quicker}; {why}")
 
 
 def _used(place: torch.device, *, afresh: bool = False) -> int:
@@ -163,10 +179,12 @@ def _memory(place: torch.device) -> float:
     return host.memory() or float("inf")
 
 
-def _fitting(device: One, net: nn.Module, x: Tensor, y: Tensor, criterion: Criterion) -> tuple[float, float]:
-    """As `step`; for ever, and no number, where memory is short."""
+def _fitting(
+    device: One, net: nn.Module, make: Callable[[], tuple[Tensor, Tensor]], criterion: Criterion
+) -> tuple[float, float]:
+    """As `step` on what `make` gives; for ever, and no number, where memory is short."""
     try:
-        return step(device, net, x, y, criterion)
+        return step(device, net, *make(), criterion)
     except (RuntimeError, MemoryError) as error:
         if not short(error):
             raise

@@ -168,26 +168,44 @@ class Session:
             self.reasons.again(name)
         return One(**{name: value for name, value in kept.items() if name != "each"})
 
-    def sized(self, net: nn.Module, loader: S, criterion: Criterion, device: Device) -> S:
-        """`loader` in batches of the size that suits this machine, found by trying around the size that it has (see
-        `pace.batch_size`), and kept like the pace. The learning rate should follow: `optim.linear`, `optim.root`."""
+    def sized(
+        self,
+        net: nn.Module,
+        loader: S,
+        criterion: Criterion,
+        device: Device,
+        *,
+        least: int | None = None,
+        most: int | None = None,
+        name: str = "batch size",
+    ) -> S:
+        """`loader` in batches of the size that suits this machine, found by trying around the size that it has, or from
+        `least` to `most` (see `pace.batch_size`), and kept like the pace. The learning rate should follow:
+        `optim.linear`, `optim.root`."""
+
+        alone, world = (device.one, device.world) if isinstance(device, Many) else (device, 1)
+        tried: list[float] = []  # seconds that an item took
 
         def decide() -> int:
             x, y = next(iter(loader.epoch(0)))
-            alone, world = (device.one, device.world) if isinstance(device, Many) else (device, 1)
-            found = world * pace.batch_size(
+            found = pace.batch_size(
                 alone,  # type: ignore[arg-type]
                 net,
                 lambda count: (x[torch.arange(count) % len(y)], y[torch.arange(count) % len(y)]),
                 criterion,
-                least=max(1, min(8, loader.batch_size // world)),
-                most=max(8, len(loader) * loader.batch_size // (LEAST * world)),
+                least=max(1, (least or min(8, loader.batch_size)) // world),
+                most=(most or max(8, len(loader) * loader.batch_size // LEAST)) // world,
                 seconds=TRYING * self.left(),
             )
-            self.say("pace", f"batches of {found}: larger ones gain nothing here, don't fit, or are few an epoch")
-            return found
+            items = world * found.items
+            self.say("pace", f"batches of {items}: {found.why}")
+            self.reasons.because(name, f"{items}", found.why)
+            tried.append(found.each / world)
+            return items
 
-        return loader.sized(self.kept("batch size", decide))
+        items = self.kept(name, decide)
+        self.each = self.kept(f"{name}: seconds an item", lambda: sum(tried)) or self.each
+        return loader.sized(items)
 
     def left(self) -> float:
         """Seconds until the last steps must begin."""
