@@ -40,7 +40,9 @@ def read(found: Dataset, progress: Progress | None, canvas: Preprocess | None, s
     What was found goes into the index from time to time and at the end, also when it is an error or Ctrl-C.
     """
     key, uris = f"{found.root}\0{found.name}", found.items["uri"].to_pylist()
-    scans, small = index.recall(key, found.items)
+    known, small = index.recall(key, found.items)
+    text = found.kind == "text"  # what was taken for a text then, or wasn't, is read anew where it is otherwise now
+    scans = [scan if scan is not None and (scan.format == "TEXT") == text else None for scan in known]
     unknown = [row for row, scan in enumerate(scans) if scan is None]
     squares: dict[int, cache.Pixels] | None = {} if canvas is not None and len(unknown) == len(uris) else None
     begun = saved = index.now()

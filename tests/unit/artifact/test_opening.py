@@ -571,3 +571,20 @@ def test_near_copies_stay_on_one_side_and_growing_moves_nothing(tmp_path: Path) 
         photo(root / f"k{number % 2}" / f"{number}.jpg", number)
     later = {row["uri"]: row["split"] for row in opening.open(root).items.to_pylist()}
     assert {uri: later[uri] for uri in first} == first
+
+
+def test_what_was_no_picture_is_read_anew_as_a_text(tmp_path: Path) -> None:
+    """A table of files that say nothing by their names is one of pictures, until one is a text by its name."""
+    rows = [f"{label}/{number}" for label in ("hot", "cold") for number in range(3)]
+    for name in (*rows, "cold/last.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"words of {name}")
+        os.utime(tmp_path / name, (1e9, 1e9))
+    index = tmp_path / "index.csv"
+    index.write_text("path,label\n" + "".join(f"{name},{name.partition('/')[0]}\n" for name in rows))
+    with pytest.raises(DataError):
+        opening.open(index)
+    index.write_text(index.read_text() + "cold/last.txt,cold\n")
+    for _ in range(2):
+        found = opening.open(index)
+        assert (found.kind, len(found), found.faults) == ("text", 7, ())
