@@ -199,7 +199,7 @@ def _bundle(root: Path, folder: Path, name: str = "fruit", channels: int = 3, si
     from torch import nn
 
     from inflame.artifact.preprocess import pixels
-    from inflame.model.engine import bundle, calibrate, nearest
+    from inflame.model.engine import bundle, calibrate, nearest, novelty
     from inflame.records import Preprocess
 
     class Net(nn.Module):
@@ -233,14 +233,15 @@ def _bundle(root: Path, folder: Path, name: str = "fruit", channels: int = 3, si
         uris=[file.name for file in np.array(files)[~held]],
         shown=[nearest.thumb(picture) for picture in seen[~held]],
     )
-    near = nearest.Nearest(shown, text=False).distance(vectors[held])
+    middle, rows = vectors[held].mean(axis=0), np.arange(held.sum())
+    usual = novelty.record(nearest.Nearest(shown, text=False), middle, vectors[held], None, rows)
     return bundle.export(
         folder,
         net=net,
         preprocess=plan,
         classes=classes,
         calibration=calibrate.Calibration(temperature=1.2, threshold=0.5, qhat=0.4),
-        reference={"n": 9, "distance": np.quantile(near, np.linspace(0, 1, 101)).round(5).tolist()},
+        reference={"n": 9, "embedding": {"mean": middle.tolist()}, "novelty": usual},
         card=f"# {name}\n\n- Answers with one of 3 classes: {', '.join(classes)}.\n"
         "- Test accuracy 99.0 % (in a test).\n",
         examples={"pictures": seen},

@@ -14,8 +14,8 @@ LEVELS = ("unlike", "unsure", *(code for _, code in _LEVELS))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(Record):
-    """One answer. `level` is one of LEVELS. `distance`: from the nearest of the training items that the bundle shows
-    (1 - cosine of the embeddings); `limit`: what nearly all known things stay below; both 0 where that isn't known."""
+    """One answer. `level` is one of LEVELS. `distance`: how far it is from all that was learned
+    (engine/novelty.py); `limit`: what nearly all known things stay below; both 0 where that isn't known."""
 
     label: str
     probability: float

@@ -23,6 +23,7 @@ from inflame.artifact import magic, preprocess, seen
 from inflame.errors import BundleError, InflameError
 from inflame.model.engine.bundle import Predictor
 from inflame.model.engine.nearest import Near, Nearest
+from inflame.model.engine.novelty import Novelty
 from inflame.monitor.entries import Entry
 from inflame.records import Prediction, Preprocess, TextPreprocess
 from inflame.web import runtimes
@@ -31,9 +32,6 @@ from inflame.web.crowd import Crowd
 from inflame.web.settings import LONG, Settings
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF")
-_USUAL = 99  # % of known things are no farther from a training item than the limit
-_LEAST = 20  # training items, to say what is usual
-_SPACE = 1.2  # the next ones lie a little farther out than those that it was measured on
 _DRIFTED = 1e-3  # by so much may the answer to a canary change while the model is served
 _OTHERWISE = 0.1  # and from where the bundle was made: decoders differ a little, and so do numbers of 8 bits
 
@@ -58,7 +56,8 @@ class Model:
         self.card = (folder / "card.md").read_text(encoding="utf-8")
         packed = self.predictor.nearest
         self.nearest = Nearest(packed, text=self.text) if packed else None
-        self.limit = self._usual()
+        self._novelty = Novelty(self.predictor.reference, self.nearest)
+        self.limit = self._novelty.limit
         self.canaries = self._some()
         asked = self._canary_answers()
         self._compare(asked)
@@ -111,8 +110,8 @@ class Model:
         known = bool(self.predictor.calibration.known(shares[None])[0])
         members = self.predictor.calibration.sets(shares[None])[0]
         said = Prediction(label=entry.label, probability=entry.probability, top=top, known=known)
-        vector = np.asarray(entry.embedding, np.float32)
-        far = float(self.nearest.distance(vector[None])[0]) if self.nearest is not None and len(vector) else 0.0
+        vector, like = np.asarray(entry.embedding, np.float32), np.asarray(entry.seen, np.float32)
+        far = float(self._novelty(vector[None], like[None])[0]) if len(vector) else 0.0
         unlike = 0 < self.limit < far
         return Answer(
             label=entry.label,
@@ -181,15 +180,6 @@ class Model:
     def _some(self) -> list[Content]:
         return (self.nearest.canaries() if self.nearest is not None else []) or [_blank(self)]
 
-    def _usual(self) -> float:
-        """The distance from a training item that nearly all known things stay below; 0 where that can't be said."""
-        held_out = self.predictor.reference.get("distance") or []
-        if len(held_out) == 101:
-            return float(held_out[_USUAL]) * _SPACE
-        # Bundles made before 0.1: how far training items are from each other. A net of texts has learnt those by heart.
-        spread = self.nearest.spread() if self.nearest is not None and not self.text else np.zeros(0)
-        return float(np.quantile(spread, _USUAL / 100)) * _SPACE if len(spread) >= _LEAST else 0.0
-
     def _read(self, content: Content) -> Any:
         """The content as the net takes it, or the error that says why not."""
         try:
@@ -204,12 +194,14 @@ class Model:
         inputs = self.predictor.stack([item for _, item in good])
         logits, embedding = self.predictor.run(inputs)
         predictions = self.predictor.judge(inputs, logits, top_k=len(self.classes))
-        far = self.nearest.distance(embedding) if self.nearest is not None else np.zeros(len(good), np.float32)
+        like = [seen.text(content) if self.text else seen.picture(item, content) for content, item in good]
+        far = self._novelty(embedding, np.stack([numbers for numbers, _ in like])).tolist()
         taken = time.perf_counter() - began
         found = []
-        for (content, item), said, vector, distance in zip(good, predictions, embedding, far.tolist(), strict=True):
+        for (content, _), said, vector, (numbers, kind), distance in zip(
+            good, predictions, embedding, like, far, strict=True
+        ):
             unlike = 0 < self.limit < distance
-            numbers, kind = seen.text(content) if self.text else seen.picture(item, content)
             found.append(
                 Answer(
                     label=said.label,

@@ -17,7 +17,7 @@ class Share(BaseModel):
 
 
 class Novelty(BaseModel):
-    """How far the embedding is from the nearest training item shown in the bundle, and what nearly all stay below."""
+    """How far it is from all that was learned (0: in the middle of it), and what nearly all known things stay below."""
 
     distance: float
     limit: float

@@ -21,12 +21,23 @@ import torch
 from numpy.typing import NDArray
 
 from inflame import host, store
-from inflame.artifact import manifest
+from inflame.artifact import manifest, seen
 from inflame.artifact.contents import Contents
 from inflame.artifact.loader import Pictures, centre, normalise
 from inflame.artifact.texts import Texts, decode
 from inflame.errors import InflameError
-from inflame.model.engine import bundle, calibrate, expected, expecting, freeze, metrics, nearest, predictor, recorded
+from inflame.model.engine import (
+    bundle,
+    calibrate,
+    expected,
+    expecting,
+    freeze,
+    metrics,
+    nearest,
+    novelty,
+    predictor,
+    recorded,
+)
 from inflame.model.engine.card import card
 from inflame.model.engine.device import where
 from inflame.model.engine.memory import Parts, joined
@@ -45,6 +56,7 @@ ALONE = 10  # items that are answered one at a time, to see how long one takes
 PART, LONGEST = 0.04, 3.0  # of a run's time, and seconds, to learn what is expected
 AFTER = 1.5  # seconds of the budget that are left for what follows
 SEEN = 1000  # held-out items that the reference statistics of the inputs come from
+LOOKED = 15_000_000  # pixels of them that are looked at to say what is strange: half a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +94,7 @@ def publish(run: Run, dataset: Dataset, model: Model, items: Mapping[str, Items]
         split=model.source,
     )
     shown = _nearest(dataset, model, items["train"])
-    if items.get("val"):  # else what is held out in turn is also shown: no distance at all
-        near = nearest.Nearest(shown, text=dataset.kind == "text").distance(model.embedding)
-        statistics["distance"] = np.quantile(near, np.linspace(0, 1, 101)).round(5).tolist()
+    statistics["novelty"] = _usual(model, items.get("val"), shown, statistics["embedding"]["mean"])
     bundle.export(
         run.path / "bundle",
         net=model.net,
@@ -99,6 +109,20 @@ def publish(run: Run, dataset: Dataset, model: Model, items: Mapping[str, Items]
     )
     run.status(bundle="bundle")
     return time.monotonic() - began
+
+
+def _usual(model: Model, held: Items | None, shown: bytes, middle: Sequence[float]) -> dict[str, Any]:
+    """How strange held-out pictures are; nothing without any, as for texts: what is held out in turn is also shown."""
+    places = {uri: place for place, uri in enumerate(model.uris)} if len(model.embedding) == len(model.uris) else {}
+    if not isinstance(held, Pictures) or not isinstance(model.preprocess, Preprocess) or not places.keys() & held.uris:
+        return {}
+    own = np.array([row for row, uri in enumerate(held.uris) if uri in places])
+    embedding = model.embedding[[places[held.uris[row]] for row in own]]
+    count = min(SEEN, len(own), max(novelty.LEAST, LOOKED // model.preprocess.size**2))
+    rows = np.linspace(0, len(own) - 1, count).astype(np.int64)  # from all of them: they may be in order
+    pixels = centre(held.pixels[own[rows]], model.preprocess.size).numpy()
+    like = np.stack([seen.picture(picture)[0] for picture in pixels])
+    return novelty.record(nearest.Nearest(shown, text=False), np.asarray(middle), embedding, like, rows)
 
 
 def _nearest(dataset: Dataset, model: Model, train: Items) -> bytes:

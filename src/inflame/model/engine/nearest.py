@@ -1,7 +1,7 @@
 """Some training items in the bundle, to show beside an answer what it is like: `nearest.npz`.
 
-At most a few hundred, as many of each class as there are, each with its embedding (float16, length 1), its uri and a
-small picture of it or the beginning of its text. About 4 kB an item; no pickles.
+At most a few hundred, as many of each class as there are, each with its embedding (float16, length 1, and how long it
+was), its uri and a small picture of it or the beginning of its text. About 4 kB an item; no pickles.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def pack(*, embedding: Floats, labels: Sequence[str], uris: Sequence[str], shown
     np.savez(
         file,
         embedding=_unit(embedding).astype(np.float16),
+        length=np.linalg.norm(np.asarray(embedding, np.float32), axis=1),
         labels=np.array(labels, dtype=np.str_),
         uris=np.array([uri.encode(errors="surrogateescape") for uri in uris], dtype=np.bytes_),
         shown=np.frombuffer(b"".join(shown), np.uint8),
@@ -91,9 +92,10 @@ class Nearest:
     def __init__(self, content: bytes, *, text: bool) -> None:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             self._vectors = file["embedding"].astype(np.float32)
+            self._length = file["length"] if "length" in file else np.ones(len(self._vectors), np.float32)
             self._labels, self._uris = file["labels"].tolist(), file["uris"].tolist()
             self._shown, self._ends = file["shown"].tobytes(), [0, *file["ends"].tolist()]
-        self._text = text
+        self.text = text
 
     def spread(self) -> NDArray[np.float32]:
         """How far each item is from the nearest of the others: [M], what is usual. Empty for less than two."""
@@ -107,6 +109,10 @@ class Nearest:
         """How far each of the embeddings [N,D] is from its nearest item: [N]."""
         alike = _unit(embeddings) @ self._vectors.T
         return np.asarray(np.maximum(1 - alike.max(axis=1), 0), np.float32)
+
+    def directions(self, centre: Floats) -> NDArray[np.float32]:
+        """Where the items lie, seen from the centre [D]: [M,D], each of length 1."""
+        return _unit(self._vectors * self._length[:, None] - np.asarray(centre, np.float32))
 
     def __call__(self, embedding: Floats, count: int) -> tuple[Near, ...]:
         """The `count` items nearest to embedding [D], the nearest first."""
@@ -132,7 +138,7 @@ class Nearest:
 
     def _near(self, row: int, distance: float) -> Near:
         shown = self._shown[self._ends[row] : self._ends[row + 1]]
-        how: dict[str, Any] = {"snippet": shown.decode()} if self._text else {"thumb": shown}
+        how: dict[str, Any] = {"snippet": shown.decode()} if self.text else {"thumb": shown}
         uri = self._uris[row].decode(errors="surrogateescape")
         return Near(uri=uri, label=self._labels[row], distance=max(0.0, distance), **how)
 
