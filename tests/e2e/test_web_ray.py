@@ -66,6 +66,11 @@ def _replicas(pid: int) -> list[int]:
     return found
 
 
+def _output(pid: int) -> list[str]:
+    """What a replica has written, which Ray keeps."""
+    return Path(f"/proc/{pid}/fd/2").resolve().read_text(encoding="utf-8").splitlines()
+
+
 def test_one_of_two_is_killed(site: tuple[str, int], photo_set: Path) -> None:
     address, pid = site
     good = (photo_set / "apple" / "apple_10.jpg").read_bytes()
@@ -73,8 +78,14 @@ def test_one_of_two_is_killed(site: tuple[str, int], photo_set: Path) -> None:
         first = client.post("v1/classify", files={"file": good})
         assert first.json()["results"][0]["label"] == "apple"
         assert first.headers["x-content-type-options"] == "nosniff"  # the guard is there as well
+        kept = first.json()["results"][0]["id"]
+        while {client.get(f"v1/results/{kept}").status_code for _ in range(10)} != {200}:
+            time.sleep(0.1)  # it is written a moment later, and the replica that wrote it may be killed below
+        client.post("v1/models/fruit/rollback", headers={"X-Request-ID": "an-act"})
         replicas = _replicas(pid)
         assert len(replicas) == 2
+        lines = [line for one in replicas for line in _output(one) if "an-act" in line and line.startswith("{")]
+        assert sorted(json.loads(line)["event"] for line in lines) == ["audit", "request"]
         os.kill(replicas[0], signal.SIGKILL)
         codes = [client.post("v1/classify", files={"file": good}).status_code for _ in range(100)]
         assert codes.count(200) >= 98, codes  # what was with it when it died may fail
@@ -83,5 +94,4 @@ def test_one_of_two_is_killed(site: tuple[str, int], photo_set: Path) -> None:
             time.sleep(0.2)
         assert len(now) == 2
         assert replicas[0] not in now
-        kept = first.json()["results"][0]["id"]  # any replica finds it: the log is one
-        assert {client.get(f"v1/results/{kept}").status_code for _ in range(10)} == {200}
+        assert {client.get(f"v1/results/{kept}").status_code for _ in range(10)} == {200}  # the log is one

@@ -70,8 +70,9 @@ class Deployment:
         folders, settings = self._folders, self._settings
 
         def build() -> FastAPI:
-            from inflame.web import app, memory
+            from inflame.web import app, memory, server
 
+            server.log_to_stderr()  # of the replica, which Ray keeps
             memory.keep()
             return app.make(folders, settings)
 
