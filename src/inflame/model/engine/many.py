@@ -60,6 +60,7 @@ def run(program: Path, words: Sequence[str], devices: int) -> int:
             [sys.executable, "-m", "torch.distributed.run", *options, str(program), *words],
             env=environment,
             preexec_fn=join,  # noqa: PLW1509 - before any thread of ours
+            process_group=0,  # a Ctrl-C comes from us alone: of two, torchrun would make a SIGTERM
         )
         before = {
             number: signal.signal(number, lambda number, _: child.send_signal(number))
