@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from inflame import host
 from inflame.artifact import loader
@@ -125,6 +126,30 @@ def test_the_scale_goes_on_after_a_resume(make_learner: Make) -> None:
     two.load_state_dict(one.state_dict())
     assert two._scaler.get_scale() == 1234.0
     assert One("cpu").state_dict() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_compiled_net_rounds_alike_whichever_sizes_of_batches_it_has_seen() -> None:
+    """Else a resume that begins with the short last batch of an epoch would give other bits."""
+
+    def gradients(sizes: tuple[int, int]) -> dict[int, list[torch.Tensor]]:
+        torch._dynamo.reset()  # as a new process
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Linear(288, 32), nn.LayerNorm(32)
+        )
+        model, _ = One("cpu", compiled=True, threads=1).setup(net, torch.optim.SGD(net.parameters(), 0.1))
+        found = {}
+        for size in sizes:
+            net.zero_grad()
+            x = torch.randn(size, 1, 8, 8, generator=torch.Generator().manual_seed(size))
+            nn.functional.cross_entropy(model(x), torch.arange(size)).backward()
+            found[size] = [parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None]
+        return found
+
+    one, other = gradients((8, 5)), gradients((5, 8))
+    assert all(torch.equal(mine, theirs) for size in one for mine, theirs in zip(one[size], other[size], strict=True))
 
 
 # --- many ----------------------------------------------------------------------------------------

@@ -251,7 +251,9 @@ def where(net: nn.Module) -> torch.device:
 
 
 def _compiled(net: nn.Module, place: torch.device) -> nn.Module:
-    made: Any = torch.compile(net, mode="reduce-overhead" if place.type == "cuda" else "default")
+    # Each size of a batch for itself: kernels for many round by which size came first, which may be another one after a
+    # resume.
+    made: Any = torch.compile(net, mode="reduce-overhead" if place.type == "cuda" else "default", dynamic=False)
     return made  # type: ignore[no-any-return]
 
 
