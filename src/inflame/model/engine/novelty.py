@@ -104,8 +104,9 @@ def _along(embedding: Floats, centre: Floats, directions: Floats, reach: float) 
     found = np.asarray(embedding, np.float32) - centre.astype(np.float32)
     length = np.linalg.norm(found, axis=1)
     place = max(len(directions) - NEIGHBOUR, 0)
-    into = np.partition(found @ directions.T, place, axis=1)[:, place].astype(np.float64)
-    return into * np.minimum(1, reach / np.maximum(length, 1e-12))
+    into: F64 = np.partition(found @ directions.T, place, axis=1)[:, place].astype(np.float64)
+    into *= np.minimum(1, reach / np.maximum(length, 1e-12))
+    return into
 
 
 def _strange(known: Mapping[str, Any], along: Floats, seen: Floats | None) -> F64:
