@@ -58,6 +58,14 @@ def test_two_epochs_show_an_item_and_its_mirror_image(pictures: loader.Pictures)
     assert all(torch.equal(first[item], second[item].flip(2)) for item in first)
 
 
+def test_a_few_pictures_are_of_all_classes(pictures: loader.Pictures) -> None:
+    some = loader.few(pictures, 7)
+    assert some.labels.tolist() == [0, 7, 14, 21, 28, 35, 42]  # in a folder they stand class by class
+    assert some.uris == tuple(map(str, some.labels.tolist()))
+    assert torch.equal(some.pixels, pictures.pixels[some.labels])
+    assert loader.few(pictures, 50) is pictures
+
+
 @pytest.mark.parametrize("mode", ["constant", "reflect"])
 def test_shift_is_a_window_of_the_framed_picture(pictures: loader.Pictures, mode: str) -> None:
     dice = torch.rand(50, 8, generator=torch.Generator().manual_seed(1))

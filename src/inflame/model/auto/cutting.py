@@ -109,9 +109,9 @@ def _compete(
         backbone, said = _best(
             s, found, lambda one, part: cut_up(s, stems[one.name], part, hashes, views=1).features[0], sample
         )
-    seconds = _seconds(cut_open(s, backbone, CANVAS), loader.head(train, probe.BATCH))
+    seconds = _seconds(cut_open(s, backbone, CANVAS), loader.few(train, probe.BATCH))
     size, views, share = _size(s, seconds, everything)
-    few = cut_up(s, cut_open(s, backbone, size), resized(loader.head(train, 2), size), hashes, views=1)
+    few = cut_up(s, cut_open(s, backbone, size), resized(loader.few(train, 2), size), hashes, views=1)
     each = few.activations.nbytes / len(few.labels)
     looks = f"{views} view{'s' if views > 1 else ''}"
     s.say("plan", f"{backbone.name} at {size} px: {said}; {looks}; {_left(s)}")

@@ -45,7 +45,7 @@ def train(s: Session, settings: Settings, road: Road) -> dict[str, Any]:
     plain = Preprocess(size=road.side, resize=road.side, channels=road.channels)
     pictures = loader.load(s.dataset, plain, progress=s.progress("decoding"))
     if "val" in pictures:
-        pictures["val"] = loader.head(pictures["val"], HELD)
+        pictures["val"] = loader.few(pictures["val"], HELD)
     preprocess, held = _coloured(plain, pictures["train"]), pictures.get("val") or pictures["train"]
     classes, labels = len(s.dataset.classes), held.labels.numpy()
     ladder = Ladder(s, confidence=h.confidence)
@@ -102,7 +102,7 @@ def _learner(
     """What learns, and how: by the epochs that the time is likely to be enough for."""
     h, train, classes = settings.hyperparam, pictures["train"], len(s.dataset.classes)
     criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
-    few = partial(loader.Batches, loader.head(train, FIRST), preprocess, seed=settings.seed, shuffle=True)
+    few = partial(loader.Batches, loader.few(train, FIRST), preprocess, seed=settings.seed, shuffle=True)
     torch.manual_seed(settings.seed)
     net = nets.small(size=road.side, channels=road.channels, classes=classes)
     device = s.pace(net, few(batch_size=h.batch_size or BATCH), criterion, epochs=h.num_epochs)
@@ -120,7 +120,7 @@ def _learner(
         device = s.pace(net, few(batch_size=TRIED), criterion, epochs=h.num_epochs, name="pace of pairs")
         size = _size(s, net, few(batch_size=pairs.BATCH), criterion, device, len(train), "batch size of pairs")
         epochs = s.kept("epochs of pairs", lambda: float(h.num_epochs) or s.left() / max(s.each * len(train), 1e-9))
-    nets.whiten(net, loader.normalise(train.pixels[:FIRST], preprocess))
+    nets.whiten(net, loader.normalise(loader.few(train, FIRST).pixels, preprocess))
     s.hold_back(net, preprocess, pictures, looks=2 if safe else 1)
     plan = (recipe.paired if paired else recipe.small)(epochs, h)
     s.reasons.because("recipe", plan.words(), plan.why)
@@ -144,7 +144,7 @@ def _learner(
         schedule=optim.triangle(0.0 if paired else h.warmup),
         device=device,
         train_loader=mixed(batches, classes=classes, mixup=plan.mixup, cutmix=plan.cutmix),
-        val_loader=loader.Batches(loader.head(held, WATCHED), preprocess, batch_size=500),
+        val_loader=loader.Batches(loader.few(held, WATCHED), preprocess, batch_size=500),
         step=growing[0] if growing else None,
         hooks=[*s.hooks(patience=h.patience), *growing, *([hooks.Ema(plan.ema)] if plan.ema else [])],
     )
@@ -210,7 +210,7 @@ def _moves(road: Road, by: int, hidden: float, *, mirror: bool) -> augment.Trans
 def _mirror_safe(linear: Model, preprocess: Preprocess, held: Pictures) -> tuple[float, bool]:
     """Whether mirror images keep their class, by evidence: a mirrored shirt is a shirt, a mirrored 3 is none. The share
     of its accuracy that the linear model keeps on mirror images, and whether that is enough."""
-    part = loader.head(held, WATCHED)
+    part = loader.few(held, WATCHED)
     flipped = Pictures(pixels=part.pixels.flip(2), labels=part.labels, uris=part.uris)
     labels = part.labels.numpy()
     plain, turned = (

@@ -45,11 +45,12 @@ def train(settings: Settings) -> dict[str, Any]:
         if place.type == "cuda":
             _rehearse(net, place)
         with clocks.running():
-            nets.whiten(net, loader.normalise(batches.pixels[:SEEN], PICTURES))
+            some = batches.pixels[:: max(1, len(batches.pixels) // SEEN)]
+            nets.whiten(net, loader.normalise(some, PICTURES))
         criterion = nn.CrossEntropyLoss(label_smoothing=h.label_smoothing)
         finished = partial(s.model, preprocess=PICTURES, pictures=pictures, how="speed run from scratch")
         growing = graphs.Growing(h.sides, h.until, compiled=h.compiled, say=partial(s.say, "plan"))
-        few = batch(loader.head(pictures["train"], TRIED), batch_size=TRIED)
+        few = batch(loader.few(pictures["train"], TRIED), batch_size=TRIED)
         cuda = place.type == "cuda" and s.device is None
         learner = Learner(
             net=net,
@@ -113,7 +114,7 @@ def _rehearse(net: nets.Classifier, place: torch.device) -> None:
 
 def _answering(learner: Learner, pictures: dict[str, Pictures], h: Any) -> float:
     """Seconds that all the answers after training will take, by the quicker of two tries."""
-    few, tries = loader.head(pictures["train"], TRIED), []
+    few, tries = loader.few(pictures["train"], TRIED), []
     for _ in range(2):
         began = time.perf_counter()
         conclude.answers(learner.net, PICTURES, few)  # type: ignore[arg-type]

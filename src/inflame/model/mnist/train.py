@@ -37,7 +37,7 @@ def train(settings: Settings) -> dict[str, Any]:
         # 2. What learns, and how.
         torch.manual_seed(settings.seed)
         net = build(len(s.dataset.classes))
-        whiten(net, loader.normalise(pictures["train"].pixels[:5000], PICTURES))
+        whiten(net, loader.normalise(loader.few(pictures["train"], 5000).pixels, PICTURES))
         optimizer = optim.adamw(net, learning_rate=h.learning_rate, weight_decay=h.weight_decay)
         criterion = nn.CrossEntropyLoss(label_smoothing=h.label_smoothing)
         finished = partial(s.model, preprocess=PICTURES, pictures=pictures, how="a small net, trained from scratch")
@@ -48,7 +48,7 @@ def train(settings: Settings) -> dict[str, Any]:
             schedule=optim.triangle(h.warmup),
             device=s.pace(net, batches, criterion, epochs=h.num_epochs),  # the fastest way on this machine
             train_loader=batches,
-            val_loader=loader.Batches(loader.head(pictures["val"], 1000), PICTURES, batch_size=500),
+            val_loader=loader.Batches(loader.few(pictures["val"], 1000), PICTURES, batch_size=500),
             hooks=[*s.hooks(finished, pictures, patience=h.patience), *([hooks.Ema(h.ema)] if h.ema else [])],
         )
 
