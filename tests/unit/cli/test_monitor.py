@@ -252,7 +252,7 @@ def test_mistakes(say: Any, words: list[str], told: str) -> None:
 
 
 def test_a_rehearsal_rings_after_the_change_and_not_before(say: Any) -> None:
-    found = json.loads(say("rehearse", "noise=0.9", "--windows", "1", "--window", "100", "--json")[0])
+    found = json.loads(say("rehearse", "turn=0.9", "--windows", "1", "--window", "100", "--json")[0])
     assert [row["severity"] for row in found["windows"]] == [0.0, 0.0, 0.9]
     assert found["windows"][0]["level"] != RISK  # a clean window may look changed once in a hundred
     assert found["rang"][RISK] == 100
