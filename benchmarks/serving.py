@@ -2,7 +2,7 @@
 plain FastAPI applications, and LitServe, BentoML and Ray Serve where they are installed in .peers/litserve,
 .peers/bentoml and .peers/ray.
 
-    python -m benchmarks.serving BUNDLE PHOTOS [--seconds 2] [--rounds 6]
+    python -m benchmarks.serving BUNDLE PHOTOS [--seconds 2] [--rounds 6] [--runtime onnxruntime]
 
 All get the same requests: one JPEG of about 60 kB in a form, over kept connections from 1, 16 or 32 clients on the same
 machine. All run all the time and are asked in turn, a few seconds each and in both orders, so that a machine that is
@@ -127,13 +127,14 @@ def photos(folder: Path, count: int = 64) -> list[bytes]:
 
 
 @contextmanager
-def server(kind: str, bundle: Path) -> Iterator[tuple[int, str, int]]:
-    """Port, path and process id of a server that answers."""
+def server(kind: str, bundle: Path, runtime: str = "") -> Iterator[tuple[int, str, int]]:
+    """Port, path and process id of a server that answers. runtime: of ours; empty: the one that it chooses."""
     with socket.socket() as link:
         link.bind(("127.0.0.1", 0))
         port = link.getsockname()[1]
     path = "/v1/classify" if kind == "inflame" else "/predict"
     command = [sys.executable, "-m", "inflame", "serve", str(bundle), "--port", str(port), "--json"]
+    command += ["--runtime", runtime] if runtime else []
     if kind != "inflame":
         python, program, engine = PEERS[kind]
         command = [str(python), _script(kind, program), str(bundle), str(port), engine]
@@ -264,9 +265,9 @@ class Offline:
 class Online:
     """One server that runs."""
 
-    def __init__(self, kind: str, bundle: Path, content: bytes, stack: ExitStack) -> None:
+    def __init__(self, kind: str, bundle: Path, content: bytes, stack: ExitStack, runtime: str) -> None:
         began = time.monotonic()
-        self._port, self._path, self._pid = stack.enter_context(server(kind, bundle))
+        self._port, self._path, self._pid = stack.enter_context(server(kind, bundle, runtime))
         warm(self._port, self._path, content)
         print(f"{kind}: first answer {time.monotonic() - began:.1f} s after its start, {memory(self._pid):.0f} MB")
 
@@ -309,6 +310,7 @@ def main() -> None:
     words.add_argument("--rounds", type=int, default=6)
     words.add_argument("--clients", type=int, nargs="*", default=[1, 16, 32])
     words.add_argument("--without", nargs="*", default=[], help="names of peers that are left out")
+    words.add_argument("--runtime", default="", help="of ours: onnxruntime, openvino-bf16, …; else the one it chooses")
     given = words.parse_args()
     files = photos(given.photos)
     print(f"{len(files)} JPEGs of {sum(map(len, files)) / len(files) / 1000:.0f} kB, {os.cpu_count()} cores\n")
@@ -317,7 +319,7 @@ def main() -> None:
         kinds: dict[str, Offline | Online] = {"offline loop": Offline(given.bundle)}
         for kind in ["inflame", *(one for one, (python, *_) in PEERS.items() if python.exists())]:
             if kind not in given.without:
-                kinds[kind] = Online(kind, given.bundle, files[0], stack)
+                kinds[kind] = Online(kind, given.bundle, files[0], stack, given.runtime)
         for turn in range(given.rounds):
             for clients in given.clients:
                 for kind, one in list(kinds.items())[:: -1 if turn % 2 else 1]:
