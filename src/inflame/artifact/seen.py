@@ -7,7 +7,7 @@ A number that can't be known is NaN.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -40,10 +40,13 @@ def names(*, text: bool) -> tuple[str, ...]:
 
 def picture(pixels: NDArray[np.uint8], content: bytes | None = None) -> tuple[NDArray[np.float32], str]:
     """`PICTURES` of a prepared picture [S, S, C] and the file it came in, and the type of that file."""
-    planes = [np.ascontiguousarray(plane) / np.float32(255) for plane in np.moveaxis(pixels, -1, 0)]
-    grey = sum(planes[1:], planes[0]) / np.float32(len(planes))  # eight times as quick as a mean over the last axis
-    found = [float(grey.mean()), float(grey.std()), *_edges(grey), _colour(planes)]
-    found += [float((grey < 0.02).mean()), float((grey > 0.98).mean())]
+    # Whole numbers of 16 bits all the way: a third of the time that floating point takes, and exact.
+    planes = np.moveaxis(pixels, -1, 0).astype(np.int16, order="C")
+    grey, white = planes.sum(axis=0, dtype=np.int16), 255 * len(planes)
+    mean, deviation = _moments(grey)
+    found = [mean / white, deviation / white, *(one / white for one in _edges(grey)), _colour(planes)]
+    dark, bright = math.ceil(0.02 * white), math.floor(0.98 * white)
+    found += [np.count_nonzero(grey < dark) / grey.size, np.count_nonzero(grey > bright) / grey.size]
     kind, more = _file(content) if content is not None else ("", [np.nan] * 5)
     return np.array(found + more, np.float32), kind
 
@@ -65,24 +68,34 @@ def text(content: bytes) -> tuple[NDArray[np.float32], str]:
     return np.array(found, np.float32), "text"
 
 
-def _edges(grey: NDArray[np.floating[Any]]) -> tuple[float, float]:
-    """Sharpness and noise of a grey picture."""
+def _moments(values: NDArray[np.int16]) -> tuple[float, float]:
+    """Mean and deviation of values up to 1,024 on either side of zero."""
+    mean = int(values.sum(dtype=np.int64)) / values.size
+    near = round(mean)
+    apart = (values - np.int16(near)).astype(np.int32)  # around the mean, where squares are small
+    apart *= apart
+    square = int(apart.sum(dtype=np.int64)) / values.size
+    return mean, math.sqrt(max(0.0, square - (mean - near) ** 2))
+
+
+def _edges(grey: NDArray[np.int16]) -> tuple[float, float]:
+    """Sharpness and noise of a grey picture, in its unit."""
     if min(grey.shape) < 3:
         return 0.0, 0.0
     across = grey[:, :-2] - 2 * grey[:, 1:-1] + grey[:, 2:]
     both = across[:-2] - 2 * across[1:-1] + across[2:]
     down = grey[:-2, 1:-1] - 2 * grey[1:-1, 1:-1] + grey[2:, 1:-1]
-    sharp = np.abs(across[1:-1] + down).mean()
-    return float(sharp), float(np.sqrt(np.pi / 2) / 6 * np.abs(both).mean())
+    sharp, rough = (int(np.abs(one).sum(dtype=np.int64)) / one.size for one in (across[1:-1] + down, both))
+    return sharp, math.sqrt(math.pi / 2) / 6 * rough
 
 
-def _colour(planes: Sequence[NDArray[np.floating[Any]]]) -> float:
+def _colour(planes: NDArray[np.int16]) -> float:
     if len(planes) < 3:
         return 0.0
     red, green, blue = planes[:3]
-    one = red - green
-    other = (red + green) / 2 - blue
-    return float(np.hypot(one.std(), other.std()) + 0.3 * np.hypot(one.mean(), other.mean()))
+    one = _moments(red - green)
+    other = _moments(red + green - 2 * blue)
+    return (math.hypot(one[1], other[1] / 2) + 0.3 * math.hypot(one[0], other[0] / 2)) / 255
 
 
 def _file(content: bytes) -> tuple[str, list[float]]:
