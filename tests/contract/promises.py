@@ -57,22 +57,26 @@ class Promises:
     def test_on_a_bad_day_there_is_one_job_in_the_end(
         self, faults: list[str], place: Any, server: Any, control: Any, spec: Spec, packed: Package, wait: Wait
     ) -> None:
-        request = place.request(spec("sleep=1"), packed)
+        asked = spec("until=over")  # not over while it is sent: it would be sent again
+        request = place.request(asked, packed)
         server.faults += faults
         job = place.send(request)
         assert not server.faults, "the bad day was over before it began"
         assert self.names(place, control) == [job.id]
+        store.write(f"{asked.output}/over", "")
         assert wait(place, job).status == "done"
 
     def test_sent_by_three_at_once_is_one_job(
         self, place: Any, control: Any, spec: Spec, packed: Package, wait: Wait
     ) -> None:
-        request = place.request(spec("sleep=1"), packed)
+        asked = spec("until=over")  # not over before the last of them has looked
+        request = place.request(asked, packed)
         with ThreadPoolExecutor() as pool:
             jobs = list(pool.map(lambda one: one.send(request), self.senders(place)))
         assert len(jobs) == 3
         assert {job.id for job in jobs} == set(self.names(place, control))
         assert len(self.names(place, control)) == 1
+        store.write(f"{asked.output}/over", "")
         assert wait(place, jobs[0]).status == "done"
         assert place.send(request).id != jobs[0].id, "it has ended: this is a new one"
 

@@ -48,6 +48,8 @@ if "model" in words and os.environ.get("SAGEMAKER_BASE_DIR"):
     pathlib.Path(os.environ["SAGEMAKER_BASE_DIR"], "model", "net.txt").write_text("net")
 if not began:
     time.sleep(float(words.get("sleep", 0)))
+while "until" in words and not store.exists(store.join(job["output"], words["until"])):
+    time.sleep(0.1)
 sys.exit(int(words.get("code", 0)))
 """
 

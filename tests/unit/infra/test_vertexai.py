@@ -159,10 +159,12 @@ class TestPromises(Promises, Spot, Timed):
         self, place: VertexAI, server: Server, control: Control, spec: Spec, packed: Package, wait: Wait
     ) -> None:
         """Vertex AI takes all of them; one goes on, the others are cancelled."""
-        request = place.request(spec("sleep=3"), packed)
+        asked = spec("until=over")  # not over before the last of them has looked
+        request = place.request(asked, packed)
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda one: one.send(request), self.senders(place)))
         job = place.send(request)
+        store.write(f"{asked.output}/over", "")
         assert wait(place, job).status == "done"
         ended = [wait(place, Job(id=name, backend="vertexai", status="")).status for name in control.jobs]
         assert sorted(ended) == ["done", *["stopped"] * (len(ended) - 1)]
