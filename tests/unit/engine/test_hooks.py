@@ -249,8 +249,10 @@ def test_the_saved_state_has_seen_all_hooks(make_learner: Make, tmp_path: Path, 
 
 @pytest.fixture
 def quiet_signals() -> Iterator[None]:
-    """Whatever a test does to the signals is undone."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    """Signals as in a process that has just begun: where coverage is measured SIGTERM has its handler, which would have
+    the last word and end the tests. Whatever a test does to them is undone."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
