@@ -87,7 +87,8 @@ class Spans:
         try:
             resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
             self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-            self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+            self._exporter = OTLPSpanExporter()
+            self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         except ValueError as error:
             raise UserError(
                 f"OpenTelemetry can't be set up: {error}", where="OTEL_…", remedy="Correct the variable, or unset it."
@@ -108,10 +109,12 @@ class Spans:
         return Request(self._tracer, span, method)
 
     def close(self) -> None:
-        """Sends what is left, as far as there is time."""
+        """Sends what is left, as far as there is time; what is left then is lost, and said to be."""
         thread = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         thread.start()
         thread.join(_LAST)
+        if thread.is_alive():
+            self._exporter.shutdown()  # type: ignore[no-untyped-call] # tries nothing again
 
 
 @final

@@ -28,6 +28,16 @@ Serve = Callable[..., httpx.Client]
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
+@pytest.fixture(autouse=True)
+def _nobody_sends_on() -> Iterator[None]:
+    """After a test no thread still tries to send its spans, and says at some later time that it couldn't."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "last spans" or thread.name.startswith("OtelBatch"):
+            thread.join(5)
+            assert not thread.is_alive(), thread
+
+
 class Collector:
     """What a collector has been told: `spans` in their order, `raw` the bodies, `resource` what they are of."""
 
