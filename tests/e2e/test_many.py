@@ -144,6 +144,7 @@ def test_stopped_on_two_it_goes_on_on_one_and_on_four_and_says_so(begun: Begun, 
     _, err = child.communicate()
     assert child.returncode == 143, err
     assert "interrupted" in err
+    assert "Traceback" not in err
     state = checkpoint.load(tmp_path / "1" / "last")
     assert state is not None
     assert 0 < state["at"]["step"] < rows(whole)[-1]["step"]
@@ -186,6 +187,7 @@ def test_two_processes_that_are_stopped_or_killed_end_with_the_same_bits(
     kill(who, child, worker)
     _, err = child.communicate()
     assert child.returncode == code, err
+    assert "Traceback" not in err
     while worker(0) or worker(1):  # nobody is left alone with the run
         time.sleep(0.05)
     state = json.loads((tmp_path / "run" / "status.json").read_text())["state"]

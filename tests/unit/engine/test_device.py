@@ -18,7 +18,7 @@ from torch import nn
 from inflame import host
 from inflame.artifact import loader
 from inflame.errors import MissingExtra, UserError
-from inflame.model.engine import many, processes
+from inflame.model.engine import many
 from inflame.model.engine.device import One, pick
 from inflame.model.engine.learner import Learner
 from inflame.model.engine.processes import Many
@@ -216,18 +216,6 @@ def test_other_versions_are_refused_by_the_first_and_followed_by_the_others(monk
         torch.distributed, "all_gather_object", lambda found, mine: found.__setitem__(slice(2), [mine] * 2)
     )
     _process(0, 2)._compare()
-
-
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    processes._require(torch.device("cuda"), 2)
-    processes._require(torch.device("cpu"), 9)
-    with pytest.raises(UserError, match="has 2 GPUs") as error:
-        processes._require(torch.device("cuda"), 3)
-    assert "devices=2" in error.value.remedy
-    monkeypatch.setenv("RANK", "1")
-    with pytest.raises(Follows):
-        processes._require(torch.device("cuda"), 3)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from inflame.artifact import finding
 from inflame.config import Settings
 from inflame.errors import DataError
-from inflame.model.engine import backbones, session, wording
+from inflame.model.engine import backbones, session
 from inflame.records import Preprocess
 
 from . import photos, plan, small, words
@@ -16,8 +15,6 @@ SQUARES = Preprocess(size=plan.CANVAS, resize=plan.CANVAS)
 
 def train(settings: Settings) -> dict[str, Any]:
     """Trains, tests, bundles and reports; returns the result."""
-    if settings.devices > 1 and finding.are_texts(settings.io.training_input):
-        wording.alone(settings)
     canvas = SQUARES if plan.may_be_photos(settings.io.training_input) else None
     with session.begin(settings, canvas=canvas, epochs=settings.hyperparam.num_epochs) as s:
         if s.dataset.kind == "text":

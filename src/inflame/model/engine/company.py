@@ -9,7 +9,6 @@ from typing import Any, final
 import torch
 
 from inflame import host
-from inflame.errors import SettingError
 from inflame.model.engine import many
 from inflame.model.engine.processes import Many
 from inflame.runs import Follows
@@ -76,20 +75,9 @@ class Company:
     def refuse(self, why: str) -> None:
         """Refuses several processes for a training that has no use for them. SettingError of the first one, the others
         follow."""
-        if self.follows:
-            raise Follows
         device = self.device or self._others
         if device is not None:
-            raise useless(why, device.world)
-
-
-def useless(why: str, devices: int) -> SettingError:
-    """The error for a training that has no use for so many devices."""
-    return SettingError(
-        f"{why}: more than one device would do nothing for it.",
-        where=f"devices={devices}",
-        remedy="Leave devices out. Small pictures, and photos of which a whole network learns, use several.",
-    )
+            many.refuse(why, device.world)
 
 
 def here(usual: int = 1) -> int:

@@ -44,7 +44,8 @@ class Many(Device):
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces every process
         place = pick(accelerator)
         here, nodes = many.started() or (devices, 1)
-        _require(place, here)
+        if isinstance(here, int):
+            many.require(here, torch.cuda.device_count() if place.type == "cuda" else 0)
         _meet(place)
         self._fabric: Any = fabric.Fabric(accelerator=place.type, devices=here, num_nodes=nodes, strategy="ddp")
         self._fabric.launch()
@@ -200,19 +201,6 @@ class Many(Device):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As on `One`."""
         self.one.load_state_dict(state)
-
-
-def _require(place: torch.device, devices: int | str) -> None:
-    """Refuses more processes than there are GPUs: UserError of the first one, the others follow."""
-    count = torch.cuda.device_count()
-    if place.type != "cuda" or not isinstance(devices, int) or devices <= count:
-        return
-    if not many.first():
-        raise Follows
-    raise UserError(
-        f"devices={devices}: this machine has {count} GPU{'s' * (count > 1)}.",
-        remedy=f"Use devices={count}, or more machines: see docs/training.md",
-    )
 
 
 def _meet(place: torch.device) -> None:

@@ -54,7 +54,8 @@ _TRAIN_EXTRA = ("onnx", "onnxscript", "safetensors", "sklearn", "timm", "torch",
 def main(folder: Path, argv: Sequence[str] | None = None) -> int:
     """Does what the words say with the model in `folder`; returns the exit code and raises nothing.
 
-    The folder's module `train` has `train(settings) -> dict` (or a `Record`), `score` has `score(settings)`.
+    The folder's module `train` has `train(settings) -> dict` (or a `Record`), `score` has `score(settings)`. Where
+    there is a module `alone`, its `alone(settings) -> str` says why several devices would do nothing, if so.
     A key `prediction` with `label` and `probability` is what is printed, or with `--json` the whole.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -238,6 +239,10 @@ class _Stop:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
+        if INSIDE in os.environ:
+            from inflame.model.engine import many
+
+            number = many.meant(number)
         again, self.caught, self.signal = self.caught, True, number
         if not again or number == signal.SIGINT:  # supervisors repeat SIGTERM: that must not disturb the saving
             raise KeyboardInterrupt
@@ -257,10 +262,13 @@ def _obey(folder: Path, given: list[str]) -> int:
         _print(help_text(folder))
         return 0
     settings = config.load(folder, words.settings)
-    if settings.devices > 1 and INSIDE not in os.environ:
+    if settings.devices > 1:
         from inflame.model.engine import many
 
-        return many.run(folder / "app.py", given, settings.devices)
+        if words.verb == "train" and (folder / "alone.py").is_file():
+            many.refuse(_function(folder, "alone")(settings), settings.devices)
+        if INSIDE not in os.environ:
+            return many.run(folder / "app.py", given, settings.devices)
     with contextlib.redirect_stdout(sys.stderr):  # whatever libraries print: stdout has one JSON line
         result = _looked(folder, words, settings) if settings.debug else _function(folder, words.verb)(settings)
         result = _explained(result) if settings.explain and words.verb == "train" else result

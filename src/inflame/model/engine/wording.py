@@ -11,24 +11,13 @@ from numpy.typing import NDArray
 from inflame import store
 from inflame.artifact import texts
 from inflame.artifact.texts import Texts
-from inflame.config import Settings
 from inflame.errors import DataError, SettingError
-from inflame.model.engine import bagging, company, many, nets, probe, sentences
+from inflame.model.engine import bagging, many, nets, probe, sentences
 from inflame.model.engine.conclude import Model
 from inflame.model.engine.session import Session
 from inflame.records import TextPreprocess, dumps
-from inflame.runs import Follows
 
 WORDS = "words.json"  # in the run folder: the words that speak for each class
-_WHOLE = "Texts are counted and fitted as a whole, in seconds"
-
-
-def alone(settings: Settings) -> None:
-    """Refuses several devices for texts, before any is read. SettingError of the first process, the others follow."""
-    if settings.devices > 1:
-        if not many.first():
-            raise Follows
-        raise company.useless(_WHOLE, settings.devices)
 
 
 def load(s: Session, *, least: int = 1, pairs: int = 2**18) -> tuple[TextPreprocess, dict[str, Texts]]:
@@ -37,7 +26,7 @@ def load(s: Session, *, least: int = 1, pairs: int = 2**18) -> tuple[TextPreproc
     The vocabulary is that of `train`. Raises DataError when the data set is one of pictures, or has no words, and
     SettingError for several processes, or for a look at batches that there aren't.
     """
-    s.company.refuse(_WHOLE)
+    s.company.refuse(many.WHOLE)
     if s.settings.debug in ("overfit", "profile"):
         raise SettingError(
             f"debug={s.settings.debug} looks at a net that learns in batches; texts are counted and fitted as a whole.",

@@ -9,7 +9,6 @@ from inflame.model.engine import conclude, sentences, session, wording
 def train(settings: Settings) -> dict[str, Any]:
     """Trains, tests, bundles and reports; returns the result."""
     h = settings.hyperparam
-    wording.alone(settings)
     with session.begin(settings) as s:
         # 1. Data: words and pairs of words are counted. What is held out is needed for nothing else: folds do it all.
         preprocess, items = wording.load(s, least=h.least, pairs=h.pairs)
