@@ -87,13 +87,29 @@ def test_drop_paste_camera_examples_and_many(browse: Callable[..., Any], photo_s
     assert page.evaluate("window.pwned") is None
 
 
+def test_what_is_like_nothing_is_remembered_as_that(browse: Callable[..., Any], tmp_path: Path) -> None:
+    from PIL import Image
+    from playwright.sync_api import expect
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    page = browse(viewport={"width": 390, "height": 800})
+    page.evaluate("""localStorage.setItem("inflame-history", '[{"id": "a", "label": "lime", "percent": "91.0"}]')""")
+    page.set_input_files("#file", tmp_path / "black.png")
+    expect(page.locator("#history li span")).to_have_text(["unlike anything seen", "lime · 91.0 %"])
+    page.set_input_files("#file", [tmp_path / "black.png", Path(__file__)])
+    expect(page.locator(".many tbody tr")).to_have_count(2)
+    assert page.locator(".many img").bounding_box()["width"] >= 40
+
+
 def test_without_scripts(browse: Callable[..., Any], photo_set: Path) -> None:
     from playwright.sync_api import expect
 
-    page = browse(java_script_enabled=False)
+    page = browse(java_script_enabled=False, viewport={"width": 390, "height": 640})
+    expect(page.locator(".drag")).to_be_hidden()  # neither dropping nor pasting is to be had
     page.set_input_files("#file", photo_set / "apple" / "apple_11.jpg")
     page.get_by_role("button", name="Name it").click()
     expect(page.locator(".verdict h2")).to_have_text("apple")
+    expect(page.locator("#answers img.shown")).to_be_in_viewport()  # the new page begins there
     expect(page.locator(".near li").first).to_be_visible()
     page.get_by_text("This is wrong").click()
     page.select_option("select[name=label]", "plum")
@@ -138,7 +154,9 @@ def test_a_talk(browse: Callable[..., Any]) -> None:
     expect(page.locator(".sources li").first).to_contain_text("card of this model")
     expect(page.locator(".turn .badge")).to_have_text("offline")
     page.fill("#question", "Who won the world cup?")
-    page.keyboard.press("Enter")
+    with page.expect_request("**/v1/chat") as asked:
+        page.keyboard.press("Enter")
+    assert asked.value.post_data_json["topic"] == "this model"  # what "it" would be
     expect(page.locator(".reply").nth(1)).to_contain_text("I only know about")
     page.get_by_role("button", name="This helps").first.click()
     expect(page.locator(".turn").first).to_contain_text("Thank you.")

@@ -44,14 +44,14 @@ _ENOUGH = "You have had many worded answers in this hour. Here are the facts the
 
 # What can be asked of a thing, by slot.
 _SUGGESTED = {
-    "look": "What does a {name} look like?",
-    "like": "What is a {name} mistaken for?",
-    "range": "Where does a {name} live?",
-    "diet": "What does a {name} eat?",
-    "season": "When can a {name} be seen?",
-    "life": "How does a {name} grow up?",
-    "use": "What is a {name} used for?",
-    "name": "Where does the name of {name} come from?",
+    "look": "What does the {name} look like?",
+    "like": "What is the {name} mistaken for?",
+    "range": "Where does the {name} live?",
+    "diet": "What does the {name} eat?",
+    "season": "When can the {name} be seen?",
+    "life": "How does the {name} grow up?",
+    "use": "What is the {name} used for?",
+    "name": "Where does the name of the {name} come from?",
     "model": "How good is this model?",
 }
 
@@ -85,6 +85,11 @@ class Reply:
     sentences: tuple[Sentence, ...]
     sources: tuple[Source, ...] = ()
     by: str = ""
+
+    @property
+    def topic(self) -> str:
+        """What it is about: the best of its sources."""
+        return self.sources[0].about if self.sources else ""
 
     @property
     def hedge(self) -> tuple[Sentence, ...]:
@@ -122,9 +127,9 @@ class Chat:
         self._talking = asyncio.Semaphore(_TALKS)
         self.suggested = _suggestions(tuple(self.find.cards.values()))
 
-    def reply(self, question: str, about: Answer | None, language: str = "en") -> Reply:
-        """The facts themselves, in that language as far as there are any."""
-        say, found = words.say(language), self._finds[language](question, _seen(about))
+    def reply(self, question: str, about: Answer | None, language: str = "en", topic: str = "") -> Reply:
+        """The facts themselves, in that language as far as there are any. `topic`: what the answer before was about."""
+        say, found = words.say(language), self._finds[language](question, _seen(about), topic=topic)
         if not found:
             return Reply(sentences=(Sentence(text=self._only(say)),))
         hedge = self._hedge(found, about, say)
@@ -134,25 +139,27 @@ class Chat:
         return Reply(sentences=(*hedge, *told), sources=_sources(found))
 
     async def stream(
-        self, question: str, about: Answer | None, language: str, client: str = ""
+        self, question: str, about: Answer | None, language: str, client: str = "", topic: str = ""
     ) -> AsyncIterator[Event]:
         """Events of an answer: sentence …, sources, by, done. Where an endpoint words it and fails, the facts follow;
         after something was said already, `by` and `cut` come before them. To be read in one task: the deadline holds
         in that alone. client: whose budget it is."""
-        reply = self.reply(question, about, language)
+        reply = self.reply(question, about, language, topic)
         if self.remote is None or not reply.sources or self._talking.locked():
             events = _events(reply.sentences, reply.sources)
         elif not self._budget.take(client):
             events = _events((Sentence(text=words.say(language)(_ENOUGH)), *reply.sentences), reply.sources)
         else:
-            async for event in self._worded(question, about, reply, language):
+            async for event in self._worded(question, about, reply, language, topic):
                 yield event
             return
         for event in events:
             yield event
 
-    async def _worded(self, question: str, about: Answer | None, reply: Reply, language: str) -> AsyncIterator[Event]:
-        found = self._finds[language](question, _seen(about), count=5)
+    async def _worded(
+        self, question: str, about: Answer | None, reply: Reply, language: str, topic: str
+    ) -> AsyncIterator[Event]:
+        found = self._finds[language](question, _seen(about), count=5, topic=topic)
         said, whole = 0, False
         for one in reply.hedge:
             yield _sentence(one)
@@ -182,11 +189,11 @@ class Chat:
         name, share = words.pretty(about.label), round(100 * about.probability)
         if about.unlike:
             return [
-                Sentence(text=say("Your picture is unlike anything I have seen. If it is a {a} nevertheless:", a=name))
+                Sentence(text=say("It is unlike anything I have seen. If it is of the kind {a} nevertheless:", a=name))
             ]
         if about.level in ("almost_certain", "very_likely"):
             return []
-        return [Sentence(text=say("If your picture shows a {a}, which is {p} % likely:", a=name, p=share))]
+        return [Sentence(text=say("If it is of the kind {a}, which is {p} % likely:", a=name, p=share))]
 
     def _only(self, say: words.Say) -> str:
         names = [words.pretty(about) for about in self.find.cards if about != "this model"]
@@ -259,15 +266,17 @@ def routes(service: Service) -> APIRouter:
         """Server-sent events: `sentence` {text, cites; lang: what it is in, if not in the language of the answer},
         `sources`, `by` {model: who worded it; "": nobody, these are quotes}, `done`; `cut` where the model broke off,
         and quotes follow; `bye` when the server stops.
-        The body: {"question": …, "about": id of a result, "language": "en"}."""
+        The body: {"question": …, "about": id of a result, or "model": its name, "topic": what the sources before were
+        `about`, for "it" to mean that, "language": "en"}."""
         told = uploads.as_object(await request.body())
         question = uploads.text_of(told, "question", LONGEST).strip()
         about = _about(service, uploads.text_of(told, "about", 64))
+        model, topic = uploads.text_of(told, "model", 200), uploads.text_of(told, "topic", 200)
         language = words.chosen(uploads.text_of(told, "language", 10), "")
         if not question:
             raise Problem("bad_request", "There is no question.", '{"question": "…"}')
-        talk = chats(about.model if about else "")
-        events = _told(service, talk.stream(question, about, language, network(request.state.client)))
+        talk = chats(about.model if about else model)
+        events = _told(service, talk.stream(question, about, language, network(request.state.client), topic))
         heads = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=heads)
 
@@ -308,16 +317,24 @@ def _page(router: APIRouter, service: Service, chats: Chats) -> None:
     async def page(request: Request) -> HTMLResponse:
         question = request.query_params.get("q", "")[:LONGEST].strip()
         about = _about(service, request.query_params.get("about", ""))
-        talk = chats(about.model if about else "")
+        served = service.model(about.model if about else request.query_params.get("model", ""))
+        model, talk = served.name, chats(served.name)
         speak = pages.speaking(request)
-        reply = talk.reply(question, about, words.of(request)) if question else None
+        topic = request.query_params.get("topic", "")[:200]
+        reply = talk.reply(question, about, words.of(request), topic) if question else None
         suggested = talk.suggested
         if about is not None:
             own = [one for one in suggested if words.pretty(about.label) in one]
             suggested = [*own, *(one for one in suggested if one not in own)]
         values: dict[str, Any] = {"question": question, "reply": reply, "about": about, "suggested": suggested[:6]}
         values["reasons"] = {said: [(why, speak(why)) for why in some] for said, some in helped.REASONS.items()}
-        values["model"] = service.model(about.model if about else "").name
+        values |= {
+            "model": model,
+            "models": list(service.slots),
+            "kept": pages.kept(service, model),
+            "text": served.text,
+        }
+        values["topic"] = reply.topic or topic if reply else ""
         values["remote"] = talk.remote.model if talk.remote is not None else ""
         return pages.page(request, "ask.html", facts=len(talk.find.facts), **values)
 

@@ -70,14 +70,20 @@ def page(request: Request, name: str, *, status: int = 200, **values: Any) -> HT
         "spoken": lambda code: f"?{urlencode([*asked, ('lang', code)])}",
         "program": inflame.__version__,
         "path": request.url.path,
+        "kept": kept(request.app.state.service, request.query_params.get("model", "")),
         "owner": getattr(request.state, "owner", False),
         "sentence": lambda answer: words.sentence(speak, answer.level, answer.rivals),
         "HOW": words.HOW,
     }
-    answer = HTMLResponse(_environment.get_template(name).render(**around, **values), status)
+    answer = HTMLResponse(_environment.get_template(name).render({**around, **values}), status)
     if request.query_params.get("lang", "") == language:
         answer.set_cookie(words.COOKIE, language, max_age=31_536_000, samesite="lax", httponly=True)
     return answer
+
+
+def kept(service: Service, model: str) -> str:
+    """What stands behind the addresses of other pages, for them to be about that model; empty for the only one."""
+    return f"?{urlencode({'model': model})}" if model in service.slots and len(service.slots) > 1 else ""
 
 
 def speaking(request: Request) -> words.Say:
@@ -105,6 +111,7 @@ def _front(request: Request, service: Service, model: Served, shown: examples.Ex
         "examples": shown,
         "drawing": examples.drawing(model, shown),
         "limits": service.settings,
+        "heic": uploads.heic(),
     }
     return page(
         request, "index.html", **around, **{"answers": [], "csv": "", "why": None, "facts": [], "given": "", **values}
@@ -234,6 +241,8 @@ def _opinions(router: APIRouter, service: Service) -> None:
     async def feedback(request: Request) -> HTMLResponse:
         async with request.form(max_files=0, max_fields=10) as form:
             told = {key: str(form.get(key, ""))[:2000] for key in ("id", "verdict", "label", "comment")}
+        if told["label"] and told["label"] == (await asyncio.to_thread(service.result, told["id"])).label:
+            told |= {"verdict": "right", "label": ""}  # the label that was meant where nothing like it was seen
         made = await asyncio.to_thread(service.judge, told["id"], told["verdict"], told["label"], told["comment"])
         name = "_thanks.html" if _part(request) else "thanks.html"
         return page(request, name, feedback=made, told=told, models=[], undone=False)

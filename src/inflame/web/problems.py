@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inflame.artifact.preprocess import PictureError
-from inflame.errors import InflameError, MissingExtra, StorageError
+from inflame.errors import DataError, InflameError, MissingExtra, StorageError
 from inflame.web.batching import Refused
 
 CODES: dict[str, tuple[int, str]] = {
@@ -45,6 +45,7 @@ CODES: dict[str, tuple[int, str]] = {
 }
 TYPE = "application/problem+json"
 
+_KEEPERS = ("move it ", "delete it", "git ")  # how advice begins that is for whoever keeps a data set
 _OF_PICTURES = {"too_large": "too_large", "not_a_picture": "unsupported", "unsupported": "unsupported"}
 _OF_REFUSALS = {
     "full": ("busy", "Too many pictures wait already.", "Ask again in a moment."),
@@ -94,14 +95,23 @@ def of(error: Exception) -> Problem:
         code, detail, remedy = _OF_REFUSALS[error.reason]
         return Problem(code, detail, remedy, wait=error.wait or (1.0 if code != "late" else 0.0))
     if isinstance(error, PictureError):
-        return Problem(_OF_PICTURES.get(error.kind, "unprocessable"), _sentence(error.message), _sentence(error.remedy))
+        return Problem(_OF_PICTURES.get(error.kind, "unprocessable"), _sentence(error.message), _advice(error))
     if isinstance(error, MissingExtra):
         return Problem("unsupported", error.message, error.remedy)
     if isinstance(error, StorageError):
         return Problem("storage", error.message, error.remedy, wait=5.0)
+    if isinstance(error, DataError) and "inflame " in error.remedy:  # a command, for who has this machine
+        return Problem("unprocessable", error.message, "Send a text.")
     if isinstance(error, InflameError):
         return Problem("unprocessable", error.message, error.remedy)
     return Problem("internal", "Something went wrong that should not have.", "Try again; the log says more.")
+
+
+def _advice(error: PictureError) -> str:
+    """What a visitor can do, who has neither the data of a training nor this machine."""
+    if error.kind == "unsupported":
+        return "Save it as JPEG or PNG."
+    return "Send a picture." if error.remedy.startswith(_KEEPERS) else _sentence(error.remedy)
 
 
 def _sentence(text: str) -> str:

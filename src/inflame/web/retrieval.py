@@ -129,13 +129,15 @@ class Retrieval:
         self._table.execute("CREATE VIRTUAL TABLE facts USING fts5(text, tokenize = 'porter unicode61')")
         self._table.executemany("INSERT INTO facts (rowid, text) VALUES (?, ?)", enumerate(map(_said, self.facts)))
 
-    def __call__(self, question: str, seen: Mapping[str, float] = {}, count: int = 3) -> list[Found]:
+    def __call__(self, question: str, seen: Mapping[str, float] = {}, count: int = 3, topic: str = "") -> list[Found]:
         """The facts that answer, the best first; none where nothing does. `seen`: label → probability of the picture
-        that the talk is about."""
+        that the talk is about; `topic`: what the answer before was about, which is "it" then."""
         asked = " ".join(question.lower().split())
         named, pointed = self._named(asked), bool(self._it.search(asked))
         slots = {slot for tongue in self._tongues for slot in tongue.asks(asked)}
         known = {about: p for about, p in self._seen(seen).items() if p >= 0.05}
+        if pointed and topic in self.cards and topic not in known and (topic != MODEL or not known):
+            known = {topic: 1.0}
         subjects = dict.fromkeys(named, 1.0) or (known if pointed or slots else {})
         if not subjects and "model" in slots and MODEL in self.cards:
             subjects = {MODEL: 1.0}

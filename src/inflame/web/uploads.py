@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,6 +48,13 @@ class Asked:
         return value
 
 
+@functools.cache
+def heic() -> bool:
+    """Whether photos as iPhones save them can be read here. Where not, the page doesn't ask for them: then the phone
+    sends a JPEG by itself."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
 async def read(request: Request, settings: Settings, *, text: bool) -> Asked:
     """What was sent, within the limits of one file or text. Raises Problem."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -62,7 +71,8 @@ async def read(request: Request, settings: Settings, *, text: bool) -> Asked:
     for name, content in items:
         most = 4 * settings.letters if text else settings.bytes
         if len(content) > most:
-            raise Problem("too_large", f"{_short(name)} has more than {most / 2**20:.1f} MB.", "Send it smaller.")
+            what = _short(name) or "It"
+            raise Problem("too_large", f"{what} has more than {most / 2**20:.1f} MB.", "Send it smaller.")
     return Asked(items=tuple(items), fields={**fields, **query})
 
 

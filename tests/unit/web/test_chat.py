@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -97,10 +98,32 @@ def test_it_is_the_picture(talk: chat.Chat) -> None:
     sure = talk.reply("What does it eat?", answer("viceroy", 0.999, "monarch", "almost_certain"))
     assert "willows" in sure.sentences[0].text
     unsure = talk.reply("What does it eat?", answer("viceroy", 0.6, "monarch", "unsure"))
-    assert unsure.sentences[0].text == "If your picture shows a viceroy, which is 60 % likely:"
+    assert unsure.sentences[0].text == "If it is of the kind viceroy, which is 60 % likely:"
     assert {source.about for source in unsure.sources} >= {"viceroy"}
     strange = talk.reply("What does it eat?", answer("viceroy", 0.9, "monarch", "unlike", unlike=True))
     assert "unlike anything I have seen" in strange.sentences[0].text
+
+
+def test_it_is_what_the_answer_before_was_about(talk: chat.Chat) -> None:
+    def about(question: str, seen: Answer | None, topic: str) -> str:
+        return talk.reply(question, seen, topic=topic).topic
+
+    picture = answer("viceroy", 0.999, "monarch", "almost_certain")
+    assert about("What does it eat?", None, "") == ""
+    assert about("What does it eat?", None, "monarch") == "monarch"
+    assert about("What does it eat?", picture, "pipevine_swallowtail") == "pipevine_swallowtail"
+    assert about("What does it eat?", picture, "viceroy") == "viceroy"
+    assert about("What does it eat?", picture, "this model") == "viceroy"
+    assert about("What does the monarch eat?", picture, "viceroy") == "monarch"
+    assert about("Who won the world cup?", None, "monarch") == ""
+    assert about("Is it raining in Paris today?", None, "monarch") == ""
+    assert talk.reply("Was frisst er?", None, "de", "monarch").topic == "monarch"
+
+
+def test_no_article_is_wrong(talk: chat.Chat) -> None:
+    strange = answer("eastern_tiger_swallowtail", 0.6, "monarch", "unlike", unlike=True)
+    said = [*talk.suggested, talk.reply("What does it eat?", strange).sentences[0].text]
+    assert not [one for one in said if re.search(r"\ba [aeio]", one)]
 
 
 def test_two_hundred_graded_questions() -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import base64
 import csv
+import gzip
 import html
+import importlib.util
 import io
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from inflame.cli.main import main
 
@@ -75,6 +79,65 @@ def test_several_are_a_table_that_no_spreadsheet_runs(site: httpx.Client, photo_
     assert [row["file"] for row in rows] == ["'=1+1.jpg", "plum.jpg", "bad.jpg"]
     assert [row["label"] for row in rows] == ["lime", "plum", ""]
     assert rows[2]["problem"]
+
+
+@pytest.fixture
+def black() -> bytes:
+    """Nothing like the fruit."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (0, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_what_is_like_nothing_is_nowhere_given_a_share(site: httpx.Client, photo_set: Path, black: bytes) -> None:
+    page = site.post("/", files={"file": ("a.png", black)}).text
+    assert "if it were one of these" in page
+    assert 'data-told="unlike anything seen"' in page
+    assert "In nine of ten" not in page
+    two = [("file", ("a.png", black)), ("file", ("b.jpg", photo(photo_set, "lime")))]
+    rows = re.findall(r'<td class="number">([^<]*)</td></tr>', site.post("/", files=two).text)
+    assert rows[0] == "–"
+    assert rows[1].endswith(" %")
+    part = site.post("/share", data={"id": asked(site, black)}, files={"file": ("a.png", black)})
+    link = re.search(r"/r/([\w-]+)", part.text)
+    assert link is not None
+    shared = site.get(f"/r/{link[1]}").text
+    assert shared.count("I have not seen anything like this.") == 2  # as the title and the heading
+    assert "If it is one of the kinds I know" in shared
+
+
+def test_of_what_is_like_nothing_a_visitor_says_which_it_is(site: httpx.Client, black: bytes) -> None:
+    page = site.post("/", files={"file": ("a.png", black)}).text
+    assert "This is right" not in page  # of what would that be said?
+    assert "It is none of these" in page
+    (label,) = re.findall(r'<option value="(\w+)" selected>', page)
+    log = site.app.state.service.store.log  # type: ignore[attr-defined]
+
+    def said(told: str) -> tuple[str, str]:
+        name = asked(site, black)
+        assert site.post("/feedback", data={"id": name, "verdict": "wrong", "label": told}).status_code == 200
+        (found,) = [verdict for entry, verdict in log.verdicts() if entry.id == name]
+        return found.said, found.label
+
+    assert said("other") == ("wrong", "")
+    assert said(label) == ("right", label)
+    other = next(name for name in ("apple", "lime", "plum") if name != label)
+    assert said(other) == ("wrong", other)
+
+
+def test_photos_of_iphones_are_asked_for_where_they_can_be_read(site: httpx.Client) -> None:
+    assert ("HEIC" in site.get("/").text) == (importlib.util.find_spec("pillow_heif") is not None)
+
+
+def test_a_page_is_light(site: httpx.Client) -> None:
+    """Scripts and styles, as a proxy packs them: at most 60 kB."""
+    for path in ("/", "/ask", "/about", "/docs", "/monitor", "/review", "/token"):
+        page = site.get(path).text
+        asked = set(re.findall(r'(?:src|href)="([^"?]+\.(?:js|css))', page))
+        code = "".join(site.get(one).text for one in asked)
+        asked |= {f"/static/{one}" for one in re.findall(r'from "\./(\w+\.js)"', code)}
+        assert len(asked) >= 1
+        assert sum(len(gzip.compress(site.get(one).content)) for one in asked) <= 60_000, path
 
 
 WRONG: list[tuple[str, dict[str, Any], int]] = [
@@ -156,6 +219,33 @@ def test_another_language_asks_for_the_same_page(serve: Serve, fruit_bundle: Pat
     assert "a+b" in german.text
 
 
+def test_the_model_that_was_chosen_stays(serve: Serve, fruit_bundle: Path, photo_set: Path) -> None:
+    site = serve({"fruit": fruit_bundle, "a+b": fruit_bundle})
+    site.headers["Accept"] = "text/html"
+
+    def links(page: httpx.Response) -> set[str]:
+        found = re.findall(r'<a (?:class="(?:name|plain)" )?href="(/[a-z]*(?:\?[^"]*)?)"', page.text)
+        return {html.unescape(one) for one in found if not one.startswith(("/v1", "/metrics", "/readyz", "/openapi"))}
+
+    for path in ("/", "/ask", "/about", "/docs", "/monitor", "/review"):
+        stay = links(site.get(path, params={"model": "a+b"}))
+        assert len(stay) > 5
+        assert {one for one in stay if "model=a%2Bb" not in one} <= {"/about?model=fruit"}, path
+        assert not any("a%2Bb" in one for one in links(site.get(path))) or path == "/about"
+    wrong = site.post("/", params={"model": "a+b"}, data={"text": ""})
+    assert "/?model=a%2Bb" in links(wrong)
+    assert all("?" not in one for one in links(site.get("/", params={"model": "nobody"})))
+    asked = site.post("/", params={"model": "a+b"}, files={"file": ("a.jpg", photo(photo_set, "lime"))})
+    assert 'action="/feedback?model=a%2Bb"' in asked.text
+    name = re.search(r'data-id="([^"]+)"', asked.text)
+    assert name is not None
+    site.app.state.service.store.settle()  # type: ignore[attr-defined]
+    assert "/about?model=a%2Bb" in links(site.get("/ask", params={"about": name[1]}))
+    alone = serve()
+    alone.headers["Accept"] = "text/html"
+    assert "/ask" in links(alone.get("/", params={"model": "fruit"}))
+
+
 def test_the_token_opens_what_is_the_owners(serve: Serve) -> None:
     client = serve(token=TOKEN)
     client.headers["Accept"] = "text/html"
@@ -184,6 +274,43 @@ def test_a_question_about_an_answer_is_a_stream_and_a_page(site: httpx.Client, p
     assert page.status_code == 200
     assert "99" in page.text
     assert site.get("/ask").status_code == 200
+
+
+def test_it_is_what_was_spoken_of(serve: Serve, fruit_bundle: Path, tmp_path: Path) -> None:
+    for name in ("apple", "lime"):
+        fact = f"## range\n- The {name} lives in gardens. [1]\n## sources\n1. A book | MIT\n"
+        (tmp_path / f"{name}.md").write_text(f"# {name}\n{fact}")
+    site = serve(cards=tmp_path)
+    told = {"question": "Where does it live?"}
+    assert "lives in" not in site.post("/v1/chat", json=told).text
+    first = site.get("/ask", params={"q": "Where does the lime live?"})
+    assert '<input type="hidden" name="topic" value="lime">' in first.text
+    assert "The lime lives" in site.post("/v1/chat", json=told | {"topic": "lime"}).text
+    assert "The lime lives" in site.get("/ask", params={"q": told["question"], "topic": "lime"}).text
+    assert "lives in" not in site.post("/v1/chat", json=told | {"topic": "<b>"}).text
+    assert site.post("/v1/chat", json=told | {"topic": 3}).status_code == 422
+
+
+def test_a_talk_is_about_the_model_that_was_chosen(serve: Serve, fruit_bundle: Path, letters_bundle: Path) -> None:
+    site = serve({"fruit": fruit_bundle, "letters": letters_bundle})
+    site.headers["Accept"] = "text/html"
+    page = site.get("/ask", params={"model": "letters", "q": "Which classes does the model know?"}).text
+    assert "money, sport" in page
+    assert '<input type="hidden" name="model" value="letters">' in page
+    stream = site.post("/v1/chat", json={"question": "Which classes does the model know?", "model": "letters"})
+    assert "money, sport" in stream.text
+    assert "money, sport" not in site.post("/v1/chat", json={"question": "Which classes does the model know?"}).text
+    assert site.post("/v1/chat", json={"question": "How good is it?", "model": "nobody"}).status_code == 404
+
+
+def test_the_first_word_comes_at_once(site: httpx.Client) -> None:
+    def seconds() -> float:
+        began = time.perf_counter()
+        with site.stream("POST", "/v1/chat", json={"question": "How accurate is this model?"}) as told:
+            next(line for line in told.iter_lines() if line.startswith("event: sentence"))
+            return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(10)) <= 0.1  # the quickest of ten: the machine may be busy
 
 
 def test_an_opinion_of_the_chat_is_counted(site: httpx.Client) -> None:

@@ -1,7 +1,7 @@
 // Questions: the answer streams in, sentence by sentence, and is set as text.
 const say = JSON.parse(document.querySelector("#words").textContent);
 const form = document.querySelector("#chat"), talk = document.querySelector("#talk"), stop = document.querySelector("#stop");
-let running = null;
+let running = null, topic = form.elements.topic?.value ?? ""; // what the last answer was about
 
 function make(tag, text = "", className = "") {
   return Object.assign(document.createElement(tag), { textContent: text, className });
@@ -37,6 +37,7 @@ function draw(turn, told) {
     }
     [...turn.querySelectorAll(".reply")].at(-1).append(line);
   } else if (told.kind === "sources" && told.data.sources.length) {
+    topic = told.data.sources[0].about;
     const list = make("ol", "", "sources");
     for (const one of told.data.sources) {
       const item = make("li", `${one.about.replaceAll("_", " ")}: ${one.source} (${one.licence})`);
@@ -103,8 +104,8 @@ async function ask(question) {
   stop.hidden = false;
   let ended = false;
   try {
-    const about = form.elements.about?.value ?? "";
-    const reply = await fetch("/v1/chat", { method: "POST", signal: running.signal, headers: { "Content-Type": "application/json", Accept: "text/event-stream" }, body: JSON.stringify({ question, about, language: document.documentElement.lang }) });
+    const about = form.elements.about?.value ?? "", { model } = form.dataset;
+    const reply = await fetch("/v1/chat", { method: "POST", signal: running.signal, headers: { "Content-Type": "application/json", Accept: "text/event-stream" }, body: JSON.stringify({ question, about, model, topic, language: document.documentElement.lang }) });
     if (!reply.ok) { const { detail, remedy } = await reply.json(); turn.querySelector(".reply").append(make("p", `${detail} ${remedy}`)); return; }
     for await (const told of events(reply)) {
       if (told.kind === "done") ended = true;

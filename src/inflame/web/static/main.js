@@ -156,7 +156,7 @@ const field = $("#pad");
 if (field) {
   const button = $("#draw");
   button.hidden = false;
-  button.addEventListener("click", () => { field.hidden = !field.hidden; button.setAttribute("aria-expanded", String(!field.hidden)); });
+  button.addEventListener("click", () => { field.hidden = !field.hidden; button.setAttribute("aria-expanded", String(!field.hidden)); if (!field.hidden) field.scrollIntoView({ block: "nearest" }); });
   button.setAttribute("aria-expanded", "false");
   pad(field, (file) => send([file]));
 }
