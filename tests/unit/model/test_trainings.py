@@ -81,6 +81,8 @@ def test_photos_without_weights_get_a_small_net_of_their_own(does: Does, photos:
     road = next(row for row in found["why"] if row["choice"] == "road")
     assert "a small net from scratch" in road["taken"], road
     scored(does, "auto", photos, found)
+    refused = does("auto", "score", "digits", f"resume={found['run']}", code=2)
+    assert "knows no class of digits (0, 1, 2 …); its own are apple, lime, plum." in refused["error"]
 
 
 def test_fine_tuning_in_plain_sight_prunes_and_is_scored(does: Does, photos: Path, weights: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from inflame import artifact
@@ -17,15 +18,23 @@ from inflame.runs import find, list_runs
 
 def score(settings: Settings, data: str) -> dict[str, Any]:
     """Scores the bundle of the newest run of this model folder (or of `resume=RUN`) on `data`: its test split where
-    it has one, else all of it. Raises BundleError when there is no run with a bundle."""
+    it has one, else all of it. Raises BundleError when there is no run with a bundle, DataError for data of which it
+    knows no class."""
     folder = _bundle(settings)
     dataset = artifact.open(
         data, seed=settings.split_seed, splits=settings.splits, limit=settings.limit, skip_bad=settings.skip_bad
     )
     test = dataset.split("test")
     chosen = test if len(test) else dataset
-    predictions = Predictor(folder).predict(_sources(chosen))
-    labels = chosen.items["label"].to_pylist()
+    predictor, sources, labels = Predictor(folder), _sources(chosen), chosen.items["label"].to_pylist()
+    if set(labels).isdisjoint(predictor.classes):
+        raise DataError(
+            f"The model knows no class of {dataset.name} ({_some(dataset.classes)}); its own are "
+            f"{_some(predictor.classes)}.",
+            where=str(folder),
+            remedy="Name data with its classes, or a run that was trained on these: resume=RUN",
+        )
+    predictions = predictor.predict(sources)
     right = sum(found.label == label for found, label in zip(predictions, labels, strict=True))
     rate = metrics.rate(right, len(labels))
     return {
@@ -49,6 +58,10 @@ def _sources(dataset: Dataset) -> list[Any]:
         return [array[int(uri.rpartition("#")[2])] for uri in uris]
     source = Contents(dataset.root)
     return [source.read(uri) for uri in uris]
+
+
+def _some(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:3]) + " …" * (len(classes) > 3)
 
 
 def _bundle(settings: Settings) -> Any:
