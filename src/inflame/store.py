@@ -94,17 +94,17 @@ def make_folder(path: Path, *, remedy: str = "") -> Path:
 
 
 @contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[Path]:
     """A temporary path beside `path` to write to; when the block ends well it becomes `path`, durably.
 
-    The file has the usual mode (0o666 less the umask) and the suffix of `path`. On any error it is removed and
-    what was at `path` is untouched. Parents are made. A disk that is full or read-only raises StorageError.
+    The file has that mode, less the umask, from its first byte on, and the suffix of `path`. On any error it is
+    removed and what was at `path` is untouched. Parents are made. A disk that is full or read-only raises StorageError.
     """
     target = Path(os.path.realpath(path))
     make_folder(target.parent)
     with guard(target):
         temporary = _temporary(target)
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         mode = os.fstat(descriptor).st_mode & 0o777
         os.close(descriptor)
         try:
