@@ -103,7 +103,7 @@ training_input = "digits"
 """
 _FLAGS = [
     "--no-sandbox",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.*",
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 ]
@@ -115,7 +115,7 @@ class Serving:
 
     def __init__(self, folder: Path, *bundles: Path, **environment: str) -> None:
         self.log = (folder / "server.log").open("w")
-        command = [sys.executable, "-m", "inflame", "serve", *map(str, bundles), "--port", "0", "--json"]
+        command = [sys.executable, "-m", "inflame", "serve", "--port", "0", "--json", *map(str, bundles)]
         given = {**os.environ, "INFLAME_HOME": str(folder / "home"), **environment}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=given)
 

@@ -76,7 +76,7 @@ def test_the_build_gets_what_it_copies(needed: str) -> None:
 def test_the_image_of_the_website_reads_and_tells_all_that_it_can() -> None:
     found = re.search(r"AS build-web\n.*?'\.\[([\w,]+)\]'", DOCKERFILE, re.DOTALL)
     assert found is not None
-    assert {"web", "otel", "postgres", "heic"} <= set(found[1].split(","))
+    assert {"web", "oidc", "otel", "postgres", "heic"} <= set(found[1].split(","))
 
 
 def test_the_services_hold_no_secret_and_no_rights() -> None:

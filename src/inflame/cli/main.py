@@ -62,6 +62,7 @@ JOURNEY: dict[str, dict[str, Verb]] = {
         "monitor": Verb("monitor", "[FOLDER]", "has the world moved on? how good are the answers still?"),
         "inbox": Verb("inbox", "", "name what the model was asked; the data grows by it"),
         "cards": Verb("cards", "new CLASS…", "write what the chat of the website knows about a class"),
+        "people": Verb("people", "[ACT] [NAME]", "who may sign in to the website by name and password"),
     },
     "your own code and machine": {
         "new": Verb("project", "NAME", "make a project of your own that trains at once"),
@@ -80,8 +81,7 @@ inflame: say how long you have; get the best picture classifier that fits, and t
   inflame predict new.jpg             {"label": "turkey", "probability": "0.7779676"}
 """
 _CLOSING = """\
-Settings are words:  inflame train mnist hyperparam.learning_rate=0.01 seed=1
-Every verb has --help with an example, --json for programs, --debug for the full story of an error.
+Settings are words: inflame train mnist seed=1. Each verb has --help, --json, --debug for errors.
 Exit codes: 0 done, 1 failed, 2 your input, 130 interrupted. Stopped? The same command goes on.
 """
 

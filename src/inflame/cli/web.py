@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from inflame.cli.words import Parser
+    from inflame.web.oidc import Provider
     from inflame.web.settings import Settings
     from inflame.web.slots import Where
     from inflame.web.trials import Plan
@@ -33,9 +34,10 @@ def serve_words(parser: Parser) -> None:
         "about what is on them. With an HTTP API (/docs), health (/livez, /readyz) and numbers (/metrics).\n"
         "Needs no torch; nothing leaves this machine; a new bundle at the same place is taken at once, and so\n"
         "is another champion (inflame promote, inflame rollback) where RUN is the name of one.\n"
-        "It listens to this machine only. --host 0.0.0.0 lets others in, as --proxy does, and needs a token in\n"
-        "INFLAME_WEB_TOKEN for what only you may see. INFLAME_CHAT_URL, _MODEL and _KEY name an endpoint\n"
-        "that words the answers of the chat; without it they are quoted facts. Ctrl-C ends it."
+        "It listens to this machine only. --host 0.0.0.0 lets others in, as --proxy does, and needs a guard of\n"
+        "what only you may see: a token in INFLAME_WEB_TOKEN, --people, or a provider of OpenID Connect in\n"
+        "INFLAME_OIDC_ISSUER (docs/website.md). INFLAME_CHAT_URL, _MODEL and _KEY name an endpoint that words\n"
+        "the answers of the chat; without it they are quoted facts. Ctrl-C ends it."
     )
     parser.epilog = (
         "examples:\n"
@@ -66,13 +68,14 @@ def serve_words(parser: Parser) -> None:
         help="how long what visitors let it keep is kept (default: 90)",
     )
     parser.add_argument("--cards", metavar="FOLDER", help="cards of your own, for the chat (docs/website.md)")
+    parser.add_argument("--people", metavar="FILE", help="who may sign in as you by name and password (inflame people)")
     parser.add_argument("--shadow", metavar="RUN", help="a model that answers silently beside the first")
     parser.add_argument("--canary", metavar="RUN=SHARE", help="one that answers a share of the clients of the first")
     parser.add_argument("--runtime", default="", metavar="NAME", help="what runs the nets (default: by measurement)")
     parser.add_argument("--on", default="", metavar="ray", help="as replicas of Ray Serve (RAY_ADDRESS: the cluster)")
     parser.add_argument("--replicas", type=int, default=2, metavar="N", help="so many with --on ray (default: 2)")
     parser.add_argument(
-        "--proxy", action="store_true", help="believe the X-Forwarded heads of the proxy in front; needs a token"
+        "--proxy", action="store_true", help="believe the X-Forwarded heads of the proxy in front; needs a guard"
     )
     parser.add_argument("--open", action="store_true", help="open a browser")
 
@@ -87,6 +90,8 @@ def serve(words: Namespace) -> int:
         port=words.port,
         hosts=tuple(words.name),
         token=os.environ.get("INFLAME_WEB_TOKEN", ""),
+        people=_people(words.people) if words.people else None,
+        oidc=_provider(words.name) if os.environ.get("INFLAME_OIDC_ISSUER") else None,
         log=words.log,
         cards=_cards(words.cards) if words.cards else None,
         proxy=words.proxy,
@@ -161,7 +166,7 @@ def _tell(words: Namespace, folders: dict[str, Path], address: str) -> None:
         print(f"model  {name}: {folder}")
     print(f"open   {address}\nCtrl-C ends it", flush=True)
     if words.host == "0.0.0.0":
-        print("yours  /token takes INFLAME_WEB_TOKEN and opens what only you may see", file=sys.stderr)
+        print("yours  /token is where to sign in; that opens what only you may see", file=sys.stderr)
 
 
 def _plan(words: Namespace) -> Plan | None:
@@ -195,6 +200,21 @@ def _cards(word: str) -> Path:
         raise places.nowhere(word, (), "no folder with cards (*.md, *.yaml)")
     cards.library(folder)  # a broken one is told before anything has begun
     return folder.resolve()
+
+
+def _provider(names: list[str]) -> Provider:
+    from inflame.web.oidc import Provider
+
+    return Provider.told(os.environ, names[0] if names else "")
+
+
+def _people(word: str) -> Path:
+    from inflame.web import people
+
+    file = Path(word).expanduser().absolute()
+    if not people.read(file):
+        raise UserError("Nobody is in it.", where=word, remedy=f"inflame people add NAME --file {word}")
+    return file
 
 
 def _folders(runs: list[str]) -> dict[str, Where]:

@@ -36,7 +36,7 @@ def owner(request: Request, act: str = "") -> None:
 
 def stranger() -> Problem:
     """What is said to whoever isn't the owner."""
-    way = "Send the token: Authorization: Bearer …, or give it at /token."
+    way = "Sign in at /token; programs send the token: Authorization: Bearer …"
     return Problem("forbidden", "Only the owner of this site may see that.", way)
 
 

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 import inflame
 from inflame.errors import InflameError
-from inflame.web import api, chat, monitoring, oip, pages, review, tracing
+from inflame.web import api, chat, entrance, monitoring, oip, pages, review, tracing
 from inflame.web.guard import ClientLeft, Guard
 from inflame.web.problems import TYPE, Problem, of
 from inflame.web.served import Served
@@ -65,6 +65,7 @@ def make(
     app.include_router(oip.routes(service))
     app.include_router(chat.routes(service))
     app.include_router(pages.routes(service))
+    app.include_router(entrance.routes(service))
     app.include_router(monitoring.routes(service))
     app.include_router(review.routes(service))
     monitoring.announce(service)

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.requests import Request
 
 from inflame.web import words
-from inflame.web.door import COOKIE, Door, audit, network
+from inflame.web.door import COOKIE, Door, Owner, audit, network
 from inflame.web.metrics import Metrics
 from inflame.web.problems import TYPE, Problem, of
 from inflame.web.settings import LOOPBACK, Settings, loopback
@@ -54,6 +54,7 @@ _CLIENTS = 10_000
 _SLOWEST = 1024  # bytes of a body in a second
 _VIA = ("x-forwarded-for", "x-real-ip", "forwarded", "via")  # heads that proxies add
 ASKED = "/v1/classify"  # where answers are asked for
+_MACHINE, _TOKEN = Owner("machine"), Owner("token")
 
 
 @final
@@ -73,7 +74,7 @@ class Guard:
     ) -> None:
         self.app, self.settings, self.metrics, self.door, self._full = app, settings, metrics, door, full
         self._spans = spans
-        self._local = settings.local
+        self._local, self._guarded = settings.local, settings.guarded
         self._buckets = Buckets(settings.rate, settings.burst)
         self._most = settings.files * settings.bytes + _FORM
 
@@ -89,7 +90,7 @@ class Guard:
         answer = _Answer(send, scope, body)
         try:
             self._admit(scope, heads, state["client"])
-            state["owner"] = self._is_owner(heads, state["client"])
+            state["owner"] = self._owner(heads, state["client"])
             if (full := self._refused(scope)) is not None:
                 state["route"], answer.goes_on = ASKED, True
                 raise full
@@ -117,7 +118,7 @@ class Guard:
         state["request_id"] = name if _ID.fullmatch(name) else secrets.token_hex(8)
         state["client"] = self._client(scope, heads)
         state["visitor"] = own if _ID.fullmatch(own) else state["client"]  # for a canary's share, and nothing else
-        state["owner"] = False  # until that is known
+        state["owner"] = None  # until that is known
         if self.settings.proxy and heads.get("x-forwarded-proto", "").lower() == "https":
             scope["scheme"] = "https"
         state["task"] = asyncio.current_task()  # ended by the server when the client has gone
@@ -179,14 +180,15 @@ class Guard:
             return _address(via.rpartition(",")[2].strip())
         return str((scope.get("client") or ("",))[0])
 
-    def _is_owner(self, heads: dict[str, str], client: str) -> bool:
-        """Whether the request carries the token, or the cookie that stands for it; where there is none, whether it
-        comes from this machine, by no detour. Raises Problem for who guesses."""
-        if not self.settings.token:
-            return self._local and loopback(client) and not any(name in heads for name in _VIA)
+    def _owner(self, heads: dict[str, str], client: str) -> Owner | None:
+        """Who the owner is, where the request carries the token, or the cookie of who has signed in; where nobody can,
+        whether it comes from this machine, by no detour. Raises Problem for who guesses."""
+        if not self._guarded:
+            here = self._local and loopback(client) and not any(name in heads for name in _VIA)
+            return _MACHINE if here else None
         scheme, _, given = heads.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return self.door.opens(client, given.strip())
+            return _TOKEN if self.door.opens(client, given.strip()) else None
         cookies = dict(part.strip().partition("=")[::2] for part in heads.get("cookie", "").split(";"))
         return self.door.knows(cookies.get(COOKIE, ""))
 
@@ -221,8 +223,9 @@ def _trace(heads: dict[str, str]) -> str:
 def _done(scope: Scope, outcome: str) -> dict[str, str]:
     """Who did what as the owner, and to what."""
     state = scope["state"]
-    about = state.get("about") or scope.get("path_params", {}).get("model", "")
-    return {"who": state["client"], "act": state["act"], "about": _plain(about), "outcome": outcome}
+    about, owner = state.get("about") or scope.get("path_params", {}).get("model", ""), state["owner"]
+    person = {"person": owner.name, "way": owner.way} if owner is not None and owner.name else {}
+    return {"who": state["client"], **person, "act": state["act"], "about": _plain(about), "outcome": outcome}
 
 
 @final

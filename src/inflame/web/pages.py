@@ -14,14 +14,13 @@ from urllib.parse import quote, urlencode
 
 import jinja2
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 import inflame
 from inflame.artifact import texts
 from inflame.web import cards, examples, snippets, tracing, uploads, words
 from inflame.web.answers import Answer
-from inflame.web.api import owner, stranger
-from inflame.web.door import AGE, COOKIE
+from inflame.web.api import owner
 from inflame.web.problems import Problem
 from inflame.web.served import Served
 from inflame.web.service import Service
@@ -71,7 +70,7 @@ def page(request: Request, name: str, *, status: int = 200, **values: Any) -> HT
         "program": inflame.__version__,
         "path": request.url.path,
         "kept": kept(request.app.state.service, request.query_params.get("model", "")),
-        "owner": getattr(request.state, "owner", False),
+        "owner": getattr(request.state, "owner", None),
         "sentence": lambda answer: words.sentence(speak, answer.level, answer.rivals),
         "HOW": words.HOW,
     }
@@ -218,22 +217,6 @@ def _about(router: APIRouter, service: Service) -> None:
     async def described(request: Request) -> JSONResponse:
         owner(request)
         return JSONResponse(request.app.openapi())
-
-    @router.get("/token")
-    async def token(request: Request) -> Response:
-        return page(request, "token.html", models=[])
-
-    @router.post("/token")
-    async def sign_in(request: Request) -> Response:
-        async with request.form(max_files=0, max_fields=2) as form:
-            given = str(form.get("token", ""))
-        if not service.door.opens(request.state.client, given):
-            raise stranger()
-        request.state.act = "sign in"
-        answer = RedirectResponse("/about", 303)
-        secure = request.url.scheme == "https"
-        answer.set_cookie(COOKIE, service.door.cookie(), httponly=True, samesite="strict", secure=secure, max_age=AGE)
-        return answer
 
 
 def _opinions(router: APIRouter, service: Service) -> None:

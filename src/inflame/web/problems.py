@@ -2,7 +2,7 @@
 
 code               status
 bad_request        400   the request can't be understood
-forbidden          403   from another site, or without the token
+forbidden          403   from another site, or not signed in
 not_found          404   no such page, result or model
 method             405   that isn't done at this address
 slow               408   the body didn't arrive in time
@@ -14,6 +14,7 @@ internal           500   a mistake in inflame
 not_ready          503   no model answers at present
 draining           503   the server is being stopped
 storage            503   what should be kept can't be
+unreachable        503   who is needed elsewhere, to sign in, doesn't answer
 late               504   no answer within the deadline
 """
 
@@ -41,6 +42,7 @@ CODES: dict[str, tuple[int, str]] = {
     "not_ready": (503, "No model answers at present"),
     "draining": (503, "The server is being stopped"),
     "storage": (503, "It could not be kept"),
+    "unreachable": (503, "Somebody else is needed, and doesn't answer"),
     "late": (504, "No answer in time"),
 }
 TYPE = "application/problem+json"

@@ -1,6 +1,7 @@
 """The page where the owner's people name what was asked about: one thing at a time, by a click or a key, with undo.
 
-It works without scripts; with them the keys 1 to 9 press the buttons. Who speaks is a name that the browser remembers.
+It works without scripts; with them the keys 1 to 9 press the buttons. Who speaks is who has signed in by name; else it
+is a name that the browser remembers.
 """
 
 from __future__ import annotations
@@ -160,7 +161,9 @@ def _classes(
 
 
 def _who(request: Request) -> str:
-    """The reviewer's name, "" where the browser remembers none."""
+    """The reviewer's name, "" where nobody has signed in by name and the browser remembers none."""
+    if request.state.owner is not None and request.state.owner.name:
+        return str(request.state.owner.name)[:80]
     return unquote(request.cookies.get(REVIEWER, ""))[:80]
 
 

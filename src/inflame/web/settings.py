@@ -7,9 +7,13 @@ import hmac
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inflame import host
 from inflame.errors import UserError
+
+if TYPE_CHECKING:
+    from inflame.web.oidc import Provider
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 LONG = 0.004  # seconds for one answer: what takes longer gains nothing by batches on a processor, and is asked alone
@@ -27,7 +31,9 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     hosts: tuple[str, ...] = ()
-    token: str = field(default="", repr=False)  # opens what only the owner may see; needed beyond this machine
+    token: str = field(default="", repr=False)  # opens what only the owner may see
+    people: Path | None = None  # the file of those who may sign in as the owner by name and password
+    oidc: Provider | None = None  # and who is trusted to name others; beyond this machine one of the three is needed
     log: str = ""  # the log of predictions: a file, a URL of PostgreSQL; "": where the monitor has it
     cards: Path | None = None  # a folder of cards of one's own, for the chat
     proxy: bool = False  # whether X-Forwarded-For is believed
@@ -52,7 +58,7 @@ class Settings:
     keep_days: int = 90  # that something is kept to learn from, where whoever sent it agreed
 
     def __post_init__(self) -> None:
-        if not self.token:
+        if not self.guarded:
             self._refuse_others()
         if self.token and len(self.token) < SHORTEST:
             raise UserError(
@@ -70,7 +76,7 @@ class Settings:
             raise UserError(f"{self.port} is no port.", where=f"--port {self.port}", remedy="--port 8000")
 
     def _refuse_others(self) -> None:
-        """Raises UserError where others can come: without a token, whoever is at this machine is the owner."""
+        """Raises UserError where others can come: unguarded, whoever is at this machine is the owner."""
         names = [name for name in self.hosts if not loopback(name)]
         if not self.local:
             word, why = f"--host {self.host}", f"{self.host} can be reached by others"
@@ -81,15 +87,21 @@ class Settings:
         else:
             return
         raise UserError(
-            f"{why}, and no token guards what only you may see.",
+            f"{why}, and nothing guards what only you may see.",
             where=word,
-            remedy=f"Set INFLAME_WEB_TOKEN to {SHORTEST} letters or more, or leave {word.split()[0]} out.",
+            remedy=f"Set INFLAME_WEB_TOKEN to {SHORTEST} letters or more, or name --people or INFLAME_OIDC_ISSUER "
+            f"(docs/website.md), or leave {word.split()[0]} out.",
         )
 
     def opens(self, given: str) -> bool:
         """Whether that is the token. How long it takes says nothing of the token, nor of its length."""
         ours, theirs = (hashlib.sha256(word.encode(errors="surrogatepass")).digest() for word in (self.token, given))
         return hmac.compare_digest(ours, theirs) and bool(self.token)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether one has to sign in to be the owner."""
+        return bool(self.token) or self.people is not None or self.oidc is not None
 
     @property
     def local(self) -> bool:

@@ -75,7 +75,7 @@ def test_behind_a_proxy_nobody_is_the_owner_by_chance(client: str, heads: dict[s
         object.__setattr__(settings, "proxy", proxy)
         guard = Guard(None, settings, Metrics(), Door(settings), lambda _: None)  # type: ignore[arg-type]
         seen = guard._client({"client": (client, 1)}, heads)
-        assert guard._is_owner(heads, seen) == owner
+        assert bool(guard._owner(heads, seen)) == owner
 
 
 def test_a_proxy_tells_who_asks_with_a_port_or_without() -> None:
@@ -166,6 +166,7 @@ def test_what_the_owner_does_is_noted(
     other = Path(shutil.copytree(fruit_bundle, tmp_path / "other"))
     client = serve(token=TOKEN, log=str(tmp_path / "log.db"), plan=Plan(kind="canary", folder=other, share=0.01))
     (said,) = client.post("/v1/classify", files={"file": apple}, data={"keep": "1"}).json()["results"]
+    client.app.state.service.store.settle()  # type: ignore[attr-defined]
     client.get("/metrics", headers=MINE)
     assert audit(0) == []  # nothing was changed
     sign_in(client, "wrong")

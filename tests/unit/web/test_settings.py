@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ def test_others_need_a_token_to_be_kept_out_by(given: dict[str, Any], where: str
     assert "INFLAME_WEB_TOKEN" in told.value.remedy
     assert where.split(maxsplit=1)[0] in told.value.remedy
     Settings(**given, token=TOKEN)
+    Settings(**given, people=Path("people"))
 
 
 def test_the_verb_says_so(fruit_bundle: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
