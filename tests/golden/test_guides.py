@@ -176,6 +176,7 @@ OTHERWISE = [  # the page, or all of them; what it says; what is said here
     ("training.md", "--output runs/vgg", "--output runs/vgg hyperparam.size=32 hyperparam.num_epochs=1 limit=60"),
     ("website.md", "auto-butterflies-001 mnist", "auto-butterflies-001 bbc-news=bbc-news mnist"),
     ("website.md", "viceroy", "sport"),
+    ("website.md", "^inflame people add anna.*", "openssl rand -base64 18 | inflame people add anna"),
     ("training.md", r"callbacks=\[\.\.\.\]", "callbacks=[]"),
 ]
 NO = ("inflame doctor --on", "inflame monitor", "inflame promote", "inflame rehearse")  # may say no, and end with 1
