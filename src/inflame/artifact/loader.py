@@ -25,7 +25,7 @@ from inflame.artifact import ahead, cache, packed
 from inflame.artifact import preprocess as decoder
 from inflame.artifact.augment import Transform
 from inflame.artifact.contents import Contents
-from inflame.errors import SettingError, StorageError
+from inflame.errors import DataError, SettingError, StorageError
 from inflame.records import Dataset, Preprocess
 
 Rows = TypeVar("Rows", Tensor, list[int])
@@ -52,8 +52,9 @@ def load(
 
     Class indices follow `dataset.classes`, so a split that lacks a class can't shift a label.
     progress: called with (done, all) while decoding. Raises PictureError for a file that was damaged since the
-    data set was opened.
+    data set was opened, DataError for texts.
     """
+    require_pictures(dataset)
     pixels = _packed(dataset, preprocess) if packed.is_packed(dataset) else _decoded(dataset, preprocess, progress)
     uris = dataset.items["uri"].to_pylist()
     index = {name: number for number, name in enumerate(dataset.classes)}
@@ -261,6 +262,12 @@ class Batches:
         first = torch.rand(len(self.pictures), generator=generator(self.seed, 0, 4))
         dice[:, 0] = first if epoch % 2 == 0 else 1 - first
         return dice
+
+
+def require_pictures(dataset: Dataset) -> None:
+    """DataError for a data set of something else."""
+    if dataset.kind != "image":
+        raise DataError(f"{dataset.name} holds texts, not pictures.", where=dataset.root, remedy="inflame train DATA")
 
 
 def require_size(batch_size: int) -> None:

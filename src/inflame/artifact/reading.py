@@ -29,7 +29,7 @@ from torch import Tensor
 
 from inflame import host, store
 from inflame.artifact import ahead, augment, contents, preprocess, quick
-from inflame.artifact.loader import centre, generator, normalise, part, require_size
+from inflame.artifact.loader import centre, generator, normalise, part, require_pictures, require_size
 from inflame.errors import InflameError
 from inflame.records import Dataset, Preprocess
 
@@ -69,7 +69,7 @@ class Stream:
     """A loader over one split of any size: `epoch(epoch, start)` yields batches from batch `start` on.
 
     cache_gb: the most that decoded pictures may take on disk (0: none; None: half of what is free). Unreadable items
-    since the data set was opened: PictureError. `say` is told when there is no room for a cache.
+    since the data set was opened: PictureError; texts: DataError. `say` is told when there is no room for a cache.
     """
 
     def __init__(  # noqa: PLR0913 - each is a question that only the caller can answer
@@ -87,6 +87,7 @@ class Stream:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         require_size(batch_size)
+        require_pictures(dataset)
         host.keep_memory()
         self.plan, self.seed, self.shuffle = plan, seed, shuffle
         self.threads = threads or host.cores()

@@ -93,6 +93,29 @@ def test_fine_tuning_in_plain_sight_prunes_and_is_scored(does: Does, photos: Pat
     scored(does, "fowl_classifier", photos, found)
 
 
+def test_of_a_picture_for_each_class_none_is_held_out_and_the_run_says_so(does: Does, photos: Path) -> None:
+    for picture in photos.glob("*/*"):
+        if not picture.stem.endswith("_00"):
+            picture.unlink()
+    small = [f"net={NET}", "hyperparam.size=32", "hyperparam.batch_size=8"]
+    for model, words in (("fowl_classifier", small), ("mnist", []), ("cifar10_resnet18", small[:1])):
+        found = does(model, "train", str(photos), "hyperparam.num_epochs=2", *words)
+        assert "nan" not in found["said"]
+        assert "3 items, those that it learned from" in found["said"]
+        assert "held out" not in found["said"]
+
+
+@pytest.mark.parametrize("model", ["mnist", "fowl_classifier"])
+def test_texts_are_no_pictures(does: Does, tmp_path: Path, model: str) -> None:
+    for name in ("hot", "cold"):
+        (tmp_path / "letters" / name).mkdir(parents=True)
+        for number in range(8):
+            (tmp_path / "letters" / name / f"{number}.txt").write_text(f"{name} {number}")
+    refused = does(model, "train", str(tmp_path / "letters"), code=2)
+    assert refused["error"] == "letters holds texts, not pictures."
+    assert refused["where"].endswith("letters")
+
+
 def test_a_batch_size_is_found_by_trying_and_the_rate_follows(does: Does, photos: Path) -> None:
     words = [f"net={NET}", "hyperparam.num_epochs=1", "hyperparam.batch_size=auto", "hyperparam.ema=0.9"]
     found = does("cifar10_resnet18", "train", str(photos), *words)

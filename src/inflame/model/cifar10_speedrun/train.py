@@ -37,7 +37,8 @@ def train(settings: Settings) -> dict[str, Any]:
         moves = augment.chain(augment.flip, partial(augment.shift, by=h.shift, mode="reflect"))
         batch = partial(loader.Batches, preprocess=PICTURES, seed=settings.seed, shuffle=True, transform=moves)
         batches = batch(pictures["train"], batch_size=h.batch_size, device=place)
-        held_out = loader.Batches(pictures["val"], PICTURES, batch_size=1000, device=place)
+        held = pictures.get("val") or pictures["train"]  # of three pictures none is held out
+        held_out = loader.Batches(held, PICTURES, batch_size=1000, device=place)
 
         # 2. What learns, and how. On CUDA the whole step is one graph for each size of pictures.
         torch.manual_seed(settings.seed)
@@ -120,7 +121,7 @@ def _answering(learner: Learner, pictures: dict[str, Pictures], h: Any) -> float
         conclude.answers(learner.net, PICTURES, few)  # type: ignore[arg-type]
         tries.append(time.perf_counter() - began)
     served, test = 2 if h.mirrored else 1, len(pictures.get("test", ()))
-    looked: float = (len(pictures["val"]) + test) * served + test * (1 + 6 * h.tta)
+    looked: float = (len(pictures.get("val", ())) + test) * served + test * (1 + 6 * h.tta)
     return looked * min(tries) / len(few)
 
 

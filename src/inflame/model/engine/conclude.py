@@ -197,7 +197,7 @@ def conclude(
     seen = recorded.facts(dataset, held, tested)
     run.status(state="done", test=result["test"], val=result["val"], ladder=list(ladder), how=model.how, **seen)
     report(run.path, moment=MOMENT if left is None else min(MOMENT, left() - DRAWING))
-    _say(run, result)
+    _say(run, result, learnt=model.source == "val" and "train" in model.splits)
     return {**result, "seconds": round(run.seconds, 1)}
 
 
@@ -360,9 +360,10 @@ def _card(
     )
 
 
-def _say(run: Run, result: Mapping[str, Any]) -> None:
-    """The lines that a person waits for."""
-    for name, note in (("test", "looked at once"), ("val", "held out, used for choices")):
+def _say(run: Run, result: Mapping[str, Any], *, learnt: bool) -> None:
+    """The lines that a person waits for. learnt: of so few items none is held out."""
+    kept = "those that it learned from: too few to hold any out" if learnt else "held out, used for choices"
+    for name, note in (("test", "looked at once"), ("val", kept)):
         found = result[name]
         if found is not None and (name == "test" or result["test"] is None):
             interval = f"{found['low']:.3f}–{found['high']:.3f}"

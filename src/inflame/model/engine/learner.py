@@ -161,7 +161,8 @@ class Learner:
         self.net, self.criterion, self.schedule = net, criterion, schedule
         self.device = device or One()
         self.train_loader, self.lies = placed(shared(train_loader, self.device), self.device.place)
-        self.val_loader = None if val_loader is None else placed(val_loader, self.device.place)[0]
+        held = val_loader if val_loader is not None and len(val_loader) else None  # of no item nothing can be said
+        self.val_loader = None if held is None else placed(held, self.device.place)[0]
         self.model, self.optimizer = self.device.setup(net, optimizer)  # what is called and stepped: maybe wrappers
         self.scored = net
         self.at, self.epochs, self.budget = Place(), math.inf, TimeBudget()

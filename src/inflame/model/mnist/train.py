@@ -25,6 +25,7 @@ def train(settings: Settings) -> dict[str, Any]:
     # 1. Data: MNIST, or scikit-learn's digits where MNIST can't be had. The run folder, where we may have been before.
     with session.begin(settings, fallback="digits", canvas=PICTURES, epochs=h.num_epochs) as s:
         pictures = loader.load(s.dataset, PICTURES, progress=s.progress("reading"))
+        held_out = pictures.get("val") or pictures["train"]  # of three pictures none is held out
         batches = loader.Batches(
             pictures["train"],
             PICTURES,
@@ -48,7 +49,7 @@ def train(settings: Settings) -> dict[str, Any]:
             schedule=optim.triangle(h.warmup),
             device=s.pace(net, batches, criterion, epochs=h.num_epochs),  # the fastest way on this machine
             train_loader=batches,
-            val_loader=loader.Batches(loader.few(pictures["val"], 1000), PICTURES, batch_size=500),
+            val_loader=loader.Batches(loader.few(held_out, 1000), PICTURES, batch_size=500),
             hooks=[*s.hooks(finished, pictures, patience=h.patience), *([hooks.Ema(h.ema)] if h.ema else [])],
         )
 
