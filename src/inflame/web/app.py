@@ -81,16 +81,10 @@ def make(
 async def _problem(request: Request, error: Exception) -> Response:
     problem = _of_http(error) if isinstance(error, HTTPException) else of(error)
     request.state.problem = problem.reason
-    if wants_page(request):
+    if pages.wanted(request):
         return pages.problem(request, problem)
     told: dict[str, Any] = problem.told(request.url.path, request.state.request_id, pages.speaking(request))
     return JSONResponse(told, problem.status, headers=problem.headers(), media_type=TYPE)
-
-
-def wants_page(request: Request) -> bool:
-    """Whether a person asks, not a program."""
-    path = request.url.path
-    return "text/html" in request.headers.get("accept", "") and not path.startswith(("/v1/", "/v2", "/static/"))
 
 
 def _of_http(error: HTTPException) -> Problem:

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import Request
 
-from inflame.web import words
+from inflame.web import pages, words
 from inflame.web.door import COOKIE, Door, Owner, audit, network
 from inflame.web.metrics import Metrics
 from inflame.web.problems import TYPE, Problem, of
@@ -97,14 +97,14 @@ class Guard:
             await self.app(scope, self._limited(receive, body), answer)
         except (Problem, ClientLeft) as error:
             if isinstance(error, Problem) and not answer.status:
-                await problem_answer(error, scope, answer)
+                await problem_answer(error, scope, receive, answer)
         except asyncio.CancelledError:
             if not state.get("gone"):
                 raise
         except Exception as error:
             log.exception("mistake", extra={"request_id": state["request_id"]})
             if not answer.status:
-                await problem_answer(of(error), scope, answer)
+                await problem_answer(of(error), scope, receive, answer)
         finally:
             told = self._counted(scope, answer.status, time.perf_counter() - began)
             if span is not None:
@@ -298,10 +298,14 @@ class Buckets:
         return 0.0 if granted else (1 - left) / self.rate
 
 
-async def problem_answer(problem: Problem, scope: Scope, send: Send) -> None:
-    """The problem document as the answer to a request, sent by hand."""
+async def problem_answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    """The page that says so, or for a program the problem document, as the answer to a request."""
     scope.setdefault("state", {})["problem"] = problem.reason
-    say = words.say(words.of(Request(scope)))
+    request = Request(scope)
+    if pages.wanted(request):
+        await pages.problem(request, problem)(scope, receive, send)
+        return
+    say = words.say(words.of(request))
     told = problem.told(scope.get("path", ""), scope.get("state", {}).get("request_id", ""), say)
     content = json.dumps(told).encode()
     heads = {"content-type": TYPE, "content-length": str(len(content)), **problem.headers()}

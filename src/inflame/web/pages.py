@@ -98,6 +98,12 @@ def problem(request: Request, found: Problem) -> HTMLResponse:
     return answer
 
 
+def wanted(request: Request) -> bool:
+    """Whether a person asks, not a program."""
+    path = request.url.path
+    return "text/html" in request.headers.get("accept", "") and not path.startswith(("/v1/", "/v2", "/static/"))
+
+
 def _part(request: Request) -> bool:
     return "x-part" in request.headers
 

@@ -99,6 +99,13 @@ _GERMAN = _Tongue(
 _TONGUES = {"en": (_ENGLISH,), "de": (_GERMAN, _ENGLISH)}  # names, and much else, are asked about in English as well
 MODEL = "this model"  # the card about it
 _WORD = re.compile(r"[^\W_]+")
+# Words that may stand in any question, in whichever language.
+_MILD = (
+    "need spend spent begin start stage give gets eaten prefer want show usual typical often exact there please "
+    "know make happen people thing kind sort long latin picture brauch verbring beginn normal meist gern kenn "
+    "bitte leute ding"
+)
+_STEM = 4  # letters by which a word is known again, whatever its ending
 _ENOUGH = 3.0  # of the score of a sentence; below, nothing is answered
 
 
@@ -124,6 +131,9 @@ class Retrieval:
             ((_pattern(name), card.about) for card in cards for name in (card.about, *card.names)),
             key=lambda pair: -len(pair[0].pattern),
         )
+        asks = [words for tongue in self._tongues for words in tongue.asked.values()]
+        heard = " ".join([_MILD, *asks, *map(_said, self.facts)]).lower()
+        self._heard = {word[:_STEM] for word in _WORD.findall(heard)}
         self._lock = threading.Lock()
         self._table = sqlite3.connect(":memory:", check_same_thread=False)
         self._table.execute("CREATE VIRTUAL TABLE facts USING fts5(text, tokenize = 'porter unicode61')")
@@ -138,6 +148,8 @@ class Retrieval:
         known = {about: p for about, p in self._seen(seen).items() if p >= 0.05}
         if pointed and topic in self.cards and topic not in known and (topic != MODEL or not known):
             known = {topic: 1.0}
+        if not pointed and self._foreign(asked):
+            known = {}  # asked about something else than the picture
         subjects = dict.fromkeys(named, 1.0) or (known if pointed or slots else {})
         if not subjects and "model" in slots and MODEL in self.cards:
             subjects = {MODEL: 1.0}
@@ -194,6 +206,10 @@ class Retrieval:
     def _seen(self, seen: Mapping[str, float]) -> dict[str, float]:
         by_name = {simple(name): about for about, card in self.cards.items() for name in (about, *card.names)}
         return {by_name[simple(label)]: p for label, p in seen.items() if simple(label) in by_name}
+
+    def _foreign(self, asked: str) -> bool:
+        """Whether it has a word that neither the facts know nor whoever asks for one."""
+        return any(word[:_STEM] not in self._heard for word in self._telling(asked) if len(word) >= _STEM)
 
     def _plain(self, asked: str, named: Sequence[str]) -> bool:
         """Whether little more is asked than "what is it", or "tell me about" something."""

@@ -150,6 +150,26 @@ def test_two_hundred_graded_questions() -> None:
     assert refused / (refused + kept) >= 0.98
 
 
+def test_beside_a_picture_strangers_stay_strangers(talk: chat.Chat) -> None:
+    """What is asked about something else isn't answered by facts about the picture."""
+    rows = [line.split("\t") for line in (Path(__file__).parent / "questions.tsv").read_text().splitlines()]
+    strange = [question for about, _, question in rows if about == "-"]
+    picture = answer("monarch", 0.99, "viceroy", "almost_certain")
+    answered = [question for question in strange if talk.reply(question, picture).sources]
+    assert len(answered) <= 0.06 * len(strange), answered
+    assert "Where do elephants live?" not in answered
+    assert not talk.reply("Wo leben Elefanten?", picture, "de").sources
+    for asked in (
+        "What food do the caterpillars need?",
+        "How big is the wingspan?",
+        "Is this species poisonous?",
+        "Which flowers give nectar?",
+        "Endangered?",
+    ):
+        assert talk.reply(asked, picture).topic == "monarch", asked
+    assert talk.reply("Wie groß ist die Spannweite?", picture, "de").topic == "monarch"
+
+
 def test_cards_of_ones_own(tmp_path: Path) -> None:
     text = "# apple\nlike: plum\n\n## diet\n- Apples are eaten by wasps. [1]\n\n## sources\n1. My garden | mine\n"
     (tmp_path / "apple.md").write_text(text)

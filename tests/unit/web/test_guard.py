@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from inflame.web import words
 from inflame.web.door import AGE, COOKIE, FREE, Door
 from inflame.web.guard import Guard, _address
 from inflame.web.metrics import Metrics
@@ -252,3 +253,30 @@ def test_refusals_are_counted_by_reason(serve: Serve, apple: bytes) -> None:
     page = client.get("/metrics").text
     found = dict(re.findall(r'inflame_rejected_total{reason="(\w+)"} (\d+)\.0', page))
     assert {code: int(number) for code, number in found.items()} == wanted
+
+
+def test_people_are_refused_by_a_page_and_programs_by_json(serve: Serve) -> None:
+    client = serve(token=TOKEN, proxy=True, rate=0.001, burst=2)
+    person = {"X-Forwarded-For": "9.9.9.9", "Accept": "text/html", "Accept-Language": "de"}
+    assert [client.get("/about", headers=person).status_code for _ in range(2)] == [200, 200]
+    page = client.get("/about", headers=person)
+    assert page.status_code == 429
+    assert int(page.headers["retry-after"]) > 1
+    assert page.headers["content-type"].startswith("text/html")
+    often = words.say("de")("You ask more often than this site allows.")
+    assert often.startswith("Sie")
+    assert f"<h1>{often}</h1>" in page.text
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    part = client.get("/about", headers=person | {"X-Part": "1"})
+    assert part.status_code == 429
+    assert part.text.startswith('<div class="problem"')
+    for path, heads in (("/about", {"Accept": "*/*"}), ("/v1/models", {})):
+        told = client.get(path, headers=person | heads)
+        assert (told.status_code, told.json()["code"]) == (429, "busy")
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as link:
+        told_length = b"Content-Length: 1000000000000\r\nAccept: text/html"
+        link.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\n" + told_length + b"\r\n\r\n")
+        link.settimeout(10)
+        large = link.makefile("rb").read()
+    assert large.startswith(b"HTTP/1.1 413")
+    assert b"<html" in large
