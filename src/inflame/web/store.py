@@ -28,7 +28,7 @@ from inflame.web.answers import Answer
 
 _ROOM = 10_000  # answers that may wait for the disk
 _SHARED = 2_000  # links at a time, of some 100 kB each
-_GATHERED = 0.05  # seconds for which answers are put together into one transaction
+_GATHERED = 0.2  # seconds for which answers are put together into one transaction
 _LATELY = 1_000  # answers that are remembered as they were
 _CLASSES = 200_000  # of all of these together
 _SHARE = "INSERT INTO shares (id, result, until, picture) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"

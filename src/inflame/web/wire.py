@@ -16,6 +16,8 @@ from typing import Any, final
 _HEAD = struct.Struct("<I")
 _JSON = 64 * 2**20  # more than any header has
 _BYTES = 2**31
+_READ = 16 * 2**10  # bytes at once: an answer comes in one piece, for each further one all threads wait for their turn
+_MOST = 2**20
 
 Said = tuple[dict[str, Any], list[bytes]]
 
@@ -26,6 +28,7 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._end, self._lock = end, threading.Lock()
+        self._came = bytearray()  # and not yet told
 
     def send(self, told: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
         """Sends what is told, and bytes with it. Raises OSError when nobody is at the other end."""
@@ -62,14 +65,14 @@ class Link:
         self._end.close()
 
     def _exactly(self, size: int) -> bytes | None:
-        content = bytearray(size)
-        view = memoryview(content)
-        while view:
-            got = self._end.recv_into(view)
+        while (lacking := size - len(self._came)) > 0:
+            got = self._end.recv(min(max(lacking, _READ), _MOST))
             if not got:
                 return None
-            view = view[got:]
-        return bytes(content)
+            self._came += got
+        content = bytes(memoryview(self._came)[:size])
+        del self._came[:size]
+        return content
 
 
 def _within(size: int, most: int) -> int:

@@ -179,6 +179,12 @@ def test_openvino_runs_the_net_in_int8(run: Run, apple: bytes) -> None:
     assert dict(found.top) == pytest.approx(dict(expected.top), abs=0.05)
     assert found.top != expected.top  # so it is another net
 
+    from openvino import Core
+
+    hint = predictor.use(None)._net.get_property("INFERENCE_PRECISION_HINT")
+    quick = "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert ("bfloat16" in str(hint)) == quick  # of what is float in it
+
 
 @openvino_needed
 @pytest.mark.parametrize("name", ["openvino", "openvino-bf16"])
