@@ -126,6 +126,13 @@ async def asking(port: int, contents: list[bytes], clients: int, period: float, 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def batches(port: int) -> tuple[float, float]:
+    """The seconds that all batches took, and how many there were."""
+    _, page = await Client(port).ask(f"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+    told = dict(line.split() for line in page.decode().splitlines() if line.startswith("inflame_batch_seconds_"))
+    return float(told["inflame_batch_seconds_sum"]), float(told["inflame_batch_seconds_count"])
+
+
 async def overload(port: int, pid: int, files: list[bytes], given: argparse.Namespace) -> dict[str, Any]:
     """Three times what it can answer."""
     contents = [request(port, PATH, content) for content in files]
@@ -136,20 +143,22 @@ async def overload(port: int, pid: int, files: list[bytes], given: argparse.Name
         await asyncio.sleep(given.rest)
     capacity, before = len(full.taken) / given.rest, memory(pid)
     print(f"{capacity:.0f} requests/s by 16 clients, {before:.0f} MB")
-    clients = 256
+    clients, ran = 256, await batches(port)
     async with asking(port, contents, clients, clients / (3 * capacity), over):
         for _ in range(6):
             await asyncio.sleep(10 * given.minutes)
             print(f"{sum(over.codes.values())} asked, {dict(over.codes)}, {memory(pid):.0f} MB")
     began = time.perf_counter()
     code, _ = await Client(port).ask(contents[0])
+    taken, now = time.perf_counter() - began, await batches(port)
     return {
         "capacity": round(capacity, 1),
         "offered": round(sum(over.codes.values()) / (60 * given.minutes), 1),
         "alone": alone.told(),
         "full": full.told(),
         "over": over.told(),
-        "next": {"status": code, "ms": round(1000 * (time.perf_counter() - began), 1)},
+        "batch": round(1000 * (now[0] - ran[0]) / (now[1] - ran[1]), 1),
+        "next": {"status": code, "ms": round(1000 * taken, 1)},
         "MB": [round(before), round(memory(pid))],
     }
 

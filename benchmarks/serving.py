@@ -16,12 +16,13 @@ import functools
 import io
 import json
 import os
+import re
+import selectors
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -183,30 +184,60 @@ def load(port: int, path: str, files: list[bytes], clients: int, seconds: float)
     """Requests a second, median and 99th percentile in milliseconds, and how many failed."""
     requests = [request(port, path, content) for content in files]
     taken: list[float] = []
-    failed = [0]
-    end = time.monotonic() + seconds
-
-    def ask(first: int) -> None:
-        with socket.create_connection(("127.0.0.1", port), 30) as link:
-            file, turn = link.makefile("rb"), first
-            while time.monotonic() < end:
-                began = time.perf_counter()
-                link.sendall(requests[turn % len(requests)])
-                if status(file) != 200:
-                    failed[0] += 1
+    failed = 0
+    with ExitStack() as stack, selectors.DefaultSelector() as ready:  # one thread: many would take the cores from all
+        for number in range(clients):
+            link = stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ready.register(link, selectors.EVENT_READ, _Asking(link, requests, number, clients))
+        began = time.monotonic()
+        end = began + seconds
+        for key in list(ready.get_map().values()):
+            key.data.ask()
+        while ready.get_map():
+            for key, _ in ready.select(30):
+                if not (code := key.data.hear()):
+                    continue
+                if code == 200:
+                    taken.append(key.data.took)
                 else:
-                    taken.append(time.perf_counter() - began)
-                turn += clients
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
-    began = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+                    failed += 1
+                if time.monotonic() < end:
+                    key.data.ask()
+                else:
+                    ready.unregister(key.fileobj)
+        spent = time.monotonic() - began
     taken.sort()
-    rate = len(taken) / (time.monotonic() - began)
-    return rate, 1000 * statistics.median(taken), 1000 * taken[int(0.99 * (len(taken) - 1))], failed[0]
+    return len(taken) / spent, 1000 * statistics.median(taken), 1000 * taken[int(0.99 * (len(taken) - 1))], failed
+
+
+@final
+class _Asking:
+    """One client of many: asks, and hears the answer piece by piece."""
+
+    def __init__(self, link: socket.socket, requests: list[bytes], turn: int, step: int) -> None:
+        self._link, self._requests, self._turn, self._step = link, requests, turn, step
+        self._heard = b""
+        self.took = 0.0  # seconds
+
+    def ask(self) -> None:
+        """Sends the next request."""
+        self._heard, self._began = b"", time.perf_counter()
+        self._link.sendall(self._requests[self._turn % len(self._requests)])
+        self._turn += self._step
+
+    def hear(self) -> int:
+        """The status, when the answer is whole; 0 before. Raises ConnectionError where the server has gone."""
+        piece = self._link.recv(65_536)
+        if not piece:
+            raise ConnectionError("the server has hung up")
+        self._heard += piece
+        head, ended, body = self._heard.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        if not ended or length is None or len(body) < int(length[1]):
+            return 0
+        self.took = time.perf_counter() - self._began
+        return int(head.split(None, 2)[1])
 
 
 def request(port: int, path: str, content: bytes) -> bytes:

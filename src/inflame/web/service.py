@@ -14,7 +14,7 @@ from inflame.artifact import seen
 from inflame.artifact.preprocess import PictureError
 from inflame.errors import InflameError
 from inflame.monitor.entries import SHADOW, Entry
-from inflame.web import tracing
+from inflame.web import memory, tracing
 from inflame.web.answers import Answer
 from inflame.web.batching import Batcher, Refused
 from inflame.web.door import Door
@@ -302,6 +302,7 @@ class Service:
             self._unkept = await asyncio.shield(self._probing)  # no thread writes to a log that is closed
             if self._unkept:
                 log.error("not kept", extra={"why": self._unkept})
+            await asyncio.to_thread(memory.trim)
             await asyncio.sleep(CANARY if all(good) and not self._unkept else AGAIN)
 
     async def _alive(self, name: str) -> bool:
