@@ -251,7 +251,9 @@ class _Answer:
         if not self._body and not self.goes_on and self._scope["method"] not in _SAFE:
             more.append((b"connection", b"close"))  # the rest of the body isn't waited for
         if b"cache-control" not in given:
-            more.append((b"cache-control", b"no-store"))
+            # What belongs to every page is kept by browsers, who ask whether it is still the same.
+            kept = self._scope["path"].startswith("/static/") and self.status in (200, 304)
+            more.append((b"cache-control", b"no-cache" if kept else b"no-store"))
         return more
 
 

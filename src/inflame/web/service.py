@@ -109,7 +109,11 @@ class Service:
         """
         chosen = self.model(model).name
         if not contents:
-            raise Problem("bad_request", "There is nothing to classify.", 'Send a picture as the field "file".')
+            raise Problem(
+                "bad_request",
+                "There is nothing to classify.",
+                'Send a picture as the field "file", or a text as "text".',
+            )
         if len(contents) > self.settings.files:
             raise Problem(
                 "too_large", f"{len(contents)} at once are too many.", f"Send at most {self.settings.files} at a time."

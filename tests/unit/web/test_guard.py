@@ -280,3 +280,14 @@ def test_people_are_refused_by_a_page_and_programs_by_json(serve: Serve) -> None
         large = link.makefile("rb").read()
     assert large.startswith(b"HTTP/1.1 413")
     assert b"<html" in large
+
+
+def test_what_belongs_to_every_page_is_kept_by_browsers_and_answers_are_not(serve: Serve) -> None:
+    client = serve()
+    first = client.get("/static/site.css")
+    assert first.headers["cache-control"] == "no-cache"
+    again = client.get("/static/site.css", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["content-security-policy"]
+    for path in ("/static/nothing.css", "/", "/v1/models"):
+        assert client.get(path).headers["cache-control"] == "no-store"
