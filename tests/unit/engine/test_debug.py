@@ -59,6 +59,7 @@ def test_a_sound_net_learns_one_batch_by_heart() -> None:
     assert found["last_loss"] < 0.05 * found["first_loss"]
     assert found["steps"] < debug.STEPS
     assert "fit together" in said[-1]
+    assert said[0].startswith("epoch 1 of")  # a large net takes minutes
 
 
 def test_one_that_does_not_learn_is_found_out() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from inflame import store
 from inflame.config import Settings
 from inflame.model.engine.learner import Learner, Loader, TimeBudget
+from inflame.model.engine.progress import Progress
 
 ITEMS, EPOCHS = 60, 2  # of a tiny training
 STEPS, ENOUGH = 300, 0.02  # of overfitting: at most so many steps, until the loss has fallen to this share
@@ -53,6 +54,7 @@ def overfit(learner: Learner, say: Say) -> dict[str, Any]:
     learner.schedule = lambda progress: 1.0
     watch = _Watch()
     learner.add(watch)
+    learner.add(Progress(say=lambda line: say("overfit", line)))
     learner.fit(STEPS)
     first, last, steps = watch.losses[0], watch.losses[-1], len(watch.losses)
     learned = watch.right >= 0.99 and last < first
