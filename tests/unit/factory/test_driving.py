@@ -37,7 +37,7 @@ def train(settings):
         if h.mood == "fails" and h.height > 0.5:
             raise RuntimeError("too high")
         for epoch in range(len(run.metrics()), h.num_epochs):
-            time.sleep({"hangs": 3600, "diverges": 0.1}.get(h.mood, 0.02))
+            time.sleep({"hangs": 3600, "diverges": 0.1, "slow": 0.15}.get(h.mood, 0.02))
             reached = h.height * (epoch + 1) / h.num_epochs + 0.001 * settings.seed - 0.3 * (not h.weight_decay)
             run.metric(epoch=epoch + 1, seconds=run.seconds, val_accuracy=math.nan if h.mood == "diverges" else reached)
             run.flush()
@@ -148,6 +148,7 @@ def test_one_that_diverges_is_stopped(tells: Tells, more: list[str]) -> None:
 
 def test_epochs_compete_and_few_come_to_the_end(tells: Tells) -> None:
     words = ["hyperparam.height=interval(0,1)", "hyperparam.num_epochs=9", "--trials", "7", "--workers", "2"]
+    words += ["hyperparam.mood=slow"]  # or all have come to the end before a busy machine has looked
     told = json.loads(tells("sweep", *words, "--sampler", "random", "--json")[0])
     states = [one["state"] for one in told["trials"]]
     assert len(states) == 7
