@@ -47,7 +47,7 @@ class Owner:
     name: str = ""
 
 
-_TOKEN = Owner("token")
+TOKEN = Owner("token")
 
 
 @final
@@ -129,7 +129,7 @@ class Door:
 
     # --- cookies -------------------------------------------------------------------------------------
 
-    def cookie(self, owner: Owner = _TOKEN, now: float | None = None) -> str:
+    def cookie(self, owner: Owner = TOKEN, now: float | None = None) -> str:
         """What stands for the owner in a browser, for some hours."""
         body = str(int(time.time() if now is None else now) + AGE)
         if owner.name:
@@ -218,7 +218,7 @@ def _of(who: str) -> Owner | None:
     """The owner that a cookie names."""
     way, _, name = who.partition(".")
     if not who:
-        return _TOKEN
+        return TOKEN
     try:
         told = base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).decode()
     except ValueError:

@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from inflame.web import oidc
 from inflame.web.api import stranger
-from inflame.web.door import AGE, COOKIE, SEEN, Door, Owner
+from inflame.web.door import AGE, COOKIE, SEEN, TOKEN, Door, Owner
 from inflame.web.oidc import OpenID
 from inflame.web.pages import page
 from inflame.web.problems import Problem
@@ -49,7 +49,7 @@ def _page(router: APIRouter, door: Door) -> None:
             if owner is None:
                 raise Problem("forbidden", "Name and password don't belong together.", "Try again: /token.")
         else:
-            owner = Owner("token") if door.opens(client, told["token"]) else None
+            owner = TOKEN if door.opens(client, told["token"]) else None
             if owner is None:
                 raise stranger()
         answer = RedirectResponse(within(told["next"]), 303)

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.requests import Request
 
 from inflame.web import pages, words
-from inflame.web.door import COOKIE, Door, Owner, audit, network
+from inflame.web.door import COOKIE, TOKEN, Door, Owner, audit, network
 from inflame.web.metrics import Metrics
 from inflame.web.problems import TYPE, Problem, of
 from inflame.web.settings import LOOPBACK, Settings, loopback
@@ -54,7 +54,7 @@ _CLIENTS = 10_000
 _SLOWEST = 1024  # bytes of a body in a second
 _VIA = ("x-forwarded-for", "x-real-ip", "forwarded", "via")  # heads that proxies add
 ASKED = "/v1/classify"  # where answers are asked for
-_MACHINE, _TOKEN = Owner("machine"), Owner("token")
+_MACHINE = Owner("machine")
 
 
 @final
@@ -188,7 +188,7 @@ class Guard:
             return _MACHINE if here else None
         scheme, _, given = heads.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return _TOKEN if self.door.opens(client, given.strip()) else None
+            return TOKEN if self.door.opens(client, given.strip()) else None
         cookies = dict(part.strip().partition("=")[::2] for part in heads.get("cookie", "").split(";"))
         return self.door.knows(cookies.get(COOKIE, ""))
 

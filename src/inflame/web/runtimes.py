@@ -141,11 +141,12 @@ class _OpenVino:
         import openvino as ov
 
         core = ov.Core()
-        short = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+        if not precision:
+            precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
         wanted = {
             "INFERENCE_NUM_THREADS": host.cores(),
             "NUM_STREAMS": max(1, host.cores() // threads),  # runs at once
-            "INFERENCE_PRECISION_HINT": precision or short,
+            "INFERENCE_PRECISION_HINT": precision,
         }
         read = core.read_model(model)
         if single:

@@ -17,7 +17,7 @@ _HEAD = struct.Struct("<I")
 _JSON = 64 * 2**20  # more than any header has
 _BYTES = 2**31
 _READ = 16 * 2**10  # bytes at once: an answer comes in one piece, for each further one all threads wait for their turn
-_MOST = 2**20
+_MOST = 2**20  # and at once of a large one
 
 Said = tuple[dict[str, Any], list[bytes]]
 
